@@ -1,0 +1,253 @@
+"""The contract between training and the device: the front end and the model, as frozen dataclasses.
+
+Both travel inside the ``.onnx`` file, as JSON under one metadata key. Whoever reads them gets exactly what was
+written, or a :class:`ContractError` that names the field.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from edge.errors import ContractError
+
+METADATA_KEY = "edge_listen"  # the key in ONNX metadata_props that holds ModelSpec.to_json()
+SCHEMA_VERSION = 1  # raised when a reader of the former version could misread the contract
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FrontendConfig:
+    """The log-mel front end. A frame depends on its own samples only, so streamed equals whole-window.
+
+    ``log_mel = (ln(mel_power + log_floor) - log_mean) / log_std``, with ``mel_power`` the mel-weighted squared
+    magnitude of the windowed FFT of samples in [-1, 1].
+    """
+
+    sample_rate: int = 16_000  # Hz
+    win_length: int = 512  # samples in one frame
+    hop_length: int = 160  # samples between frames
+    n_fft: int = 512  # FFT size; a frame is zero-padded up to it
+    n_mels: int = 64  # mel bands
+    f_min: float = 20.0  # Hz, lower edge of the lowest band
+    f_max: float = 8_000.0  # Hz, upper edge of the highest band
+    window: str = "hann"  # periodic Hann is the only window
+    mel_scale: str = "htk"  # "htk" or "slaney"
+    mel_norm: str = "none"  # "none" (peak 1) or "slaney" (area 1)
+    log_floor: float = 1e-6  # power added before the logarithm
+    log_mean: float = -2.0  # subtracted after the logarithm, nepers
+    log_std: float = 4.0  # divides after the subtraction, nepers
+
+    def __post_init__(self) -> None:
+        for name in ("sample_rate", "win_length", "hop_length", "n_fft", "n_mels"):
+            _require(getattr(self, name) > 0, f"frontend.{name}", getattr(self, name), "a whole number above 0")
+        _require(self.win_length <= self.n_fft, "frontend.win_length", self.win_length, f"at most n_fft {self.n_fft}")
+        _require(
+            self.hop_length <= self.win_length,
+            "frontend.hop_length",
+            self.hop_length,
+            f"at most win_length {self.win_length}",
+        )
+        _require(self.n_fft <= 1 << 16, "frontend.n_fft", self.n_fft, "at most 65536")
+        _require(self.n_mels <= self.n_fft // 2, "frontend.n_mels", self.n_mels, f"at most {self.n_fft // 2}")
+        _require(self.sample_rate <= 768_000, "frontend.sample_rate", self.sample_rate, "at most 768000")
+        nyquist = self.sample_rate / 2
+        _require(0 <= self.f_min < self.f_max, "frontend.f_min", self.f_min, f"0 up to f_max {self.f_max}")
+        _require(self.f_max <= nyquist, "frontend.f_max", self.f_max, f"at most half the sample rate, {nyquist}")
+        _require(self.window == "hann", "frontend.window", self.window, "'hann'")
+        _require(self.mel_scale in ("htk", "slaney"), "frontend.mel_scale", self.mel_scale, "'htk' or 'slaney'")
+        _require(self.mel_norm in ("none", "slaney"), "frontend.mel_norm", self.mel_norm, "'none' or 'slaney'")
+        _require(self.log_floor > 0, "frontend.log_floor", self.log_floor, "above 0")
+        _require(self.log_std > 0, "frontend.log_std", self.log_std, "above 0")
+
+    def n_frames(self, n_samples: int) -> int:
+        """Whole frames in ``n_samples`` samples; there is no padding."""
+        return max(0, 1 + (n_samples - self.win_length) // self.hop_length)
+
+    def n_samples(self, n_frames: int) -> int:
+        """Samples that ``n_frames`` frames cover."""
+        return self.win_length + (n_frames - 1) * self.hop_length
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A short PCM input and what must come out of it: a device proves its front end and its network with it.
+
+    The input is repeated until it fills one window. Arrays are base64 of little-endian numbers.
+    """
+
+    pcm: str  # int16 samples at the front end's rate
+    log_mel: str  # float32 [n_frames, n_mels]: the first frames of that window
+    probs: str  # float32 [n_labels]
+    log_mel_tolerance: float  # largest absolute difference allowed
+    probs_tolerance: float  # largest absolute difference allowed
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the weights came from."""
+
+    architecture: str  # name in the registry of models
+    dataset: str  # what it was trained on
+    train_folds: tuple[int, ...]
+    test_fold: int | None  # the fold that no weight has seen; None when nothing was held out
+    seed: int
+    epochs: int
+    git_revision: str
+    precision: str  # "fp32" or "int8"
+    macs: int  # multiply-accumulates of one whole window
+    accuracy: float | None = None  # on test_fold, of the clip, through the runtime; None when not measured
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything that the device must know of a model, beside its weights."""
+
+    name: str
+    labels: tuple[str, ...]
+    frontend: FrontendConfig
+    window_frames: int  # frames of one decision
+    column_stride: int  # frames between columns; 0 for a model that does not stream
+    receptive_field: int  # frames that one column sees
+    n_columns: int  # columns of one window, the length of the ring
+    n_channels: int  # values in one column
+    temperature: float  # the logits were divided by it
+    thresholds: dict[str, float]  # label → least score that counts; labels not named use the default
+    provenance: Provenance
+    licence: str
+    golden: Golden | None = None
+    schema_version: int = field(default=SCHEMA_VERSION)
+
+    def __post_init__(self) -> None:
+        _require(len(self.labels) >= 1, "labels", list(self.labels), "at least one label")
+        _require(len(set(self.labels)) == len(self.labels), "labels", list(self.labels), "different labels")
+        _require(self.window_frames > 0, "window_frames", self.window_frames, "a whole number above 0")
+        _require(self.temperature > 0, "temperature", self.temperature, "above 0")
+        unknown = sorted(set(self.thresholds) - set(self.labels))
+        _require(not unknown, "thresholds", unknown, "only the model's labels")
+        if self.streams:
+            for name in ("receptive_field", "n_columns", "n_channels"):
+                _require(getattr(self, name) > 0, name, getattr(self, name), "a whole number above 0")
+            _require(
+                self.receptive_field >= self.column_stride,
+                "receptive_field",
+                self.receptive_field,
+                f"at least column_stride {self.column_stride}",
+            )
+            frames = self.receptive_field + self.column_stride * (self.n_columns - 1)
+            _require(
+                self.window_frames == frames,
+                "window_frames",
+                self.window_frames,
+                f"receptive_field + column_stride x (n_columns - 1) = {frames}",
+            )
+        _require(self.window_samples <= 120 * self.frontend.sample_rate, "window_frames", self.window_frames, "≤ 120 s")
+
+    @property
+    def streams(self) -> bool:
+        """Whether the model takes a ring of columns, so that a hop costs only its new frames."""
+        return self.column_stride > 0
+
+    @property
+    def window_samples(self) -> int:
+        """Samples of one decision."""
+        return self.frontend.n_samples(self.window_frames)
+
+    @property
+    def window_seconds(self) -> float:
+        """Seconds of one decision."""
+        return self.window_samples / self.frontend.sample_rate
+
+    @property
+    def step_seconds(self) -> float:
+        """The smallest hop between decisions, in seconds: one column, or one frame for a model without columns."""
+        return max(1, self.column_stride) * self.frontend.hop_length / self.frontend.sample_rate
+
+    def hop_frames(self, seconds: float) -> int:
+        """Frames of the hop nearest to ``seconds`` that is a whole number of columns, at least one, at most a window.
+
+        Raises:
+            ContractError: when ``seconds`` is not above zero, or longer than the window.
+        """
+        if not (math.isfinite(seconds) and 0 < seconds <= self.window_seconds):
+            raise ContractError(
+                f"hop of {seconds} s is not possible", remedy=f"use {self.step_seconds:g} to {self.window_seconds:g} s"
+            )
+        step = max(1, self.column_stride)
+        steps = max(1, round(seconds / self.step_seconds))
+        return min(steps, self.window_frames // step) * step
+
+    def to_json(self) -> str:
+        """The contract as JSON, with sorted keys: equal specs give equal bytes."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelSpec:
+        """Read :meth:`to_json`.
+
+        Raises:
+            ContractError: names the first field that is missing, unknown, of another type or out of its bounds.
+        """
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ContractError(f"the model's contract is not JSON: {error}", remedy="export the model again") from None
+        if not isinstance(data, dict):
+            raise ContractError("the model's contract is not a JSON object", remedy="export the model again")
+        version = data.get("schema_version")
+        if type(version) is int and version > SCHEMA_VERSION:
+            raise ContractError(
+                f"the model's contract has schema_version {version}; this edge-listen reads up to {SCHEMA_VERSION}",
+                remedy="upgrade edge-listen, or export the model with this version",
+            )
+        if version != SCHEMA_VERSION:
+            raise ContractError(f"schema_version is {version!r}; allowed: {SCHEMA_VERSION}", remedy="export it again")
+        return _build(cls, data, "")
+
+
+def _require(holds: bool, name: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise ContractError(f"{name} is {value!r}; allowed: {allowed}", remedy="correct the model's contract")
+
+
+def _build(cls: type[T], data: dict[str, Any], prefix: str) -> T:
+    """A dataclass from a JSON object; every key must be known, and every field without a default present."""
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    remedy = "export the model again with this version of edge-listen"
+    for key in data:
+        if key not in fields:
+            raise ContractError(f"unknown key {prefix + key!r} in the model's contract", remedy=remedy)
+    for key in fields:
+        if key not in data:  # also those with a default: a contract says everything
+            raise ContractError(f"missing key {prefix + key!r} in the model's contract", remedy=remedy)
+    return cls(**{key: _coerce(hints[key], data[key], prefix + key) for key in fields})
+
+
+def _coerce(hint: Any, value: Any, name: str) -> Any:
+    """``value`` as the type of the field ``name``; JSON has no tuples, and writes whole floats as integers."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else _coerce(next(a for a in args if a is not type(None)), value, name)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if isinstance(value, dict):
+            return _build(hint, value, name + ".")
+    elif origin is tuple:
+        if isinstance(value, list):
+            return tuple(_coerce(args[0], item, f"{name}[{i}]") for i, item in enumerate(value))
+    elif origin is dict:
+        if isinstance(value, dict):
+            return {str(key): _coerce(args[1], item, f"{name}.{key}") for key, item in value.items()}
+    elif hint is float:
+        if type(value) in (int, float) and math.isfinite(value):
+            return float(value)
+    elif type(value) is hint:
+        return value
+    expected = getattr(hint, "__name__", str(hint))
+    raise ContractError(f"{name} is {value!r}; allowed: {expected}", remedy="export the model again")

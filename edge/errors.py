@@ -1,0 +1,38 @@
+"""Errors for people: what happened, and what to do about it. Each kind has its documented exit code."""
+
+from __future__ import annotations
+
+
+class EdgeError(Exception):
+    """Base of every error that a user can meet. ``str()`` is one line: what, then the remedy."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, remedy: str) -> None:
+        super().__init__(f"{what} ({remedy})")
+        self.what = what
+        self.remedy = remedy
+
+
+class ContractError(EdgeError):
+    """A model file that cannot be used: not ONNX, without a contract, from the future, or corrupted."""
+
+    exit_code = 3
+
+
+class DeviceError(EdgeError):
+    """No PortAudio, no microphone, a busy one, or one that went away."""
+
+    exit_code = 4
+
+
+class InputError(EdgeError):
+    """A recording or a stream that cannot be read."""
+
+    exit_code = 5
+
+
+class ProviderError(EdgeError):
+    """An onnxruntime execution provider that is not there."""
+
+    exit_code = 6

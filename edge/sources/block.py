@@ -1,0 +1,44 @@
+"""What every source yields, and what every source is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A run of consecutive mono samples."""
+
+    samples: F32  # [n] in [-1, 1]; valid until the next block is taken
+    position: int  # stream position of the first sample, counting those that were lost
+    adc_time: float  # when the first sample was converted, in seconds since the Unix epoch
+    lost: int = 0  # samples that are missing right before this block
+    overflows: int = 0  # overflows that PortAudio has flagged since the block before
+
+
+class Source(Protocol):
+    """Where samples come from."""
+
+    @property
+    def name(self) -> str:
+        """What the user knows it by: a device's name, a file's path."""
+
+    @property
+    def live(self) -> bool:
+        """Whether it goes on in real time, however fast it is read."""
+
+    def blocks(self, sample_rate: int, length: int, first: int | None = None) -> Iterator[Block]:
+        """Blocks of ``length`` samples at ``sample_rate`` Hz, the first of ``first``; the last may be shorter.
+
+        Closing the iterator closes the device or file.
+
+        Raises:
+            EdgeError: what went wrong, and the remedy.
+        """

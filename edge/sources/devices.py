@@ -1,0 +1,93 @@
+"""Input devices by index, by a part of their name, or by an id that survives a reboot."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from edge.errors import DeviceError
+
+NO_DEVICE_REMEDY = "plug in a microphone and see --list-devices, or listen to a recording with --input FILE"
+
+
+@dataclass(frozen=True)
+class InputDevice:
+    """A device that can record."""
+
+    index: int  # PortAudio's, another after each change of hardware
+    id: str  # host API and name, without the card number that changes from boot to boot
+    name: str
+    channels: int
+    default_rate: int  # Hz
+    is_default: bool
+
+
+def portaudio() -> Any:
+    """The sounddevice module. Imported on first use: recordings can be classified without PortAudio."""
+    try:
+        import sounddevice
+    except OSError:
+        raise DeviceError(
+            "the PortAudio library is not installed", remedy="sudo apt install libportaudio2, or use --input FILE"
+        ) from None
+    return sounddevice
+
+
+def input_devices() -> list[InputDevice]:
+    """Every input device, in PortAudio's order. Raises DeviceError when PortAudio is not there."""
+    sd = portaudio()
+    try:
+        hosts, default = sd.query_hostapis(), sd.default.device[0]
+        found = [d for d in sd.query_devices() if d["max_input_channels"] > 0]
+        if default < 0 and found:
+            default = sd.query_devices(kind="input")["index"]
+    except sd.PortAudioError as error:
+        raise DeviceError(f"PortAudio cannot list devices: {reason_of(error)}", remedy=NO_DEVICE_REMEDY) from None
+    devices: list[InputDevice] = []
+    for d in found:
+        stem = _stable_id(hosts[d["hostapi"]]["name"], d["name"])
+        twins = sum(other.id.split("#")[0] == stem for other in devices)
+        identity = f"{stem}#{twins + 1}" if twins else stem
+        rate = round(d["default_samplerate"])
+        devices.append(
+            InputDevice(d["index"], identity, d["name"], d["max_input_channels"], rate, d["index"] == default)
+        )
+    return devices
+
+
+def find_device(wanted: str | int | None, devices: list[InputDevice]) -> InputDevice:
+    """The device that ``wanted`` means; None is the default one.
+
+    Raises:
+        DeviceError: when there is none, or several.
+    """
+    if not devices:
+        raise DeviceError("there is no input device", remedy=NO_DEVICE_REMEDY)
+    there = ", ".join(f"{d.index} {d.name!r}" for d in devices)
+    if wanted is None:
+        return next((d for d in devices if d.is_default), devices[0])
+    if str(wanted).isdigit():
+        matches = [d for d in devices if d.index == int(wanted)]
+    else:
+        text = str(wanted).casefold()
+        matches = [d for d in devices if text in (d.id.casefold(), d.name.casefold())]
+        matches = matches or [d for d in devices if text in d.name.casefold()]
+    if not matches:
+        raise DeviceError(f"no input device matches {str(wanted)!r}", remedy=f"there are: {there}")
+    if len(matches) > 1:
+        ids = ", ".join(d.id for d in matches)
+        raise DeviceError(f"{str(wanted)!r} matches {len(matches)} input devices", remedy=f"choose by id: {ids}")
+    return matches[0]
+
+
+def _stable_id(host: str, name: str) -> str:
+    """ALSA's card and device numbers depend on the order in which hardware was found; the rest of a name does not."""
+    name = re.sub(r"\s*\(?hw:\d+(,\d+)?\)?", "", name)
+    return re.sub(r"[^a-z0-9]+", "-", f"{host}:{name}".casefold()).strip("-")
+
+
+def reason_of(error: Exception) -> str:
+    """PortAudio's own words, without the code."""
+    text = str(error.args[0]) if error.args else str(error)
+    return re.sub(r"\s*\[PaErrorCode.*", "", text.splitlines()[0])

@@ -1,0 +1,61 @@
+"""Raw PCM on standard input, as ``arecord -t raw`` and ``ffmpeg -f s16le`` write it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.audio import Resampler, to_mono
+from edge.errors import InputError
+from edge.sources.block import Block
+from edge.sources.file import MAX_CHANNELS, MAX_RATE, MIN_RATE, paced
+from edge.sources.reblock import reblock
+
+F32 = NDArray[np.float32]
+
+CHUNK_SECONDS = 0.05
+FULL_SCALE = 32768.0  # of signed 16-bit samples
+
+
+class PcmStream:
+    """Signed 16-bit little-endian samples, interleaved, from a pipe."""
+
+    name = "stdin"
+    live = True
+
+    def __init__(
+        self, rate: int, channels: int = 1, *, channel: int | None = None, file: BinaryIO | None = None
+    ) -> None:
+        if not (MIN_RATE <= rate <= MAX_RATE and 1 <= channels <= MAX_CHANNELS):
+            raise InputError(
+                f"raw PCM of {channels} channels at {rate} Hz is not possible",
+                remedy=f"allowed are 1 to {MAX_CHANNELS} channels at {MIN_RATE} to {MAX_RATE} Hz",
+            )
+        if channel is not None and channel >= channels:
+            raise InputError(f"channel {channel} does not exist", remedy=f"there are {channels}, counted from 0")
+        self.rate, self.channels, self.channel = rate, channels, channel
+        self._file = sys.stdin.buffer if file is None else file
+
+    def blocks(self, sample_rate: int, length: int, first: int | None = None) -> Iterator[Block]:
+        """See :class:`edge.sources.Source`; raises InputError when the pipe ends without a sample."""
+        return paced(reblock(self._chunks(sample_rate), length, first), sample_rate, realtime=False)
+
+    def _chunks(self, sample_rate: int) -> Iterator[F32]:
+        frame = 2 * self.channels  # bytes
+        size = max(1, round(CHUNK_SECONDS * self.rate)) * frame
+        resample, pending, empty = Resampler(self.rate, sample_rate), b"", True
+        read = getattr(self._file, "read1", self._file.read)  # what is there now, without waiting for more
+        while data := read(size):
+            pending += data
+            whole = len(pending) - len(pending) % frame
+            if whole:
+                samples = np.frombuffer(pending[:whole], "<i2").reshape(-1, self.channels).astype(np.float32)
+                pending, empty = pending[whole:], False
+                yield resample(to_mono(samples / np.float32(FULL_SCALE), self.channel))
+        if empty:
+            raise InputError("standard input ended without a sample", remedy="pipe 16-bit PCM into it")
+        yield resample(np.empty(0, np.float32), last=True)

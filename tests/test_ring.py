@@ -1,0 +1,97 @@
+"""The ring buffer: boundaries, lapping, and a producer in another thread."""
+
+import sys
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.ring import Overrun, RingBuffer
+
+
+def ramp(start: int, n: int) -> np.ndarray:
+    return np.arange(start, start + n, dtype=np.float32)[:, None]
+
+
+@given(st.integers(1, 50), st.lists(st.integers(0, 120), max_size=20))
+@settings(deadline=None)
+def test_latest_is_what_was_written_last(capacity, blocks):
+    ring, written = RingBuffer(capacity), 0
+    for n in blocks:
+        ring.write(ramp(written, n))
+        written += n
+        assert ring.written == written
+        for ask in (0, 1, capacity - 1, capacity, capacity + 1):
+            count = min(ask, written, capacity)
+            assert np.array_equal(ring.latest(ask), ramp(written - count, count))
+
+
+def test_read_by_position():
+    ring = RingBuffer(10)
+    ring.write(ramp(0, 7))
+    ring.write(ramp(7, 6))
+    assert np.array_equal(ring.read(3, 10), ramp(3, 10))
+    assert np.array_equal(ring.read(12, 1), ramp(12, 1))
+    assert len(ring.read(13, 0)) == 0
+
+
+def test_overwritten_samples_are_refused():
+    ring = RingBuffer(10)
+    ring.write(ramp(0, 13))
+    with pytest.raises(Overrun) as overrun:
+        ring.read(2, 5)
+    assert overrun.value.oldest == 3
+
+
+@pytest.mark.parametrize(("position", "n"), [(5, 1), (0, 6), (-1, 2), (0, 11)])
+def test_reading_what_is_not_there(position, n):
+    ring = RingBuffer(10)
+    ring.write(ramp(0, 5))
+    with pytest.raises(ValueError, match="cannot read"):
+        ring.read(position, n)
+
+
+@pytest.mark.parametrize(("capacity", "channels"), [(0, 1), (10, 0)])
+def test_impossible_sizes(capacity, channels):
+    with pytest.raises(ValueError, match="1 or more"):
+        RingBuffer(capacity, channels)
+
+
+def test_write_allocates_nothing():
+    ring, block = RingBuffer(16_000, 2), np.ones((320, 2), np.float32)
+    for _ in range(200):
+        ring.write(block)
+    tracemalloc.start()
+    before = tracemalloc.take_snapshot()
+    for _ in range(1000):
+        ring.write(block)
+    after = tracemalloc.take_snapshot()
+    tracemalloc.stop()
+    kept = sum(s.size_diff for s in after.compare_to(before, "filename") if s.traceback[0].filename.endswith("ring.py"))
+    assert kept < block.nbytes  # the two counters, but no array
+
+
+def test_a_producer_in_another_thread_is_never_seen_half_done():
+    ring, total, block = RingBuffer(4096), 1_600_000, 160
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # so that the threads really interrupt each other
+
+    def produce():
+        for start in range(0, total, block):
+            ring.write(ramp(start, block))
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    seen = 0
+    while producer.is_alive() or ring.written < total:
+        samples = ring.latest(1024)[:, 0]
+        if len(samples):
+            assert np.array_equal(np.diff(samples), np.ones(len(samples) - 1))
+            seen += 1
+    producer.join()
+    sys.setswitchinterval(interval)
+    assert seen > 10
+    assert ring.latest(1)[0, 0] == total - 1

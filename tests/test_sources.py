@@ -1,0 +1,211 @@
+"""Sound files and raw PCM: formats, rates, channels, and everything that can be wrong with them."""
+
+import io
+import struct
+import time
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.errors import InputError
+from edge.sources.file import SoundFile
+from edge.sources.pcm import PcmStream
+from edge.sources.reblock import reblock
+
+RATE = 16_000
+
+
+def tone(frequency: float, seconds: float, rate: int, channels: int = 1) -> np.ndarray:
+    wave = 0.3 * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)
+    return np.repeat(wave[:, None], channels, axis=1)
+
+
+def strongest(samples: np.ndarray, rate: int) -> float:
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    return float(np.argmax(spectrum) * rate / len(samples))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "rate", "channels", "subtype"),
+    [
+        ("wav", 16_000, 1, "PCM_16"),
+        ("wav", 8_000, 1, "ULAW"),
+        ("wav", 44_100, 2, "PCM_24"),
+        ("wav", 48_000, 6, "FLOAT"),
+        ("wav", 192_000, 8, "PCM_32"),
+        ("wav", 11_025, 1, "PCM_U8"),
+        ("flac", 96_000, 2, None),
+        ("ogg", 32_000, 1, "VORBIS"),
+        ("ogg", 48_000, 2, "OPUS"),
+        ("mp3", 44_100, 2, None),
+        ("aiff", 22_050, 1, None),
+    ],
+)
+def test_every_format_rate_and_channel_count(tmp_path, suffix, rate, channels, subtype):
+    path = tmp_path / f"tone.{suffix}"
+    soundfile.write(path, tone(1000, 2.0, rate, channels), rate, subtype=subtype)
+    samples = SoundFile(path).read(RATE)
+    assert samples.dtype == np.float32
+    assert len(samples) == pytest.approx(2.0 * RATE, rel=0.03)  # MP3 pads
+    middle = samples[4000:28_000]
+    assert strongest(middle, RATE) == pytest.approx(1000, abs=2)
+    assert np.abs(middle).max() == pytest.approx(0.3, rel=0.1)
+
+
+def test_channel_and_mix(tmp_path):
+    path = tmp_path / "stereo.wav"
+    soundfile.write(path, np.column_stack([np.full(4000, 0.5), np.full(4000, -0.25)]), RATE, subtype="FLOAT")
+    assert np.allclose(SoundFile(path).read(RATE), 0.125)
+    assert np.allclose(SoundFile(path, channel=0).read(RATE), 0.5)
+    assert np.allclose(SoundFile(path, channel=1).read(RATE), -0.25)
+    with pytest.raises(InputError, match=r"channel 2 .* has 2"):
+        SoundFile(path, channel=2).read(RATE)
+
+
+def test_resampled_blocks_equal_the_whole(tmp_path):
+    path = tmp_path / "noise.flac"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 150_000), 44_100)
+    blocks = list(SoundFile(path).blocks(RATE, 1000))
+    assert {len(b.samples) for b in blocks[:-1]} == {1000}
+    assert [b.position for b in blocks] == list(range(0, 1000 * len(blocks), 1000))
+    assert np.array_equal(np.concatenate([b.samples for b in blocks]), SoundFile(path).read(RATE))
+    assert all(b.lost == 0 for b in blocks)
+
+
+@given(st.lists(st.integers(0, 50), max_size=20), st.integers(1, 40), st.none() | st.integers(1, 60))
+@settings(deadline=None)
+def test_reblock_keeps_every_sample(sizes, length, first):
+    samples = np.arange(sum(sizes), dtype=np.float32)
+    chunks = np.split(samples, np.cumsum(sizes)[:-1]) if sizes else []
+    blocks = list(reblock(chunks, length, first))
+    assert np.array_equal(np.concatenate([*blocks, samples[:0]]), samples)
+    wanted = [first or length] + [length] * len(blocks)
+    assert all(len(block) == want for block, want in zip(blocks[:-1], wanted, strict=False))
+    assert all(0 < len(block) <= want for block, want in zip(blocks, wanted, strict=False))
+
+
+def test_realtime_keeps_the_recording_s_pace(tone_wav):
+    started = time.monotonic()
+    for block in SoundFile(tone_wav, realtime=True).blocks(RATE, 4000):
+        due = (block.position + len(block.samples)) / RATE
+        assert time.monotonic() - started >= due - 0.02
+        if due >= 0.75:
+            break
+    assert time.monotonic() - started < 1.5
+
+
+def fails(path, match):
+    with pytest.raises(InputError, match=match) as error:
+        SoundFile(path).read(RATE)
+    assert "\n" not in str(error.value)
+    assert error.value.exit_code == 5
+
+
+def test_missing_file(tmp_path):
+    fails(tmp_path / "no.wav", "does not exist")
+
+
+def test_folder(tmp_path):
+    fails(tmp_path, "is a folder")
+
+
+def test_empty_file(tmp_path):
+    (tmp_path / "empty.wav").touch()
+    fails(tmp_path / "empty.wav", "is empty")
+
+
+def test_not_a_sound_file(tmp_path):
+    (tmp_path / "text.wav").write_text("no sound here, only words\n" * 100)
+    fails(tmp_path / "text.wav", "cannot be read: .*")
+
+
+def test_file_without_samples(tmp_path):
+    soundfile.write(tmp_path / "zero.wav", np.zeros(0), RATE)
+    fails(tmp_path / "zero.wav", "has no samples")
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "aiff", "au"])
+def test_truncated_file(tmp_path, suffix):
+    path = tmp_path / f"cut.{suffix}"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 80_000), RATE)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    fails(path, "truncated|cannot be read")
+
+
+def test_streamed_wav_is_not_taken_for_truncated(tmp_path, tone_wav):
+    path, data = tmp_path / "piped.wav", bytearray(tone_wav.read_bytes())
+    at = data.index(b"data") + 4
+    data[4:8] = data[at : at + 4] = b"\xff\xff\xff\xff"  # what ffmpeg writes into a pipe
+    path.write_bytes(data)
+    assert len(SoundFile(path).read(RATE)) == 80_000
+
+
+def test_truncated_header(tmp_path, tone_wav):
+    (tmp_path / "cut.wav").write_bytes(tone_wav.read_bytes()[:30])
+    fails(tmp_path / "cut.wav", "cannot be read")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_values_that_are_no_numbers(tmp_path, bad):
+    samples = tone(500, 1.0, RATE)[:, 0]
+    samples[8000] = bad
+    soundfile.write(tmp_path / "bad.wav", samples, RATE, subtype="FLOAT")
+    fails(tmp_path / "bad.wav", r"not a number at 0\.500 s")
+
+
+@pytest.mark.parametrize(("channels", "rate"), [(1, 1), (1, 4_000_000), (500, 16_000)])
+def test_absurd_headers(tmp_path, channels, rate):
+    path = tmp_path / "absurd.wav"
+    size = 2 * channels
+    header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + 64 * size, b"WAVE", b"fmt ", 16, 1, channels, rate,
+                         (rate * size) & 0xFFFFFFFF, size, 16, b"data", 64 * size)  # fmt: skip
+    path.write_bytes(header + bytes(64 * size))
+    fails(path, "claims|cannot be read")
+
+
+def test_unreadable_file(tmp_path, tone_wav, monkeypatch):
+    def refuse(*_args, **_options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(soundfile, "SoundFile", refuse)
+    fails(tone_wav, "Permission denied")
+
+
+class Trickle(io.RawIOBase):
+    """A pipe that gives a few bytes at a time, not whole samples."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def read(self, _size: int = -1) -> bytes:
+        piece, self.data = self.data[:7], self.data[7:]
+        return piece
+
+
+def test_raw_pcm_in_odd_pieces():
+    values = np.arange(-3000, 3000, dtype="<i2")
+    stream = PcmStream(RATE, 2, channel=1, file=Trickle(values.tobytes()))
+    samples = np.concatenate([b.samples for b in stream.blocks(RATE, 100)])
+    assert np.allclose(samples, values[1::2] / 32768)
+
+
+def test_raw_pcm_is_resampled():
+    values = (tone(1000, 1.0, 48_000)[:, 0] * 32767).astype("<i2")
+    stream = PcmStream(48_000, file=io.BytesIO(values.tobytes()))
+    samples = np.concatenate([b.samples for b in stream.blocks(RATE, 800)])
+    assert len(samples) == RATE
+    assert strongest(samples, RATE) == pytest.approx(1000, abs=2)
+
+
+def test_raw_pcm_without_a_sample():
+    with pytest.raises(InputError, match="ended without a sample"):
+        list(PcmStream(RATE, file=io.BytesIO(b"\x01")).blocks(RATE, 100))
+
+
+@pytest.mark.parametrize(("rate", "channels", "channel"), [(10, 1, None), (RATE, 0, None), (RATE, 2, 2)])
+def test_impossible_raw_pcm(rate, channels, channel):
+    with pytest.raises(InputError):
+        PcmStream(rate, channels, channel=channel)
