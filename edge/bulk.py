@@ -1,0 +1,95 @@
+"""Many recordings at once, over several processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.classifier import DEFAULT_HOP, Classifier
+from edge.errors import EdgeError
+from edge.listener import listen
+from edge.sources.file import SoundFile
+
+F32 = NDArray[np.float32]
+
+# The containers that libsndfile reads and that people have; other files in a folder are passed over.
+SUFFIXES = frozenset(
+    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64"}
+)
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What was found in one recording, or why it could not be read."""
+
+    path: Path
+    probs: F32 | None  # [n_labels], the mean over the windows
+    windows: F32 | None  # [n_windows, n_labels]
+    spans: tuple[tuple[float, float], ...] = ()  # onset and offset of each window, seconds
+    error: str | None = None  # one line
+
+
+def find_recordings(paths: Iterable[Path]) -> list[Path]:
+    """Files as they are named, folders as the recordings in and below them, sorted."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        else:
+            found.append(path)
+    return found
+
+
+def classify_file(
+    classifier: Classifier, path: Path, hop: float = DEFAULT_HOP, channel: int | None = None
+) -> FileResult:
+    """Every window of one recording, through the very loop that listens. An unreadable one has ``error``."""
+    try:
+        heard = list(listen(SoundFile(path, channel=channel), classifier, hop))
+    except EdgeError as error:
+        return FileResult(path, None, None, error=str(error))
+    windows = np.stack([w.probs for w in heard])
+    return FileResult(path, windows.mean(axis=0), windows, tuple((w.onset, w.offset) for w in heard))
+
+
+def classify_files(
+    paths: Sequence[Path],
+    model: Path | None = None,
+    *,
+    hop: float = DEFAULT_HOP,
+    channel: int | None = None,
+    provider: str = "auto",
+    workers: int | None = None,
+) -> Iterator[FileResult]:
+    """The results of ``paths``, in their order, by ``workers`` processes (one for each core).
+
+    Raises:
+        EdgeError: when the model cannot be used.
+    """
+    workers = min(workers or os.cpu_count() or 1, len(paths))
+    if workers <= 1:
+        classifier = Classifier(model, provider=provider)
+        yield from (classify_file(classifier, path, hop, channel) for path in paths)
+        return
+    # Spawned, not forked: onnxruntime's and libsndfile's locks do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers, _start_worker, (model, provider)) as pool:
+        yield from pool.imap(_work, ((path, hop, channel) for path in paths), chunksize=4)
+
+
+_worker: Classifier  # of this process
+
+
+def _start_worker(model: Path | None, provider: str) -> None:
+    global _worker  # noqa: PLW0603
+    _worker = Classifier(model, provider=provider)
+
+
+def _work(task: tuple[Path, float, int | None]) -> FileResult:
+    return classify_file(_worker, *task)

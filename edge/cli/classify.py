@@ -1,0 +1,146 @@
+"""``edge-classify``: recordings in bulk."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+import edge
+from edge.cli.common import channel_option, config_option, fail, log_settings, log_to_stderr, model_options
+from edge.errors import EdgeError, InputError
+
+log = logging.getLogger("edge.classify")
+
+Row = dict[str, Any]
+
+
+@click.command(context_settings={"auto_envvar_prefix": "EDGE_CLASSIFY", "help_option_names": ["-h", "--help"]})
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE|FOLDER...")
+@config_option
+@model_options
+@channel_option
+@click.option("--output", type=click.Choice(["table", "jsonl", "csv"]), default="table", show_default=True)
+@click.option("--windows", is_flag=True, help="Each window as well, not only the whole file.")
+@click.option("--hop", type=float, default=0.5, show_default=True, help="Seconds between windows, or the nearest.")
+@click.option("--top-k", type=click.IntRange(1), default=3, show_default=True, help="Classes shown.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Processes. [default: one a core]")
+@click.option("-v", "--verbose", is_flag=True, help="Show the effective settings.")
+@click.version_option(edge.__version__, prog_name="edge-classify")
+@click.pass_context
+def main(
+    context: click.Context, /, paths: tuple[Path, ...], config: Path | None, output: str, verbose: bool, **options: Any
+) -> None:
+    """Classify recordings: files, and folders with all that is below them.
+
+    Results go to stdout, logs to stderr. A file that cannot be read is named and counted, and does not stop the rest.
+    Exit codes: 0 all were read, 2 usage, 3 model, 5 some recordings were not read, 6 provider.
+    """
+    log_to_stderr(verbose)
+    log_settings(context)
+    try:
+        unreadable = PRINTERS[output](run(paths, **options), sys.stdout)
+        if unreadable:
+            raise InputError(f"{unreadable} recordings could not be read", remedy="see above; the rest is done")
+    except EdgeError as error:
+        fail(error)
+
+
+def run(
+    paths: tuple[Path, ...],
+    *,
+    model: Path | None = None,
+    provider: str = "auto",
+    channel: int | None = None,
+    windows: bool = False,
+    hop: float = 0.5,
+    top_k: int = 3,
+    workers: int | None = None,
+) -> Iterator[Row]:
+    """One row for each recording, followed with ``windows`` by one for each of its windows.
+
+    Rows have ``file``, ``label``, ``score`` and ``top``; those of windows also ``onset`` and ``offset``; those of
+    unreadable files only ``file`` and ``error``. Raises EdgeError when there is no recording, or no model.
+    """
+    from edge.bulk import classify_files, find_recordings
+    from edge.classifier import Classifier
+
+    files = find_recordings(paths)
+    if not files:
+        raise InputError(
+            f"no recordings in {', '.join(map(str, paths))}", remedy="give sound files, or a folder of them"
+        )
+    labels = Classifier(model, provider=provider).labels  # so that a mistake with the model shows at once
+    results = classify_files(files, model, hop=hop, channel=channel, provider=provider, workers=workers)
+    with click.progressbar(
+        results, length=len(files), label="classifying", file=sys.stderr, hidden=not sys.stderr.isatty()
+    ) as bar:
+        for result in bar:
+            if result.probs is None or result.windows is None:
+                yield {"file": str(result.path), "error": result.error}
+                continue
+            yield {"file": str(result.path), **_scores(labels, result.probs, top_k)}
+            if windows:
+                for (onset, offset), probs in zip(result.spans, result.windows, strict=True):
+                    span = {"onset": round(onset, 3), "offset": round(offset, 3)}
+                    yield {"file": str(result.path), **span, **_scores(labels, probs, top_k)}
+
+
+def _scores(labels: tuple[str, ...], probs: Any, top_k: int) -> Row:
+    best = sorted(range(len(labels)), key=lambda i: -probs[i])[:top_k]
+    top = [[labels[i], round(float(probs[i]), 4)] for i in best]
+    return {"label": top[0][0], "score": top[0][1], "top": top}
+
+
+def _readable(rows: Iterator[Row], failed: list[Row]) -> Iterator[Row]:
+    """``rows`` without the unreadable ones, which are named on stderr."""
+    for row in rows:
+        if "error" in row:
+            failed.append(row)
+            log.error("%s", row["error"])
+        else:
+            yield row
+
+
+def print_table(rows: Iterator[Row], stream: TextIO) -> int:
+    """Aligned columns for people. Returns how many files were unreadable."""
+    failed: list[Row] = []
+    for row in _readable(rows, failed):
+        span = f"{row['onset']:8.2f}-{row['offset']:.2f} s  " if "onset" in row else ""
+        name = span or row["file"]
+        others = ", ".join(f"{label} {score:.0%}" for label, score in row["top"][1:])
+        print(f"{name:<40}  {row['label']:<20} {row['score']:4.0%}  {others}".rstrip(), file=stream)
+    return len(failed)
+
+
+def print_jsonl(rows: Iterator[Row], stream: TextIO) -> int:
+    """One object a line, unreadable files among them. Returns how many files were unreadable."""
+    failed = 0
+    for row in rows:
+        failed += "error" in row
+        print(json.dumps(row, ensure_ascii=False), file=stream, flush=True)
+        if "error" in row:
+            log.error("%s", row["error"])
+    return failed
+
+
+def print_csv(rows: Iterator[Row], stream: TextIO) -> int:
+    """``file,onset,offset,label,score``; the span is empty for a whole file. Returns how many were unreadable."""
+    failed: list[Row] = []
+    writer = csv.DictWriter(stream, ["file", "onset", "offset", "label", "score"], extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(_readable(rows, failed))
+    return len(failed)
+
+
+PRINTERS = {"table": print_table, "jsonl": print_jsonl, "csv": print_csv}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""What is said of a source, as records: start, window, status, error, end. ``docs/jsonl.md`` is their reference."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from typing import Any
+
+import edge
+from edge.classifier import Classifier
+from edge.errors import EdgeError
+from edge.listener import Window
+from edge.sources.block import Source
+
+Record = dict[str, Any]
+
+SCHEMA_VERSION = 1  # of the records; raised when a reader of the former version could misread them
+DEFAULT_THRESHOLD = 0.5  # where neither the user nor the model names one
+STATUS_SECONDS = 60.0  # of stream, between two status records without news
+LATENCIES = 4096  # kept for the summary: half an hour at two a second
+
+
+class Recorder:
+    """The records of one source, and the counts that go into them."""
+
+    def __init__(
+        self, source: Source, classifier: Classifier, *, hop_seconds: float, threshold: float | None, top_k: int
+    ) -> None:
+        self._source, self._classifier = source, classifier
+        self._hop_seconds, self._threshold, self._top_k = hop_seconds, threshold, top_k
+        self._windows = self._overflows = self._lost = 0
+        self._silent, self._level, self._offset, self._next_status = False, 0.0, 0.0, STATUS_SECONDS
+        self._latencies: deque[float] = deque(maxlen=LATENCIES)
+        self._busy = 0.0  # ms, smoothed
+
+    def start(self) -> Record:
+        """What is listened to, and with what."""
+        spec = self._classifier.spec
+        return self._record(
+            "start",
+            schema_version=SCHEMA_VERSION,
+            version=edge.__version__,
+            model=spec.name,
+            precision=spec.provenance.precision,
+            provider=self._classifier.provider,
+            labels=list(spec.labels),
+            sample_rate=spec.frontend.sample_rate,
+            window_seconds=round(spec.window_seconds, 6),
+            hop_seconds=round(self._hop_seconds, 6),
+        )
+
+    def window(self, window: Window) -> Iterator[Record]:
+        """A decision; and a status, when there is news or it is time for one."""
+        top = window.top(self._top_k)
+        label, score = top[0]
+        self._windows += 1
+        self._overflows += window.overflows
+        self._lost += window.lost
+        self._latencies.append(window.latency_ms)
+        self._busy += (window.busy_ms - self._busy) / min(self._windows, 20)
+        self._offset = window.offset
+        level = None if window.level_dbfs is None else round(window.level_dbfs, 1)
+        yield self._record(
+            "window",
+            at=window.time,
+            onset=round(window.onset, 3),
+            offset=round(window.offset, 3),
+            label=label if score >= self._least(label) else None,
+            top=[[label, round(score, 4)] for label, score in top],
+            level_dbfs=level,
+            latency_ms=round(window.latency_ms, 2),
+        )
+        news = window.lost or window.overflows or window.silent != self._silent
+        self._silent = window.silent
+        if news or window.offset >= self._next_status:
+            self._next_status = window.offset + STATUS_SECONDS
+            yield self._record(
+                "status",
+                at=window.time,
+                silent=window.silent,
+                load=round(self._busy / 1000 / self._hop_seconds, 4),
+                level_dbfs=level,
+                **self._counts(),
+            )
+
+    def end(self, reason: str) -> Record:
+        """The summary."""
+        ordered = sorted(self._latencies)
+        latency = {f"p{q}": _percentile(ordered, q) for q in (50, 95, 99)} if ordered else None
+        return self._record("end", reason=reason, seconds=round(self._offset, 3), latency_ms=latency, **self._counts())
+
+    def _counts(self) -> Record:
+        return {"windows": self._windows, "overflows": self._overflows, "lost_samples": self._lost}
+
+    def _least(self, label: str) -> float:
+        """The score from which ``label`` is named: the user's threshold, the model's, the default."""
+        if self._threshold is not None:
+            return self._threshold
+        return self._classifier.spec.thresholds.get(label, DEFAULT_THRESHOLD)
+
+    def _record(self, kind: str, *, at: float | None = None, **fields: Any) -> Record:
+        return record(kind, self._source.name, at, **fields)
+
+
+def error_record(source: str, error: EdgeError) -> Record:
+    """Why ``source`` cannot be listened to, or not any longer."""
+    return record("error", source, code=error.exit_code, message=error.what, remedy=error.remedy)
+
+
+def record(kind: str, source: str, at: float | None = None, /, **fields: Any) -> Record:
+    """A record of ``source`` at a time (now): what all of them have, and ``fields``."""
+    return {"type": kind, "source": source, "time": rfc3339(time.time() if at is None else at), **fields}
+
+
+def rfc3339(seconds: float) -> str:
+    """Seconds since the Unix epoch in RFC 3339, UTC, with milliseconds."""
+    text = datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def _percentile(ordered: list[float], q: float) -> float:
+    """The nearest-rank percentile."""
+    return round(ordered[max(0, math.ceil(q / 100 * len(ordered)) - 1)], 2)

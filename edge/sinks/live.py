@@ -1,0 +1,70 @@
+"""The live view on a terminal: top classes with bars, level meter, latency, overflows."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from edge.records import Record
+from edge.sinks.text import SILENT, clock, summary
+from edge.sinks.text import bar as blocks
+
+BAR = 30  # characters of a full bar
+FLOOR_DBFS = -70.0  # the left end of the level meter
+
+
+class LiveView:
+    """Redrawn in place at each window."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console()
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._start: Record = {}
+        self._status: Record = {"silent": False, "overflows": 0, "lost_samples": 0, "load": 0.0}
+
+    def write(self, record: Record) -> None:
+        """Take one record."""
+        kind = record["type"]
+        if kind == "start":
+            self._start = record
+            self._live.start()
+            self._live.update(Text(f"listening to {record['source']} …"), refresh=True)
+        elif kind == "status":
+            self._status = record
+        elif kind == "window":
+            self._live.update(self.render(record), refresh=True)
+        elif kind == "end":
+            self._live.stop()
+            self._console.print(summary(record), highlight=False)
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        self._live.stop()
+
+    def render(self, window: Record) -> Group:
+        """The view of one window."""
+        table = Table.grid(padding=(0, 1))
+        table.add_column(width=22)
+        table.add_column(width=BAR)
+        table.add_column(justify="right", width=5)
+        for rank, (label, score) in enumerate(window["top"]):
+            named = rank == 0 and window["label"] is not None
+            style = "bold green" if named else "dim"
+            table.add_row(Text(label, style), Text(blocks(score, BAR), style), Text(f"{score:.0%}", style))
+        level = window["level_dbfs"]
+        share = 0.0 if level is None else max(0.0, min(1.0, 1 - level / FLOOR_DBFS))
+        colour = "red" if level is not None and level > -3 else "cyan"
+        shown = "silence" if level is None else f"{level:.0f} dB"
+        table.add_row(Text("level", "cyan"), Text(blocks(share, BAR), colour), Text(shown))
+        status = self._status
+        foot = (
+            f"{clock(window['offset'])}  latency {window['latency_ms']:.1f} ms  load {status['load']:.1%}  "
+            f"overflows {status['overflows']}  lost {status['lost_samples']}  Ctrl-C ends"
+        )
+        head = f"{window['source']} · {self._start.get('model', '')} {self._start.get('precision', '')}"
+        lines: list[Text | Table] = [Text(head, "bold"), table, Text(foot, "dim")]
+        if status["silent"]:
+            lines.append(Text(SILENT, "bold yellow"))
+        return Group(*lines)

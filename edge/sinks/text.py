@@ -1,0 +1,76 @@
+"""Plain lines for people: one when a class begins, one when something needs attention."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from edge.records import Record
+
+BAR = 20  # characters of a full bar
+
+
+class Text:
+    """A line for each newly named class; with ``every`` a line for each window."""
+
+    def __init__(self, stream: TextIO, *, every: bool = False) -> None:
+        self._stream, self._every = stream, every
+        self._named: str | None = None
+        self._silent = False
+
+    def write(self, record: Record) -> None:
+        """Print what a reader wants to see of ``record``."""
+        line = getattr(self, "_" + record["type"], lambda _: None)(record)
+        if line:
+            print(line, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """The stream is not ours to close."""
+
+    def _start(self, record: Record) -> str:
+        return (
+            f"listening to {record['source']} with {record['model']} {record['precision']}: {len(record['labels'])} "
+            f"classes, {record['window_seconds']:.1f} s windows every {record['hop_seconds']:g} s"
+        )
+
+    def _window(self, record: Record) -> str | None:
+        named, before, self._named = record["label"], self._named, record["label"]
+        if not self._every and (named is None or named == before):
+            return None
+        label, score = record["top"][0]
+        shown = label if named else f"({label})"
+        return f"{clock(record['offset'])}  {shown:<20} {bar(score, BAR)} {score:4.0%}".rstrip()
+
+    def _status(self, record: Record) -> str | None:
+        lines = []
+        if record["silent"] != self._silent:
+            self._silent = record["silent"]
+            lines.append(SILENT if self._silent else "the microphone delivers sound again")
+        return "\n".join(lines) or None
+
+    def _end(self, record: Record) -> str:
+        return summary(record)
+
+
+SILENT = "the microphone is silent: only zeros arrive; is it muted, or the wrong --device?"
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds of stream, as ``01:02.5``."""
+    tenths = round(seconds * 10)
+    return f"{tenths // 600:02d}:{tenths % 600 / 10:04.1f}"
+
+
+def bar(share: float, width: int) -> str:
+    """``share`` of 1 as blocks, ``width`` characters."""
+    full = round(share * width)
+    return "█" * full + "·" * (width - full)
+
+
+def summary(record: Record) -> str:
+    """The end record in one line."""
+    latency = record["latency_ms"]
+    parts = [f"{record['reason']}: {record['windows']} windows in {record['seconds']:.1f} s"]
+    if latency:
+        parts.append(f"latency {latency['p50']:.1f} ms (p95 {latency['p95']:.1f})")
+    parts.append(f"{record['overflows']} overflows, {record['lost_samples']} samples lost")
+    return ", ".join(parts)
