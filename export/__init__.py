@@ -1,0 +1,1 @@
+"""Export: checkpoint in, self-describing ONNX files out. Runs from the checkout: ``python -m export``."""

@@ -1,0 +1,72 @@
+"""The model card: what it is, what it was trained on, how good it is, what it must not be used for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from edge.config import ModelSpec
+from export.verify import Parity
+from train.evaluate import Report
+
+
+def model_card(
+    spec: ModelSpec, reports: Mapping[str, Report], parities: Sequence[Parity], sizes: Mapping[str, int], command: str
+) -> str:
+    """Markdown. ``reports`` and ``sizes`` (bytes) are by precision, "fp32" and "int8"."""
+    p, f = spec.provenance, spec.frontend
+    lines = [
+        f"# {spec.name}",
+        "",
+        "Written by `python -m export`; do not edit.",
+        "",
+        f"- **What**: {len(spec.labels)} classes of sound, one decision on {spec.window_seconds:.2f} s, "
+        f"as often as every {spec.step_seconds * 1000:.0f} ms.",
+        f"- **Network**: `{p.architecture}`, {p.macs / 1e6:.0f} million multiply-accumulates a window; int8 file "
+        f"{sizes['int8'] / 1000:.0f} kB, fp32 file {sizes['fp32'] / 1000:.0f} kB.",
+        f"- **Front end**: {f.sample_rate} Hz, {f.n_mels} {f.mel_scale} mel bands from {f.f_min:g} to {f.f_max:g} Hz, "
+        f"frames of {f.win_length} samples every {f.hop_length}.",
+        f"- **Trained on**: {p.dataset}, folds {', '.join(map(str, p.train_folds))}; seed {p.seed}, {p.epochs} epochs, "
+        f"revision {p.git_revision}. Fold {p.test_fold} was never looked at.",
+        f"- **Licence of the weights**: {spec.licence}.",
+        f"- **Made by**: `{command}`",
+        "",
+        "## Agreement of the artefacts",
+        "",
+        "| | top-1 agreement | mean difference | largest difference |",
+        "|---|---|---|---|",
+        *(
+            f"| {q.name} | {q.top1_agreement:.1%} | {q.mean_difference:.2g} | {q.max_difference:.2g} |"
+            for q in parities
+        ),
+        "",
+    ]
+    if reports:
+        lines += [
+            f"## Recognition on fold {p.test_fold}",
+            "",
+            "Accuracy of clips (mean of their windows) and of single windows, through the runtime.",
+            "",
+            "| | clips | windows |",
+            "|---|---|---|",
+            *(
+                f"| {k} | {r.accuracy:.2%} of {r.clips} | {r.window_accuracy:.2%} of {r.windows} |"
+                for k, r in reports.items()
+            ),
+            "",
+            "| class (int8) | precision | recall | F1 | clips |",
+            "|---|---|---|---|---|",
+            *(
+                f"| {c.label} | {c.precision:.2f} | {c.recall:.2f} | {c.f1:.2f} | {c.clips} |"
+                for c in reports["int8"].classes
+            ),
+            "",
+        ]
+    lines += [
+        "## Limits",
+        "",
+        "The classes are all it knows: speech, music and every other sound get the class that they resemble most. Its",
+        "training clips are short, mostly clean recordings; another microphone, a distant source, noise cost accuracy.",
+        "It is no safety device: do not let a person's safety depend on it.",
+        "",
+    ]
+    return "\n".join(lines)

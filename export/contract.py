@@ -1,0 +1,99 @@
+"""The contract of a model file: built from the checkpoint, proven by golden vectors, written into the metadata."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from edge.classifier import Classifier
+from edge.config import METADATA_KEY, Golden, ModelSpec, Provenance
+from edge.features import LogMel
+from models.checkpoint import Checkpoint
+from models.streaming import count_macs
+
+F32 = NDArray[np.float32]
+
+GOLDEN_SECONDS = 0.25
+LOG_MEL_TOLERANCE = 1e-3  # float32 FFTs of different libraries differ by 1e-5
+# Other processors round int8 products differently (without VNNI, x86 saturates pairs of them).
+PROBS_TOLERANCE = {"fp32": 1e-3, "int8": 0.1}
+
+
+def build_spec(checkpoint: Checkpoint, *, name: str, temperature: float, licence: str, precision: str) -> ModelSpec:
+    """The contract of ``checkpoint``, without golden vectors yet."""
+    model = checkpoint.model()
+    frames = torch.zeros(1, 1, checkpoint.frontend.n_mels, model.window_frames)
+    p = checkpoint.provenance
+    return ModelSpec(
+        name=name,
+        labels=checkpoint.labels,
+        frontend=checkpoint.frontend,
+        window_frames=model.window_frames,
+        column_stride=model.column_stride,
+        receptive_field=model.receptive_field,
+        n_columns=model.n_columns,
+        n_channels=model.config.column_width,
+        temperature=temperature,
+        thresholds={},
+        licence=licence,
+        provenance=Provenance(
+            architecture=checkpoint.architecture,
+            dataset=p["dataset"],
+            train_folds=tuple(p["train_folds"]),
+            test_fold=p["test_fold"],
+            seed=p["seed"],
+            epochs=p["epochs"],
+            git_revision=p["git_revision"],
+            precision=precision,
+            macs=count_macs(model, frames),
+        ),
+    )
+
+
+def write(model: onnx.ModelProto, spec: ModelSpec, path: Path) -> None:
+    """Write ``model`` with ``spec`` in its metadata to ``path``: whole, or not at all."""
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(model.SerializeToString(deterministic=True))
+    temporary.replace(path)
+
+
+def write_with_golden(model: onnx.ModelProto, spec: ModelSpec, path: Path) -> ModelSpec:
+    """Write ``model`` with golden vectors, computed by the runtime that will check them. Returns the whole contract."""
+    write(model, dataclasses.replace(spec, golden=None), path)
+    pcm = golden_signal(spec.frontend.sample_rate)
+    samples = np.resize(pcm, spec.window_samples).astype(np.float32) / 32768
+    log_mel = LogMel(spec.frontend)(samples)
+    classifier = Classifier(path)
+    probs, _ = classifier.run(np.ascontiguousarray(log_mel), classifier.new_ring())
+    n_frames = spec.frontend.n_frames(len(pcm))
+    golden = Golden(
+        pcm=_base64(pcm.astype("<i2")),
+        log_mel=_base64(log_mel.T[:n_frames].astype("<f4")),
+        probs=_base64(probs.astype("<f4")),
+        log_mel_tolerance=LOG_MEL_TOLERANCE,
+        probs_tolerance=PROBS_TOLERANCE[spec.provenance.precision],
+    )
+    spec = dataclasses.replace(spec, golden=golden)
+    write(model, spec, path)
+    return spec
+
+
+def golden_signal(sample_rate: int) -> NDArray[np.int16]:
+    """A chirp over the whole band with a burst of noise: [n_samples], synthesised, the same on every machine."""
+    time = np.arange(round(GOLDEN_SECONDS * sample_rate)) / sample_rate
+    sweep = 0.3 * np.sin(2 * np.pi * (100 * time + sample_rate * 0.8 * time**2))
+    noise = 0.05 * np.random.default_rng(0).standard_normal(len(time)) * (time > 0.6 * GOLDEN_SECONDS)
+    return np.round((sweep + noise) * 32767).astype(np.int16)
+
+
+def _base64(values: NDArray[np.generic]) -> str:
+    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()

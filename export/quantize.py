@@ -1,0 +1,70 @@
+"""fp32 ONNX → int8, static QDQ, per channel, U8 activations and S8 weights."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from edge.config import ModelSpec
+
+F32 = NDArray[np.float32]
+
+# The ring and the head stay in float32: they are a thousandth of the work, and decide the probabilities.
+QUANTIZED = ["Conv", "Add", "Relu"]
+
+
+class _Windows(CalibrationDataReader):
+    """Whole windows of log-mel frames, each with an empty ring."""
+
+    def __init__(self, windows: Iterable[F32], spec: ModelSpec) -> None:
+        self._windows: Iterator[F32] = iter(windows)
+        self._ring = np.zeros((1, spec.n_channels, spec.n_columns), np.float32)
+
+    def get_next(self) -> dict[str, F32] | None:
+        window = next(self._windows, None)
+        return None if window is None else {"frames": window[None, None], "ring": self._ring}
+
+
+def quantize(model: onnx.ModelProto, windows: Iterable[F32], spec: ModelSpec) -> onnx.ModelProto:
+    """``model`` in int8, its ranges from calibration ``windows`` [n_mels, window_frames]."""
+    with tempfile.TemporaryDirectory() as folder:
+        fp32, prepared, int8 = (Path(folder) / name for name in ("fp32.onnx", "prepared.onnx", "int8.onnx"))
+        onnx.save(model, fp32)
+        quant_pre_process(fp32, prepared, skip_symbolic_shape=True)
+        logging.disable(logging.WARNING)  # it warns that it was not pre-processed, after its own pre-processing
+        try:
+            quantize_static(
+                prepared,
+                int8,
+                _Windows(windows, spec),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=QUANTIZED,
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod.MinMax,
+            )
+        finally:
+            logging.disable(logging.NOTSET)
+        return onnx.load(int8)
+
+
+def float_convolutions(model: onnx.ModelProto) -> list[str]:
+    """Names of the convolutions that onnxruntime still computes in float32 after its optimisation."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "optimised.onnx"
+        options = ort.SessionOptions()
+        options.optimized_model_filepath = str(path)
+        options.log_severity_level = 3
+        ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        optimised = onnx.load(path)
+    return [node.name for node in optimised.graph.node if node.op_type in ("Conv", "FusedConv", "NhwcFusedConv")]

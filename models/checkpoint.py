@@ -1,0 +1,76 @@
+"""Checkpoints: a state_dict with its configuration as JSON. Written and read here alone, without pickled objects."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from edge.config import FrontendConfig
+from models.registry import build
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network and what it takes to use it."""
+
+    architecture: str  # name in the registry
+    config: dict[str, Any]  # fields of the architecture's configuration
+    frontend: FrontendConfig
+    labels: tuple[str, ...]
+    provenance: dict[str, Any]  # data set, folds, seed, epochs, revision, licence
+    state: dict[str, torch.Tensor]  # weights and buffers
+
+    def model(self) -> nn.Module:
+        """The network in evaluation mode, with its weights."""
+        model = build(self.architecture, **self.config)
+        model.load_state_dict(self.state)
+        return model.eval()
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write ``checkpoint`` to ``path``: whole, or not at all."""
+    header = {
+        "architecture": checkpoint.architecture,
+        "config": checkpoint.config,
+        "frontend": dataclasses.asdict(checkpoint.frontend),
+        "labels": checkpoint.labels,
+        "provenance": checkpoint.provenance,
+    }
+    save_tensors(path, {"header": json.dumps(header), "state": checkpoint.state})
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read what :func:`save_checkpoint` wrote.
+
+    Raises:
+        ValueError: when the file is no checkpoint of ours.
+    """
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True)
+        header = json.loads(data["header"])
+        return Checkpoint(
+            architecture=header["architecture"],
+            config=header["config"],
+            frontend=FrontendConfig(**header["frontend"]),
+            labels=tuple(header["labels"]),
+            provenance=header["provenance"],
+            state=data["state"],
+        )
+    except OSError:
+        raise
+    except Exception as error:  # torch.load raises a different type for every kind of damage
+        raise ValueError(f"{path} is not a checkpoint of edge-listen: {error}") from None
+
+
+def save_tensors(path: Path, data: dict[str, Any]) -> None:
+    """``torch.save`` to a temporary name beside ``path``, then rename: an interrupted run leaves the old file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    torch.save(data, temporary)
+    temporary.replace(path)

@@ -1,0 +1,1 @@
+"""Training: recordings in, checkpoint out. Runs from the checkout: ``python -m train``."""

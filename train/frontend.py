@@ -1,0 +1,56 @@
+"""The front end of :mod:`edge.features` in torchaudio, from the same dataclass."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchaudio.functional import melscale_fbanks
+from torchaudio.transforms import MelScale, Spectrogram
+
+from edge.config import FrontendConfig
+
+
+class MelPower(nn.Module):
+    """Samples [..., n_samples] → mel power [..., n_mels, n_frames]; :func:`log_scale` makes it the network's input."""
+
+    def __init__(self, config: FrontendConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.spectrogram = Spectrogram(
+            n_fft=config.n_fft, win_length=config.win_length, hop_length=config.hop_length, power=2, center=False
+        )
+        self.mel = MelScale(
+            n_mels=config.n_mels,
+            sample_rate=config.sample_rate,
+            f_min=config.f_min,
+            f_max=config.f_max,
+            n_stft=config.n_fft // 2 + 1,
+            norm="slaney" if config.mel_norm == "slaney" else None,
+            mel_scale=config.mel_scale,
+        )
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """[..., n_samples] → [..., n_mels, n_frames]."""
+        missing = self.config.n_fft - self.config.win_length  # torch centres the window in n_fft samples
+        samples = nn.functional.pad(samples, (missing // 2, missing - missing // 2))
+        return self.mel(self.spectrogram(samples))
+
+
+def log_scale(power: Tensor, config: FrontendConfig) -> Tensor:
+    """Mel power → the network's input, of the same shape."""
+    return (torch.log(power + config.log_floor) - config.log_mean) / config.log_std
+
+
+def mel_centres(config: FrontendConfig) -> Tensor:
+    """Centre frequency of each band in Hz, [n_mels]."""
+    filters = melscale_fbanks(
+        config.n_fft // 2 + 1,
+        config.f_min,
+        config.f_max,
+        config.n_mels,
+        config.sample_rate,
+        "slaney" if config.mel_norm == "slaney" else None,
+        config.mel_scale,
+    )
+    bins = torch.linspace(0, config.sample_rate / 2, config.n_fft // 2 + 1)
+    return (filters * bins[:, None]).sum(0) / filters.sum(0).clamp_min(1e-12)

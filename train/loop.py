@@ -1,0 +1,202 @@
+"""The training loop, on one page: data, model, optimiser, epochs, checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from edge.config import FrontendConfig
+from models import build
+from models.checkpoint import Checkpoint, save_checkpoint, save_tensors
+from train.augment import Augment, AugmentConfig
+from train.dataset import Features, WindowSampler, load_features
+from train.frontend import log_scale
+from train.manifest import Manifest
+
+VALIDATION_HOP = 48  # frames between the windows of a validated clip
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run. With the data set it decides the weights."""
+
+    architecture: str = "streaming"
+    model: dict[str, Any] = field(default_factory=dict)  # fields of the architecture's configuration
+    frontend: FrontendConfig = FrontendConfig()
+    augment: AugmentConfig = AugmentConfig()
+    train_folds: tuple[int, ...] = (1, 2, 3, 4)
+    validation_folds: tuple[int, ...] = ()  # looked at while training; empty: none
+    test_fold: int | None = 5  # never looked at; recorded, so that others can test on it
+    epochs: int = 300
+    batch_size: int = 64
+    learning_rate: float = 3e-3  # peak of the one-cycle schedule
+    weight_decay: float = 0.02
+    warm_up: float = 0.15  # share of the run in which the learning rate rises
+    average: float = 0.998  # decay of the average of weights, for each step
+    label_smoothing: float = 0.0
+    bfloat16: bool = True  # autocast; the weights stay float32
+    seed: int = 0
+    validate_every: int = 10  # epochs
+    checkpoint_every: int = 5  # epochs
+
+
+def fit(  # noqa: PLR0915  # one page, read from top to bottom
+    config: TrainConfig, manifest: Manifest, out: Path, cache: Path, report: Callable[[dict[str, Any]], None]
+) -> Path:
+    """Train, or go on where an interrupted run of the same configuration stopped.
+
+    Writes ``state.pt`` (all that it takes to go on), ``history.jsonl``, ``config.json`` and, at the end,
+    ``checkpoint.pt``, whose path is returned. ``report`` gets one record for each epoch.
+
+    Raises:
+        ValueError: when ``out`` holds a run of another configuration.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    _claim(out, config)
+    torch.manual_seed(config.seed)
+    labels, n_labels = list(manifest.labels), len(manifest.labels)
+    model = build(config.architecture, **config.model, n_mels=config.frontend.n_mels, n_labels=n_labels)
+    model = model.to(memory_format=torch.channels_last)
+
+    clips = manifest.in_folds(list(config.train_folds))
+    features = load_features(clips, config.frontend, model.window_frames, cache)
+    targets = np.array([labels.index(clip.label) for clip in clips], np.int64)
+    sampler = WindowSampler(features, targets, model.window_frames)
+    held_out = manifest.in_folds(list(config.validation_folds))
+    held_features = load_features(held_out, config.frontend, model.window_frames, cache) if held_out else None
+    held_targets = np.array([labels.index(clip.label) for clip in held_out], np.int64)
+
+    augment = Augment(config.augment, config.frontend, n_labels)
+    batch_size = min(config.batch_size, len(sampler))
+    steps = len(sampler) // batch_size
+    optimiser = torch.optim.AdamW(_weight_groups(model, config.weight_decay), lr=config.learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, config.learning_rate, total_steps=config.epochs * steps, pct_start=config.warm_up
+    )
+    average = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.average), use_buffers=True
+    )
+    parts = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule}
+    first_epoch = _resume(out, parts)
+
+    for epoch in range(first_epoch, config.epochs):
+        torch.manual_seed(config.seed * 1_000_003 + epoch)  # an epoch's randomness is its own: resuming repeats it
+        rng = np.random.default_rng([config.seed, epoch])
+        model.train()
+        started, data_seconds, losses = time.perf_counter(), 0.0, []
+        mark = started
+        for power, batch_labels in sampler.epoch(batch_size, config.augment.stretch, rng):
+            frames, soft_targets = augment(power, batch_labels)
+            frames = frames.contiguous(memory_format=torch.channels_last)
+            data_seconds += time.perf_counter() - mark
+            with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+                logits = model(frames)  # [B, n_labels]
+            loss = nn.functional.cross_entropy(logits.float(), soft_targets, label_smoothing=config.label_smoothing)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            optimiser.step()
+            schedule.step()
+            average.update_parameters(model)
+            losses.append(loss.item())
+            mark = time.perf_counter()
+        last = epoch + 1 == config.epochs
+        record = {
+            "epoch": epoch + 1,
+            "loss": float(np.mean(losses)),
+            "seconds": time.perf_counter() - started,
+            "data_seconds": data_seconds,
+        }
+        if held_features is not None and (last or (epoch + 1) % config.validate_every == 0):
+            record |= validate(average.module, held_features, held_targets, config.frontend)
+        report(record)
+        with (out / "history.jsonl").open("a", encoding="utf-8") as history:
+            history.write(json.dumps(record) + "\n")
+        if last or (epoch + 1) % config.checkpoint_every == 0:
+            states = {name: part.state_dict() for name, part in parts.items()}
+            save_tensors(out / "state.pt", {"epoch": epoch + 1, **states})
+
+    provenance = {
+        "dataset": manifest.name,
+        "train_folds": config.train_folds,
+        "test_fold": config.test_fold,
+        "seed": config.seed,
+        "epochs": config.epochs,
+        "git_revision": git_revision(),
+    }
+    state = {key: value.contiguous() for key, value in average.module.state_dict().items()}
+    model_config = dataclasses.asdict(model.config)
+    save_checkpoint(
+        out / "checkpoint.pt",
+        Checkpoint(config.architecture, model_config, config.frontend, manifest.labels, provenance, state),
+    )
+    return out / "checkpoint.pt"
+
+
+def validate(
+    model: nn.Module, features: Features, targets: np.ndarray[Any, Any], frontend: FrontendConfig
+) -> dict[str, float]:
+    """Accuracy of clips (mean of their windows' probabilities) and of single windows."""
+    model.eval()
+    right_clips, right_windows, n_windows = 0, 0, 0
+    with torch.inference_mode():
+        for index, target in enumerate(targets):
+            frames = log_scale(torch.from_numpy(features.clip(index)), frontend).T  # [n_mels, n_frames]
+            windows = frames.unfold(1, model.window_frames, VALIDATION_HOP).transpose(0, 1).unsqueeze(1)
+            probs = model(windows.contiguous(memory_format=torch.channels_last)).softmax(1)  # [n_windows, n_labels]
+            right_clips += int(probs.mean(0).argmax() == target)
+            right_windows += int((probs.argmax(1) == int(target)).sum())
+            n_windows += len(probs)
+    return {"accuracy": right_clips / len(targets), "window_accuracy": right_windows / n_windows}
+
+
+def _weight_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay for matrices and kernels, none for biases and batch norm."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def _claim(out: Path, config: TrainConfig) -> None:
+    """Write the run's configuration to ``out``, or see that the one there is the same."""
+    text = json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True)
+    path = out / "config.json"
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise ValueError(f"{out} holds a run of another configuration; give another --out, or delete it")
+    path.write_text(text, encoding="utf-8")
+
+
+def _resume(out: Path, parts: dict[str, Any]) -> int:
+    """Load ``state.pt`` into ``parts`` and cut the history to its epoch. Returns the epochs done."""
+    path = out / "state.pt"
+    if not path.exists():
+        (out / "history.jsonl").unlink(missing_ok=True)
+        return 0
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    history = out / "history.jsonl"
+    lines = history.read_text(encoding="utf-8").splitlines(keepends=True)[: state["epoch"]]
+    history.with_suffix(".part").write_text("".join(lines), encoding="utf-8")
+    history.with_suffix(".part").replace(history)
+    return int(state["epoch"])
+
+
+def git_revision() -> str:
+    """The checkout's revision, with ``-dirty`` where something is changed; "unknown" outside of one."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    folder = Path(__file__).parent
+    try:
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
