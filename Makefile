@@ -1,0 +1,62 @@
+# Every target sets up what it needs: nothing is installed by hand. PYTHON=python3.12 chooses another interpreter.
+PYTHON ?= python3
+DATA ?= ../shared/data/esc50
+VENV := .venv
+BIN := $(VENV)/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
+# A package that is there already is left alone; elsewhere than on Debian the user is told what is missing.
+need = dpkg -s $(1) >/dev/null 2>&1 || { command -v apt-get >/dev/null && $(APT) update -qq && $(APT) install -y -qq --no-install-recommends $(1); } || { echo "install $(1) with your system's package manager" >&2; exit 1; }
+
+.PHONY: demo listen test lint model bench clean
+
+demo: $(VENV)/.runtime  ## classify the bundled recording
+	$(BIN)/edge-listen --input examples/demo.ogg --output text
+
+listen: $(VENV)/.runtime  ## classify the microphone
+	@ldconfig -p | grep -q libportaudio || { $(call need,libportaudio2); }
+	$(BIN)/edge-listen
+
+test: $(VENV)/.train $(VENV)/.test  ## all tests, the slow ones as well
+	@ldconfig -p | grep -q libportaudio || { $(call need,libportaudio2); }
+	@command -v pulseaudio >/dev/null || { $(call need,pulseaudio); }
+	@command -v pactl >/dev/null || { $(call need,pulseaudio-utils); }
+	@$(call need,libasound2-plugins)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.train $(VENV)/.test $(VENV)/.lint  ## format, rules, types, import direction
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+model: $(VENV)/.train  ## train the bundled model again: make model DATA=path/to/ESC-50
+	$(BIN)/python -m train fit $(DATA) --out runs/bundled
+	$(BIN)/python -m export runs/bundled/checkpoint.pt --data $(DATA) --out edge/assets --licence CC-BY-NC-3.0
+
+bench: $(VENV)/.runtime  ## what a decision costs on this machine
+	$(BIN)/edge-bench
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .cache .mypy_cache .ruff_cache .pytest_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "needs Python 3.11 or newer: make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(call need,python3-venv); }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q -e .
+	@touch $@
+
+$(VENV)/.train: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q -e '.[train,export]'
+	@touch $@ $(VENV)/.runtime
+
+$(VENV)/.test: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q -e '.[test]'
+	@touch $@
+
+$(VENV)/.lint: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q -e '.[lint]'
+	@touch $@
