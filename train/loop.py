@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edge.config import FrontendConfig
 from models import build
-from models.checkpoint import Checkpoint, save_checkpoint, save_tensors
+from models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_tensors
 from train.augment import Augment, AugmentConfig
 from train.dataset import Features, WindowSampler, load_features
 from train.frontend import log_scale
@@ -42,8 +42,11 @@ class TrainConfig:
     learning_rate: float = 3e-3  # peak of the one-cycle schedule
     weight_decay: float = 0.02
     warm_up: float = 0.15  # share of the run in which the learning rate rises
-    average: float = 0.998  # decay of the average of weights, for each step
+    average: float = 0.04  # share of the run over which the weights are averaged, exponentially
     label_smoothing: float = 0.0
+    teachers: tuple[str, ...] = ()  # checkpoints whose mean opinion is learnt beside the labels (Hinton 2015)
+    distil: float = 0.6  # share of the teachers in the loss
+    distil_temperature: float = 2.0  # softens both sides
     bfloat16: bool = True  # autocast; the weights stay float32
     seed: int = 0
     validate_every: int = 10  # epochs
@@ -76,6 +79,7 @@ def fit(  # noqa: PLR0915  # one page, read from top to bottom
     held_features = load_features(held_out, config.frontend, model.window_frames, cache) if held_out else None
     held_targets = np.array([labels.index(clip.label) for clip in held_out], np.int64)
 
+    teachers = Teachers(config, manifest.labels, model.window_frames) if config.teachers else None
     augment = Augment(config.augment, config.frontend, n_labels)
     batch_size = min(config.batch_size, len(sampler))
     steps = len(sampler) // batch_size
@@ -83,8 +87,9 @@ def fit(  # noqa: PLR0915  # one page, read from top to bottom
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, config.learning_rate, total_steps=config.epochs * steps, pct_start=config.warm_up
     )
+    decay = 1 - 1 / max(1.0, config.average * config.epochs * steps)
     average = torch.optim.swa_utils.AveragedModel(
-        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.average), use_buffers=True
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(decay), use_buffers=True
     )
     parts = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule}
     first_epoch = _resume(out, parts)
@@ -101,7 +106,10 @@ def fit(  # noqa: PLR0915  # one page, read from top to bottom
             data_seconds += time.perf_counter() - mark
             with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
                 logits = model(frames)  # [B, n_labels]
+                opinion = teachers.opinion(frames) if teachers else None
             loss = nn.functional.cross_entropy(logits.float(), soft_targets, label_smoothing=config.label_smoothing)
+            if opinion is not None:
+                loss = torch.lerp(loss, distillation(logits.float(), opinion, config.distil_temperature), config.distil)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -143,6 +151,34 @@ def fit(  # noqa: PLR0915  # one page, read from top to bottom
     return out / "checkpoint.pt"
 
 
+class Teachers:
+    """Trained networks, as one."""
+
+    def __init__(self, config: TrainConfig, labels: tuple[str, ...], window_frames: int) -> None:
+        self.temperature, self.models = config.distil_temperature, []
+        for path in config.teachers:
+            checkpoint = load_checkpoint(Path(path))
+            model = checkpoint.model().to(memory_format=torch.channels_last)
+            for what, theirs, ours in (
+                ("front end", checkpoint.frontend, config.frontend),
+                ("classes", checkpoint.labels, labels),
+                ("window", model.window_frames, window_frames),
+            ):
+                if theirs != ours:
+                    raise ValueError(f"teacher {path} has another {what}: {theirs}; the student's: {ours}")
+            self.models.append(model)
+
+    @torch.no_grad()
+    def opinion(self, frames: Tensor) -> Tensor:
+        """[B, 1, n_mels, T] → the mean of the softened probabilities, [B, n_labels]."""
+        return torch.stack([(m(frames).float() / self.temperature).softmax(1) for m in self.models]).mean(0)
+
+
+def distillation(logits: Tensor, opinion: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of softened ``logits`` against ``opinion``, scaled so that its gradient keeps its size."""
+    return nn.functional.cross_entropy(logits / temperature, opinion) * temperature**2
+
+
 def validate(
     model: nn.Module, features: Features, targets: np.ndarray[Any, Any], frontend: FrontendConfig
 ) -> dict[str, float]:
@@ -151,7 +187,7 @@ def validate(
     right_clips, right_windows, n_windows = 0, 0, 0
     with torch.inference_mode():
         for index, target in enumerate(targets):
-            frames = log_scale(torch.from_numpy(features.clip(index)), frontend).T  # [n_mels, n_frames]
+            frames = log_scale(torch.tensor(features.clip(index)), frontend).T  # [n_mels, n_frames]
             windows = frames.unfold(1, model.window_frames, VALIDATION_HOP).transpose(0, 1).unsqueeze(1)
             probs = model(windows.contiguous(memory_format=torch.channels_last)).softmax(1)  # [n_windows, n_labels]
             right_clips += int(probs.mean(0).argmax() == target)
