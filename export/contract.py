@@ -21,8 +21,8 @@ F32 = NDArray[np.float32]
 
 GOLDEN_SECONDS = 0.25
 LOG_MEL_TOLERANCE = 1e-3  # float32 FFTs of different libraries differ by 1e-5
-# Other processors round int8 products differently (without VNNI, x86 saturates pairs of them).
-PROBS_TOLERANCE = {"fp32": 1e-3, "int8": 0.1}
+# With seven-bit weights int8 is exact; what is left is float32, in the stem and the head.
+PROBS_TOLERANCE = {"fp32": 1e-3, "int8": 0.02}
 
 
 def build_spec(checkpoint: Checkpoint, *, name: str, temperature: float, licence: str, precision: str) -> ModelSpec:

@@ -289,8 +289,8 @@ def test_a_student_learns_from_teachers(folders, tmp_path):
     alone, _ = run(quick(epochs=2), folders, tmp_path / "alone", tmp_path)
     taught, _ = run(quick(epochs=2, teachers=(teacher,)), folders, tmp_path / "taught", tmp_path)
     assert any(not torch.equal(alone.state[key], taught.state[key]) for key in alone.state)
-    wider = quick(teachers=(teacher,), model=SMALL | {"n_columns": 22})
-    with pytest.raises(ValueError, match=r"teacher .* has another window"):
+    wider = quick(teachers=(teacher,), frontend=FrontendConfig(n_mels=32))
+    with pytest.raises(ValueError, match=r"teacher .* has another front end"):
         run(wider, folders, tmp_path / "wider", tmp_path)
 
 

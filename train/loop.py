@@ -79,7 +79,7 @@ def fit(  # noqa: PLR0915  # one page, read from top to bottom
     held_features = load_features(held_out, config.frontend, model.window_frames, cache) if held_out else None
     held_targets = np.array([labels.index(clip.label) for clip in held_out], np.int64)
 
-    teachers = Teachers(config, manifest.labels, model.window_frames) if config.teachers else None
+    teachers = Teachers(config, manifest.labels) if config.teachers else None
     augment = Augment(config.augment, config.frontend, n_labels)
     batch_size = min(config.batch_size, len(sampler))
     steps = len(sampler) // batch_size
@@ -154,7 +154,7 @@ def fit(  # noqa: PLR0915  # one page, read from top to bottom
 class Teachers:
     """Trained networks, as one."""
 
-    def __init__(self, config: TrainConfig, labels: tuple[str, ...], window_frames: int) -> None:
+    def __init__(self, config: TrainConfig, labels: tuple[str, ...]) -> None:
         self.temperature, self.models = config.distil_temperature, []
         for path in config.teachers:
             checkpoint = load_checkpoint(Path(path))
@@ -162,7 +162,6 @@ class Teachers:
             for what, theirs, ours in (
                 ("front end", checkpoint.frontend, config.frontend),
                 ("classes", checkpoint.labels, labels),
-                ("window", model.window_frames, window_frames),
             ):
                 if theirs != ours:
                     raise ValueError(f"teacher {path} has another {what}: {theirs}; the student's: {ours}")

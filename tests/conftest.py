@@ -1,0 +1,61 @@
+"""Shared fixtures. Nothing here needs sound hardware or ``../shared``; what needs them skips, and says so."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from edge.classifier import BUNDLED, Classifier
+from tests.virtual_mic import VirtualMicrophone, missing
+
+ROOT = Path(__file__).parent.parent
+SHARED = Path(os.environ.get("EDGE_LISTEN_SHARED", ROOT.parent / "shared"))
+ESC50 = SHARED / "data" / "esc50"
+FP32 = BUNDLED.with_name("edge-listen.onnx")
+
+
+needs_esc50 = pytest.mark.skipif(not ESC50.is_dir(), reason=f"real recordings are not there: {ESC50}")
+
+
+@pytest.fixture(scope="session")
+def classifier() -> Classifier:
+    """The bundled int8 model."""
+    return Classifier()
+
+
+@pytest.fixture(scope="session")
+def minute() -> np.ndarray:
+    """A minute of synthesised scene at the model's rate, made here rather than decoded."""
+    import make_demo
+
+    samples, _ = make_demo.scene()
+    return samples[::2].astype(np.float32)  # 32 to 16 kHz; aliasing does no harm here
+
+
+@pytest.fixture(scope="session")
+def demo() -> Path:
+    """The bundled recording."""
+    return ROOT / "examples" / "demo.ogg"
+
+
+@pytest.fixture
+def tone_wav(tmp_path: Path) -> Path:
+    """Five seconds of a 1 kHz tone, 16 kHz mono."""
+    path = tmp_path / "tone.wav"
+    time = np.arange(80_000) / 16_000
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * 1000 * time), 16_000)
+    return path
+
+
+@pytest.fixture(scope="module")
+def virtual_mic() -> Iterator[VirtualMicrophone]:
+    """A real PulseAudio source behind PortAudio."""
+    if why := missing():
+        pytest.skip(f"no virtual microphone: {why}")
+    with VirtualMicrophone() as microphone:
+        yield microphone

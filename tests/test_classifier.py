@@ -1,0 +1,214 @@
+"""A model file → probabilities: streamed equals whole, and every file that must be refused is."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.classifier import BUNDLED, Classifier, available_providers
+from edge.config import METADATA_KEY, ModelSpec
+from edge.errors import ContractError, InputError, ProviderError
+from tests.conftest import FP32
+
+
+@pytest.fixture(scope="session", params=[BUNDLED, FP32], ids=["int8", "fp32"])
+def either(request):
+    return Classifier(request.param)
+
+
+def whole(classifier, samples):
+    """Probabilities of exactly one window, computed afresh."""
+    frames = np.ascontiguousarray(classifier._log_mel(samples))
+    return classifier.run(frames, classifier.new_ring())[0].copy()
+
+
+@given(data=st.data(), columns=st.integers(1, 41), seed=st.integers(0, 100))
+@settings(max_examples=12, deadline=None)
+def test_streamed_equals_whole_over_a_minute(either, minute, data, columns, seed):
+    """Random hop, random chunks; every decision is compared bit for bit with its window computed afresh."""
+    spec = either.spec
+    hop = columns * spec.column_stride
+    rng = np.random.default_rng(seed)
+    stream = either.stream(hop * spec.frontend.hop_length / spec.frontend.sample_rate)
+    assert stream.hop_frames == hop
+    decisions, start = [], 0
+    while start < len(minute):
+        n = int(rng.integers(1, 40_000))
+        decisions += [p.copy() for p in stream.push(minute[start : start + n])]
+        start += n
+    assert len(decisions) == 1 + (spec.frontend.n_frames(len(minute)) - spec.window_frames) // hop
+    for index in {0, 1, len(decisions) - 1, *rng.integers(0, len(decisions), 12).tolist()}:
+        at = index * stream.hop_samples
+        assert np.array_equal(decisions[index], whole(either, minute[at : at + spec.window_samples]))
+
+
+def test_hops_of_changing_length_equal_whole(either, minute):
+    """The graph itself: a new hop length each time, the ring carried along."""
+    spec, rng = either.spec, np.random.default_rng(0)
+    frames = np.ascontiguousarray(either._log_mel(minute))
+    end = spec.window_frames
+    probs, ring = either.run(frames[:, :end], either.new_ring())
+    keep = spec.receptive_field - spec.column_stride
+    while True:
+        hop = int(rng.integers(1, 42)) * spec.column_stride
+        if end + hop > frames.shape[1]:
+            break
+        end += hop
+        probs, ring = either.run(np.ascontiguousarray(frames[:, end - hop - keep : end]), ring)
+        afresh, _ = either.run(np.ascontiguousarray(frames[:, end - spec.window_frames : end]), either.new_ring())
+        assert np.array_equal(probs, afresh)
+
+
+@pytest.mark.parametrize(("more", "windows"), [(-1, 1), (0, 1), (1, 1)])
+def test_one_window_one_sample_less_one_more(classifier, minute, more, windows):
+    samples = minute[: classifier.spec.window_samples + more]
+    assert classifier.windows(samples).shape == (windows, len(classifier.labels))
+
+
+def test_windows_at_the_boundary_of_a_hop(classifier, minute):
+    spec = classifier.spec
+    hop = classifier.stream().hop_samples
+    for more, windows in ((hop - 1, 1), (hop, 2), (hop + 1, 2)):
+        assert len(classifier.windows(minute[: spec.window_samples + more])) == windows
+
+
+def test_classify_is_the_mean_of_the_windows(classifier, minute):
+    assert np.allclose(classifier.classify(minute), classifier.windows(minute).mean(axis=0))
+    assert classifier.classify(minute).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_other_rates_and_channels_are_taken(classifier, minute):
+    import make_demo
+
+    sound = make_demo.sound("siren", 5.0)
+    at_model = classifier.classify(sound[::2].astype(np.float32))
+    stereo = classifier.classify(np.column_stack([sound, sound]), make_demo.RATE)
+    assert classifier.labels[np.argmax(stereo)] == classifier.labels[np.argmax(at_model)] == "siren"
+
+
+@pytest.mark.parametrize("n", [0, 1, 511])
+def test_too_short_a_recording(classifier, n):
+    with pytest.raises(InputError, match=f"{n} samples are too few"):
+        classifier.classify(np.zeros(n))
+
+
+def test_a_value_that_is_no_number(classifier, minute):
+    samples = minute[:70_000].copy()
+    samples[100] = np.nan
+    with pytest.raises(InputError, match="not a number"):
+        classifier.classify(samples)
+
+
+def test_a_hop_that_is_no_whole_number_of_columns(classifier):
+    from edge.classifier import Stream
+
+    with pytest.raises(ContractError, match="multiple of"):
+        Stream(classifier, classifier.spec.column_stride + 1)
+
+
+# What must be refused, in one line with exit code 3.
+
+
+def refused(path, match, **options):
+    with pytest.raises(ContractError, match=match) as error:
+        Classifier(path, **options)
+    assert "\n" not in str(error.value)
+    assert error.value.exit_code == 3
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """A copy of the bundled model after a change to its proto or its contract."""
+
+    def change(proto=lambda model: None, spec=lambda s: s.to_json()):
+        model = onnx.load(BUNDLED)
+        text = spec(ModelSpec.from_json(next(p.value for p in model.metadata_props if p.key == METADATA_KEY)))
+        del model.metadata_props[:]
+        if text is not None:
+            onnx.helper.set_model_props(model, {METADATA_KEY: text})
+        proto(model)
+        path = tmp_path / "changed.onnx"
+        onnx.save(model, path)
+        return path
+
+    return change
+
+
+def test_an_unchanged_copy_is_accepted(changed):
+    assert Classifier(changed()).spec == Classifier().spec
+
+
+def test_missing_model(tmp_path):
+    refused(tmp_path / "no.onnx", "does not exist")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", bytes(1000)])
+def test_not_onnx(tmp_path, content):
+    path = tmp_path / "x.onnx"
+    path.write_bytes(content)
+    refused(path, "not an ONNX model|without a contract")
+
+
+def test_truncated_model(tmp_path):
+    path = tmp_path / "cut.onnx"
+    path.write_bytes(BUNDLED.read_bytes()[:100_000])
+    refused(path, "not an ONNX model")
+
+
+def test_onnx_without_a_contract(changed):
+    refused(changed(spec=lambda s: None), "without a contract of edge-listen")
+
+
+def test_contract_from_the_future(changed):
+    refused(changed(spec=lambda s: dataclasses.replace(s, schema_version=99).to_json()), "schema_version 99.*upgrade")
+
+
+def test_a_missing_field_is_named(changed):
+    refused(changed(spec=lambda s: s.to_json().replace('"sample_rate"', '"rate"')), "sample_rate|'frontend.rate'")
+
+
+def test_a_corrupted_weight(changed):
+    def corrupt(model):
+        tensor = max(model.graph.initializer, key=lambda t: len(t.raw_data))
+        data = bytearray(tensor.raw_data)
+        data[: len(data) // 4] = bytes(b ^ 0x40 for b in data[: len(data) // 4])
+        tensor.raw_data = bytes(data)
+
+    refused(changed(corrupt), "fails its self-test: golden.probs is off by .*weights")
+
+
+def test_another_front_end(changed):
+    def other(spec):
+        return dataclasses.replace(spec, frontend=dataclasses.replace(spec.frontend, f_min=60.0)).to_json()
+
+    refused(changed(spec=other), "golden.log_mel is off by .*frontend")
+
+
+def test_labels_that_do_not_fit_the_graph(changed):
+    refused(changed(spec=lambda s: dataclasses.replace(s, labels=s.labels[:-1]).to_json()), "outputs .*contract says")
+
+
+def test_damaged_golden_vectors(changed):
+    def damage(spec):
+        return dataclasses.replace(spec, golden=dataclasses.replace(spec.golden, pcm="%%%")).to_json()
+
+    refused(changed(spec=damage), "golden.pcm is damaged")
+
+
+def test_a_provider_that_is_not_there():
+    assert available_providers() == ["cpu"]
+    for provider in ("cuda", "tensorrt"):
+        with pytest.raises(ProviderError, match=f"no {provider} provider.*it has cpu") as error:
+            Classifier(provider=provider)
+        assert error.value.exit_code == 6
+    with pytest.raises(ProviderError, match="unknown provider 'npu'"):
+        Classifier(provider="npu")
+
+
+def test_the_same_file_under_another_name(tmp_path):
+    shutil.copy(BUNDLED, tmp_path / "renamed.onnx")
+    assert Classifier(tmp_path / "renamed.onnx").labels == Classifier().labels

@@ -1,0 +1,144 @@
+"""The contract: round trips, and refusals that name the field."""
+
+import dataclasses
+import json
+
+import pytest
+
+from edge.config import SCHEMA_VERSION, FrontendConfig, ModelSpec
+from edge.errors import ContractError
+
+
+@pytest.fixture
+def spec(classifier):
+    return classifier.spec
+
+
+def test_round_trip_is_exact(spec):
+    assert ModelSpec.from_json(spec.to_json()) == spec
+
+
+def test_equal_specs_give_equal_bytes(spec):
+    again = ModelSpec.from_json(spec.to_json())
+    assert again.to_json() == spec.to_json()
+
+
+@pytest.mark.parametrize("path", [[], ["frontend"], ["provenance"], ["golden"]])
+def test_every_missing_key_is_named(spec, path):
+    keys = json.loads(spec.to_json())
+    for part in path:
+        keys = keys[part]
+    for key in keys:
+        data = json.loads(spec.to_json())
+        inner = data
+        for part in path:
+            inner = inner[part]
+        del inner[key]
+        with pytest.raises(ContractError, match=key):
+            ModelSpec.from_json(json.dumps(data))
+
+
+@pytest.mark.parametrize("path", [[], ["frontend"], ["provenance"], ["golden"]])
+def test_unknown_key_is_named(spec, path):
+    data = json.loads(spec.to_json())
+    inner = data
+    for part in path:
+        inner = inner[part]
+    inner["sample_rat"] = 16_000
+    with pytest.raises(ContractError, match=r"unknown key '.*sample_rat'"):
+        ModelSpec.from_json(json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("name", 3),
+        ("labels", "dog"),
+        ("labels", ["dog", 7]),
+        ("labels", ["dog", "dog"]),
+        ("labels", []),
+        ("window_frames", 4.5),
+        ("window_frames", True),
+        ("temperature", 0),
+        ("temperature", "1"),
+        ("thresholds", {"no such label": 0.5}),
+        ("thresholds", []),
+        ("golden", 1),
+        ("frontend", []),
+    ],
+)
+def test_wrong_values_are_named(spec, key, value):
+    data = json.loads(spec.to_json()) | {key: value}
+    with pytest.raises(ContractError, match=key):
+        ModelSpec.from_json(json.dumps(data))
+
+
+def test_window_that_is_no_whole_number_of_columns(spec):
+    with pytest.raises(ContractError, match=rf"window_frames is {spec.window_frames + 1}; allowed: receptive_field"):
+        dataclasses.replace(spec, window_frames=spec.window_frames + 1)
+
+
+def test_receptive_field_shorter_than_stride(spec):
+    with pytest.raises(ContractError, match="receptive_field"):
+        dataclasses.replace(spec, receptive_field=spec.column_stride - 1)
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "[]", "{" * 100_000, "null", '{"schema_version": NaN}'])
+def test_not_a_contract(text):
+    with pytest.raises(ContractError):
+        ModelSpec.from_json(text)
+
+
+def test_contract_from_the_future(spec):
+    data = json.loads(spec.to_json()) | {"schema_version": SCHEMA_VERSION + 1, "something": "new"}
+    with pytest.raises(ContractError, match=rf"schema_version {SCHEMA_VERSION + 1}.*upgrade"):
+        ModelSpec.from_json(json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sample_rate", 0),
+        ("sample_rate", 10_000_000),
+        ("win_length", 513),
+        ("hop_length", 0),
+        ("hop_length", 600),
+        ("n_fft", 1 << 20),
+        ("n_mels", 0),
+        ("n_mels", 300),
+        ("f_min", -1.0),
+        ("f_max", 8001.0),
+        ("f_max", 10.0),
+        ("window", "hamming"),
+        ("mel_scale", "bark"),
+        ("mel_norm", "l2"),
+        ("log_floor", 0.0),
+        ("log_std", 0.0),
+    ],
+)
+def test_front_ends_that_cannot_be(field, value):
+    with pytest.raises(ContractError, match="frontend"):
+        dataclasses.replace(FrontendConfig(), **{field: value})
+
+
+def test_frames_at_the_boundaries():
+    config = FrontendConfig()
+    assert config.n_frames(0) == 0
+    assert config.n_frames(config.win_length - 1) == 0
+    assert config.n_frames(config.win_length) == 1
+    assert config.n_frames(config.win_length + config.hop_length - 1) == 1
+    assert config.n_frames(config.win_length + config.hop_length) == 2
+    for n in (1, 2, 400):
+        assert config.n_frames(config.n_samples(n)) == n
+        assert config.n_frames(config.n_samples(n) - 1) == n - 1
+
+
+def test_hop_is_the_nearest_whole_number_of_columns(spec):
+    assert spec.hop_frames(spec.step_seconds) == spec.column_stride
+    assert spec.hop_frames(spec.step_seconds * 1.4) == spec.column_stride
+    assert spec.hop_frames(spec.step_seconds * 1.6) == 2 * spec.column_stride
+    assert spec.hop_frames(spec.step_seconds / 10) == spec.column_stride
+    assert spec.hop_frames(spec.window_seconds) <= spec.window_frames
+    for wrong in (0, -1, spec.window_seconds + 0.01, float("nan"), float("inf")):
+        with pytest.raises(ContractError, match="hop"):
+            spec.hop_frames(wrong)

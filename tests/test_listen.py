@@ -1,0 +1,359 @@
+"""``edge-listen`` as its users run it: in a process of its own, with files, pipes, signals, and no microphone."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import soundfile
+
+from edge.classifier import BUNDLED
+from edge.sources.devices import input_devices
+from tests.conftest import ROOT
+
+SCHEMA = jsonschema.Draft202012Validator(json.loads((ROOT / "docs" / "jsonl.schema.json").read_text()))
+BASE = {k: v for k, v in os.environ.items() if not k.startswith("EDGE_LISTEN_")}
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "edge.cli.listen", *map(str, arguments)]
+
+
+def listen(*arguments, code=0, env=None, **options):
+    """Run to its end; the exit code must be ``code``, and nothing may look like a traceback."""
+    done = subprocess.run(
+        command(*arguments), capture_output=True, text=True, cwd=ROOT, env=BASE | (env or {}), timeout=120, **options
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def records(done):
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    for line in lines:
+        SCHEMA.validate(line)
+    return lines
+
+
+def of_type(kind, lines):
+    return [line for line in lines if line["type"] == kind]
+
+
+def test_jsonl_of_a_recording(demo):
+    lines = records(listen("--input", demo, "--output", "jsonl", "--top-k", 5))
+    assert [line["type"] for line in lines[:2]] == ["start", "window"]
+    start, windows, end = lines[0], of_type("window", lines), lines[-1]
+    assert all(line["source"] == str(demo) for line in lines)
+    assert end["type"] == "end"
+    assert end["reason"] == "end of input"
+    assert end["windows"] == len(windows)
+    assert windows[0]["onset"] == 0
+    assert windows[0]["offset"] == pytest.approx(start["window_seconds"], abs=1e-3)
+    steps = np.diff([w["offset"] for w in windows])
+    assert np.allclose(steps, start["hop_seconds"], atol=2e-3)
+    for w in windows:
+        scores = [score for _, score in w["top"]]
+        assert len(scores) == 5
+        assert scores == sorted(scores, reverse=True)
+        assert {label for label, _ in w["top"]} <= set(start["labels"])
+        assert w["label"] in (None, w["top"][0][0])
+    for line in lines:
+        datetime.fromisoformat(line["time"])
+    assert 60 - windows[-1]["offset"] < start["hop_seconds"]
+
+
+def test_text_names_each_class_once(demo):
+    out = listen("--input", demo, "--output", "text").stdout.splitlines()
+    assert out[0].startswith(f"listening to {demo}")
+    assert out[-1].startswith("end of input: ")
+    named = [line.split()[1] for line in out[1:-1]]
+    assert len(named) >= 5
+    assert all(a != b for a, b in itertools.pairwise(named))
+
+
+def test_verbose_text_has_every_window_and_the_settings(demo):
+    done = listen("--input", demo, "--duration", 10, "-v", "--output", "text")
+    assert len(done.stdout.splitlines()) >= 2 + 12
+    assert f"input = {demo} (commandline)" in done.stderr
+    assert "threshold = None (default)" in done.stderr
+    assert "the nearest that the model can is 0.48 s" in done.stderr
+
+
+def test_not_a_terminal_means_text(demo):
+    assert listen("--input", demo, "--duration", 5).stdout.startswith("listening to")
+
+
+def test_threshold_decides_what_is_named(demo):
+    everything = of_type("window", records(listen("--input", demo, "--output", "jsonl", "--threshold", 0)))
+    nothing = of_type("window", records(listen("--input", demo, "--output", "jsonl", "--threshold", 1)))
+    assert all(w["label"] for w in everything)
+    assert not any(w["label"] for w in nothing)
+    assert [w["top"] for w in everything] == [w["top"] for w in nothing]
+
+
+def test_hop_and_duration(demo):
+    lines = records(listen("--input", demo, "--output", "jsonl", "--hop", 1.0, "--duration", 12))
+    assert lines[0]["hop_seconds"] == pytest.approx(1.0, abs=0.05)
+    assert lines[-1]["reason"] == "duration"
+    assert 12 <= lines[-1]["seconds"] < 12 + lines[0]["hop_seconds"]
+
+
+def test_options_from_environment_and_file(tmp_path, demo):
+    config = tmp_path / "edge.toml"
+    config.write_text(f'input = "{demo}"\noutput = "jsonl"\ntop-k = 2\nduration = 5\nthreshold = 0.1\n')
+    lines = records(listen("--config", config))
+    assert len(lines[1]["top"]) == 2
+    lines = records(listen("--config", config, env={"EDGE_LISTEN_TOP_K": "4"}))  # the environment wins over the file
+    assert len(lines[1]["top"]) == 4
+    done = listen("--top-k", 3, "-v", env={"EDGE_LISTEN_TOP_K": "4", "EDGE_LISTEN_CONFIG": str(config)})
+    assert len(records(done)[1]["top"]) == 3  # and the command line over both
+    assert "top-k = 3 (commandline)" in done.stderr
+    assert "threshold = 0.1 (default_map)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("volume = 3", "unknown key volume; allowed: "),
+        ("hop = [", "edge.toml"),
+        ("top_k = 'many'", "not a valid integer"),
+        ("threshold = 7", "7"),
+    ],
+)
+def test_a_wrong_file(tmp_path, demo, text, message):
+    config = tmp_path / "edge.toml"
+    config.write_text(text)
+    assert message in listen("--config", config, "--input", demo, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--no-such-option"],
+        ["--channel", "left"],
+        ["--channel", "-1"],
+        ["--threshold", "2"],
+        ["--top-k", "0"],
+        ["--provider", "npu"],
+        ["--config", "no.toml"],
+        ["--input", "x.wav", "--device", "1"],
+        ["--duration", "0"],
+    ],
+)
+def test_usage_errors(arguments):
+    done = listen(*arguments, code=2)
+    assert "Error: " in done.stderr
+    assert done.stdout == ""
+
+
+def fails_in_one_line(done, code):
+    lines = records(done)
+    assert lines[-1]["type"] in ("error", "end")
+    (error,) = of_type("error", lines)
+    assert error["code"] == code
+    assert error["remedy"]
+    assert done.stderr.splitlines() == [f"error: {error['message']} ({error['remedy']})"]
+
+
+@pytest.fixture
+def no_microphone():
+    if input_devices():
+        pytest.skip("this machine has a microphone")
+
+
+@pytest.mark.usefixtures("no_microphone")
+def test_no_microphone():
+    fails_in_one_line(listen("--output", "jsonl", code=4), 4)
+
+
+def test_a_microphone_that_is_not_there():
+    fails_in_one_line(listen("--device", "no such webcam", "--output", "jsonl", code=4), 4)
+
+
+@pytest.mark.usefixtures("no_microphone")
+def test_list_devices_without_any():
+    done = listen("--list-devices")
+    assert (done.stdout, done.stderr) == ("", "no input devices\n")
+
+
+def test_missing_recording():
+    fails_in_one_line(listen("--input", "no.wav", "--output", "jsonl", code=5), 5)
+
+
+@pytest.mark.parametrize("n", [0, 1, 100])
+def test_recordings_of_few_samples(tmp_path, n):
+    soundfile.write(tmp_path / "few.wav", np.zeros(n), 16_000)
+    fails_in_one_line(listen("--input", tmp_path / "few.wav", "--output", "jsonl", code=5), 5)
+
+
+def test_nan_in_the_middle_of_listening(tmp_path):
+    samples = np.random.default_rng(0).uniform(-0.1, 0.1, 30 * 16_000)
+    samples[25 * 16_000] = np.nan
+    soundfile.write(tmp_path / "nan.wav", samples, 16_000, subtype="FLOAT")
+    done = listen("--input", tmp_path / "nan.wav", "--output", "jsonl", code=5)
+    fails_in_one_line(done, 5)
+    assert of_type("window", records(done))  # what came before it was classified
+
+
+def test_model_that_is_none(tmp_path, demo):
+    (tmp_path / "x.onnx").write_text("no model")
+    fails_in_one_line(listen("--model", tmp_path / "x.onnx", "--input", demo, "--output", "jsonl", code=3), 3)
+
+
+def test_provider_that_is_not_there(demo):
+    fails_in_one_line(listen("--provider", "cuda", "--input", demo, "--output", "jsonl", code=6), 6)
+
+
+@pytest.mark.parametrize("hop", ["0", "-1", "5", "nan"])
+def test_impossible_hop(demo, hop):
+    fails_in_one_line(listen("--hop", hop, "--input", demo, "--output", "jsonl", code=3), 3)
+
+
+def test_a_short_recording_is_followed_by_silence(tmp_path):
+    rng = np.random.default_rng(0)
+    soundfile.write(tmp_path / "short.wav", rng.uniform(-0.1, 0.1, 16_000), 16_000)
+    lines = records(listen("--input", tmp_path / "short.wav", "--output", "jsonl"))
+    (window,) = of_type("window", lines)
+    assert (window["onset"], window["offset"]) == (0, 1)
+
+
+def test_eight_channels_at_192_khz(tmp_path, demo):
+    samples, rate = soundfile.read(demo, frames=8 * 32_000)
+    wide = np.repeat(np.repeat(samples, 192_000 // rate)[:, None], 8, axis=1)
+    soundfile.write(tmp_path / "wide.wav", wide, 192_000)
+    narrow = of_type("window", records(listen("--input", demo, "--duration", 7, "--output", "jsonl")))
+    windows = of_type("window", records(listen("--input", tmp_path / "wide.wav", "--output", "jsonl", "--channel", 7)))
+    assert windows[-1]["top"][0][0] == narrow[-1]["top"][0][0]
+    assert windows[-1]["offset"] <= 8
+
+
+def test_silence_is_said_once_and_listening_goes_on(tmp_path):
+    soundfile.write(tmp_path / "silence.flac", np.zeros(12 * 16_000), 16_000)
+    done = listen("--input", tmp_path / "silence.flac", "--output", "jsonl")
+    lines = records(done)
+    (status,) = of_type("status", lines)
+    assert status["silent"]
+    assert status["level_dbfs"] is None
+    assert done.stderr.count("the microphone is silent") == 1
+    windows = of_type("window", lines)
+    assert windows[-1]["offset"] > 11
+    assert all(w["level_dbfs"] is None for w in windows)
+
+
+def test_raw_pcm_on_standard_input(demo):
+    samples, rate = soundfile.read(demo, frames=10 * 32_000, dtype="int16")
+    done = subprocess.run(
+        command("--input", "-", "--pcm-rate", rate, "--output", "jsonl"),
+        input=samples.tobytes(), capture_output=True, cwd=ROOT, env=BASE, timeout=60,
+    )  # fmt: skip
+    piped = of_type("window", [json.loads(line) for line in done.stdout.splitlines()])
+    direct = of_type("window", records(listen("--input", demo, "--duration", 9.5, "--output", "jsonl")))
+    assert [w["top"][0][0] for w in piped[: len(direct)]] == [w["top"][0][0] for w in direct]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_with_a_summary(demo, signum):
+    process = subprocess.Popen(
+        command("--input", demo, "--realtime", "--output", "jsonl"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=BASE,
+    )  # fmt: skip
+    lines = [process.stdout.readline() for _ in range(3)]  # start, and two windows: it took more than four seconds
+    process.send_signal(signum)
+    out, err = process.communicate(timeout=10)
+    end = json.loads((lines + out.splitlines())[-1])
+    SCHEMA.validate(end)
+    assert (end["type"], end["reason"], end["windows"]) == ("end", "interrupted", 2)
+    assert process.returncode == 0
+    assert err == ""
+
+
+def test_realtime_decides_on_time(demo):
+    started = time.time()
+    lines = records(listen("--input", demo, "--realtime", "--duration", 6, "--output", "jsonl"))
+    assert time.time() - started > 6
+    for w in of_type("window", lines):
+        assert w["latency_ms"] < 1000 * lines[0]["hop_seconds"]
+
+
+def test_a_reader_that_goes_away(demo):
+    process = subprocess.Popen(
+        command("--input", demo, "--output", "jsonl"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        env=BASE,
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=30) == 0
+    with process.stderr as stderr:
+        assert stderr.read() == b""
+
+
+def test_fp32_beside_int8_names_the_same(demo):
+    def named(model):
+        return [
+            w["top"][0][0] for w in of_type("window", records(listen(*model, "--input", demo, "--output", "jsonl")))
+        ]
+
+    int8, fp32 = named([]), named(["--model", BUNDLED.with_name("edge-listen.onnx")])
+    assert np.mean([a == b for a, b in zip(int8, fp32, strict=True)]) > 0.9
+
+
+def test_live_view_on_a_terminal(demo):
+    """In a pseudo-terminal, as a person sees it."""
+    pty = pytest.importorskip("pty")
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        command("--input", demo, "--duration", 8, "--realtime"), stdout=follower, stderr=follower, cwd=ROOT,
+        env=BASE | {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"},
+    )  # fmt: skip
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(leader, 4096)
+        except OSError:
+            break
+        if not piece:
+            break
+        shown += piece
+    assert process.wait(timeout=10) == 0
+    text = shown.decode()
+    for expected in ("level", "latency", "overflows", "█", "duration: "):
+        assert expected in text
+
+
+def test_nothing_heavy_is_loaded():
+    script = (
+        "import sys\nfrom click.testing import CliRunner\nfrom edge.cli.listen import main\n"
+        "assert CliRunner().invoke(main, ['--help']).exit_code == 0\n"
+        "heavy = {'torch', 'torchaudio', 'scipy', 'sklearn', 'onnx', 'librosa', 'onnxruntime'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT, env=BASE)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_listening_takes_little_memory_and_neither_torch_nor_scipy(demo):
+    script = (
+        "import sys\nfrom pathlib import Path\nimport edge.cli.listen as listen\n"
+        f"sys.argv = ['edge-listen', '--input', {str(demo)!r}, '--output', 'jsonl']\n"
+        "try:\n    listen.main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "status = Path('/proc/self/status').read_text()\n"
+        "peak = next(int(l.split()[1]) for l in status.splitlines() if l.startswith('VmHWM'))\n"
+        "assert not {'torch', 'scipy', 'onnx'} & set(sys.modules)\n"
+        "print(peak, file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, env=BASE)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stderr) * 1024 < 110e6

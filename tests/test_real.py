@@ -1,0 +1,42 @@
+"""The bundled model on real recordings that no weight has seen: fold 5 of ESC-50."""
+
+import pytest
+
+from edge.classifier import BUNDLED, Classifier
+from tests.conftest import ESC50, FP32, ROOT, needs_esc50
+from train.evaluate import evaluate
+from train.manifest import read_manifest
+
+
+@pytest.fixture(scope="module")
+def reports():
+    clips = read_manifest(ESC50).in_folds([5])
+    return {path: evaluate(path, clips) for path in (BUNDLED, FP32)}
+
+
+@needs_esc50
+def test_accuracy_of_the_shipped_file(reports):
+    assert reports[BUNDLED].clips == 400
+    assert reports[BUNDLED].accuracy >= 0.80
+
+
+@needs_esc50
+def test_int8_is_as_good_as_fp32(reports):
+    assert abs(reports[BUNDLED].accuracy - reports[FP32].accuracy) <= 0.005
+
+
+@needs_esc50
+def test_the_file_and_its_card_say_what_was_measured(reports):
+    for path, report in reports.items():
+        assert Classifier(path).spec.provenance.accuracy == pytest.approx(report.accuracy, abs=0.005)
+    card = (ROOT / "edge" / "assets" / "edge-listen.md").read_text()
+    assert f"| int8 | {reports[BUNDLED].accuracy:.2%} of 400" in card
+
+
+def test_the_shipped_files_are_small_and_held_fold_5_out():
+    assert BUNDLED.stat().st_size < 1_000_000
+    assert FP32.stat().st_size < 2_000_000
+    for path in (BUNDLED, FP32):
+        provenance = Classifier(path).spec.provenance
+        assert provenance.test_fold == 5
+        assert provenance.train_folds == (1, 2, 3, 4)
