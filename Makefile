@@ -30,8 +30,10 @@ lint: $(VENV)/.train $(VENV)/.test $(VENV)/.lint  ## format, rules, types, impor
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-model: $(VENV)/.train  ## train the bundled model again: make model DATA=path/to/ESC-50
-	$(BIN)/python -m train fit $(DATA) --out runs/bundled
+model: $(VENV)/.train  ## train the bundled model again, hours of two cores: make model DATA=path/to/ESC-50
+	$(BIN)/python -m train fit $(DATA) --recipe default --out runs/teacher-default --threads 1 & \
+	$(BIN)/python -m train fit $(DATA) --recipe teacher-wide --out runs/teacher-wide --threads 1 && wait $$!
+	$(BIN)/python -m train fit $(DATA) --recipe bundled --out runs/bundled --threads 1
 	$(BIN)/python -m export runs/bundled/checkpoint.pt --data $(DATA) --out edge/assets --licence CC-BY-NC-3.0
 
 bench: $(VENV)/.runtime  ## what a decision costs on this machine

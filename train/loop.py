@@ -66,6 +66,7 @@ def fit(  # noqa: PLR0915  # one page, read from top to bottom
     """
     out.mkdir(parents=True, exist_ok=True)
     _claim(out, config)
+    revision = git_revision()  # of the code that trains, not of what is checked out hours later
     torch.manual_seed(config.seed)
     labels, n_labels = list(manifest.labels), len(manifest.labels)
     model = build(config.architecture, **config.model, n_mels=config.frontend.n_mels, n_labels=n_labels)
@@ -140,7 +141,7 @@ def fit(  # noqa: PLR0915  # one page, read from top to bottom
         "test_fold": config.test_fold,
         "seed": config.seed,
         "epochs": config.epochs,
-        "git_revision": git_revision(),
+        "git_revision": revision,
     }
     state = {key: value.contiguous() for key, value in average.module.state_dict().items()}
     model_config = dataclasses.asdict(model.config)
