@@ -113,8 +113,8 @@ def bench(
     """
     subjects = [Subject(path, audio, hop, provider, threads) for path in models]
     cold_memory = np.zeros(COLD_BYTES, np.uint8)
-    hot = _rounds(subjects, rounds, lambda: None)
-    cold = _rounds(subjects, max(10, rounds // 4), lambda: cold_memory.__iadd__(1))
+    hot = measure_rounds(subjects, rounds, lambda: None)
+    cold = measure_rounds(subjects, max(10, rounds // 4), lambda: cold_memory.__iadd__(1))
     for subject, hot_times, cold_times in zip(subjects, hot, cold, strict=True):
         result = subject.result
         result.hot = {stage: Percentiles.of(times) for stage, times in hot_times.items()}
@@ -125,7 +125,9 @@ def bench(
     return [subject.result for subject in subjects]
 
 
-def _rounds(subjects: Sequence[Subject], rounds: int, before: Callable[[], object]) -> list[dict[str, list[float]]]:
+def measure_rounds(
+    subjects: Sequence[Subject], rounds: int, before: Callable[[], object]
+) -> list[dict[str, list[float]]]:
     """Seconds of each stage of each subject; ``before`` runs ahead of each measurement, untimed."""
     times: list[dict[str, list[float]]] = [{stage: [] for stage in STAGES} for _ in subjects]
     for round_number in range(rounds + 5):

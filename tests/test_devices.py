@@ -202,7 +202,7 @@ def test_native_rate_is_resampled_and_channels_are_chosen(fake):
         assert microphone.rate == 44_100
         assert [b.position for b in got] == [0, 8000, 16_000]
         assert np.abs(got[1].samples).max() == pytest.approx(level, abs=0.01)
-        assert got[1].adc_time - got[0].adc_time == pytest.approx(0.5, abs=1e-4)
+        assert got[1].adc_time - got[0].adc_time == pytest.approx(0.5, abs=5e-3)
         assert not portaudio.stream.active  # closing the iterator closes the device
 
 

@@ -14,6 +14,7 @@ from edge.errors import EdgeError
 from train.manifest import ManifestError, read_manifest
 
 RECIPES = Path(__file__).parent / "recipes"
+ESC50 = Path(__file__).parents[2] / "shared" / "data" / "esc50"
 
 
 @click.group()
@@ -82,7 +83,7 @@ def fit(
 
 
 @main.command(name="evaluate")
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=click.Path(path_type=Path), default=ESC50)
 @click.option("--model", type=click.Path(dir_okay=False, path_type=Path), help="ONNX file. [default: the bundled int8]")
 @click.option("--fold", type=int, multiple=True, help="Repeatable. [default: the fold that the model never saw]")
 @click.option("--hop", type=float, default=0.5, show_default=True, help="Seconds between the windows of a clip.")
@@ -91,7 +92,10 @@ def fit(
 def evaluate_command(
     data: Path, model: Path | None, fold: tuple[int, ...], hop: float, workers: int | None, as_json: bool
 ) -> None:
-    """Accuracy of a model file on DATA, through the runtime that listens."""
+    """Accuracy of a model file on DATA, through the runtime that listens.
+
+    DATA is a folder as `fit` takes it; without it, ESC-50 in ../shared/data/esc50.
+    """
     from edge.classifier import Classifier
     from train.evaluate import evaluate
 

@@ -111,11 +111,11 @@ class SoundFile:
 
 def paced(chunks: Iterator[F32], sample_rate: int, *, realtime: bool) -> Iterator[Block]:
     """``chunks`` as blocks; with ``realtime``, each is given out when its last sample would have been recorded."""
-    started, position = time.time(), 0
+    started, position = time.monotonic(), 0
     for samples in chunks:
         due = started + (position + len(samples)) / sample_rate
-        if realtime and (wait := due - time.time()) > 0:
+        if realtime and (wait := due - time.monotonic()) > 0:
             time.sleep(wait)
-        adc_time = started + position / sample_rate if realtime else time.time()
-        yield Block(samples, position, adc_time)
+        age = time.monotonic() - due + len(samples) / sample_rate if realtime else 0.0
+        yield Block(samples, position, time.time() - age)
         position += len(samples)

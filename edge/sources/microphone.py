@@ -83,15 +83,13 @@ class Microphone:
         n_channels = min(device.channels, 2) if self.channel is None else self.channel + 1
         self.rate = _find_rate(device, n_channels, sample_rate)
         capture = _Capture(RingBuffer(round(RING_SECONDS * self.rate), n_channels))
-        stream, clock_offset = _open(device, n_channels, self.rate, capture)
+        stream = _open(device, n_channels, self.rate, capture)
         try:
-            yield from self._take(capture, stream, clock_offset, sample_rate, length, first or length)
+            yield from self._take(capture, stream, sample_rate, length, first or length)
         finally:
             stream.close(ignore_errors=True)
 
-    def _take(
-        self, capture: _Capture, stream: Any, clock_offset: float, sample_rate: int, length: int, need: int
-    ) -> Iterator[Block]:
+    def _take(self, capture: _Capture, stream: Any, sample_rate: int, length: int, need: int) -> Iterator[Block]:
         assert self.rate is not None
         ratio = sample_rate / self.rate
         resample = Resampler(self.rate, sample_rate)
@@ -124,7 +122,8 @@ class Microphone:
                     gap = (anchor[1] - before[1]) * self.rate - (anchor[0] - before[0])
                     lost += max(0, round(gap * ratio))
                 first = origin + (given - len(pending) - need) / ratio  # the native position of the block
-                adc_time = clock_offset + anchor[1] + (first - anchor[0]) / self.rate
+                # The offset anew each time: a computer without a clock of its own learns the time after it has started.
+                adc_time = time.time() - stream.time + anchor[1] + (first - anchor[0]) / self.rate
                 position += lost
                 yield Block(block, position, adc_time, lost, flagged - overflows)
                 position += need
@@ -158,9 +157,9 @@ def _find_rate(device: InputDevice, channels: int, sample_rate: int) -> int:
     raise DeviceError(f"{device.name!r} refuses every sample rate: {reason}", remedy="choose another --device")
 
 
-def _open(device: InputDevice, channels: int, rate: int, capture: _Capture) -> tuple[Any, float]:
-    """The running stream, and what to add to its clock for seconds since the Unix epoch."""
-    sd = portaudio()
+def _open(device: InputDevice, channels: int, rate: int, capture: _Capture) -> Any:
+    """The running stream. Raises DeviceError."""
+    sd, stream = portaudio(), None
     try:
         stream = sd.InputStream(
             device=device.index,
@@ -172,8 +171,10 @@ def _open(device: InputDevice, channels: int, rate: int, capture: _Capture) -> t
             callback=capture.callback,
         )
         stream.start()
-        return stream, time.time() - stream.time
+        return stream
     except (sd.PortAudioError, ValueError) as error:
+        if stream is not None:
+            stream.close(ignore_errors=True)
         if _is_busy(error):
             raise _busy(device) from None
         raise DeviceError(f"{device.name!r} cannot be opened: {reason_of(error)}", remedy=NO_DEVICE_REMEDY) from None

@@ -1,0 +1,1 @@
+"""Comparisons that the documentation quotes. Run from the checkout."""
