@@ -11,28 +11,28 @@ need = dpkg -s $(1) >/dev/null 2>&1 || { command -v apt-get >/dev/null && $(APT)
 .PHONY: demo listen test lint model bench clean
 
 demo: $(VENV)/.runtime  ## classify the bundled recording
-	$(BIN)/edge-listen --input examples/demo.ogg --output text
+	$(BIN)/edge-listen --input examples/demo.ogg --realtime --output text
 
 listen: $(VENV)/.runtime  ## classify the microphone
 	@ldconfig -p | grep -q libportaudio || { $(call need,libportaudio2); }
 	$(BIN)/edge-listen
 
-test: $(VENV)/.train $(VENV)/.test  ## all tests, the slow ones as well
+test: $(VENV)/.train $(VENV)/.test  ## the fast tests; make test ARGS="-m slow" runs the others
 	@ldconfig -p | grep -q libportaudio || { $(call need,libportaudio2); }
 	@command -v pulseaudio >/dev/null || { $(call need,pulseaudio); }
 	@command -v pactl >/dev/null || { $(call need,pulseaudio-utils); }
 	@$(call need,libasound2-plugins)
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(VENV)/.train $(VENV)/.test $(VENV)/.lint  ## format, rules, types, import direction
+lint: $(VENV)/.runtime $(VENV)/.lint  ## format, rules, types, import direction
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-model: $(VENV)/.train  ## train the bundled model again, hours of two cores: make model DATA=path/to/ESC-50
-	$(BIN)/python -m train fit $(DATA) --recipe default --out runs/teacher-default --threads 1 & \
-	$(BIN)/python -m train fit $(DATA) --recipe teacher-wide --out runs/teacher-wide --threads 1 && wait $$!
+model: $(VENV)/.train  ## train the bundled model again, hours of one core: make model DATA=path/to/ESC-50
+	$(BIN)/python -m train fit $(DATA) --recipe default --out runs/teacher-default --threads 1
+	$(BIN)/python -m train fit $(DATA) --recipe teacher-wide --out runs/teacher-wide --threads 1
 	$(BIN)/python -m train fit $(DATA) --recipe bundled --out runs/bundled --threads 1
 	$(BIN)/python -m export runs/bundled/checkpoint.pt --data $(DATA) --out edge/assets --licence CC-BY-NC-3.0
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from edge.bench import Subject, measure_rounds, synthetic_audio
-from export.__main__ import CALIBRATION_CLIPS, clip_window, draw
+from export.artefacts import CALIBRATION_CLIPS, clip_window, draw
 from export.contract import build_spec, write_with_golden
 from export.quantize import quantize
 from export.to_onnx import to_onnx

@@ -8,12 +8,20 @@ from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
 
+MOST = 1000.0  # full scale is 1; float files may exceed it, but not by this
+
 
 def to_mono(samples: F32, channel: int | None) -> F32:
     """[n, channels] → [n]: one channel (counted from 0), or the mean of all."""
     if channel is not None:
         return np.ascontiguousarray(samples[:, channel])
     return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+
+
+def first_bad(samples: F32) -> int | None:
+    """The index of the first value that cannot be a sample: NaN, infinite, or a thousand times full scale."""
+    fine = np.abs(samples) < MOST
+    return None if fine.all() else int(np.argmin(fine))
 
 
 class Resampler:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.classifier import DEFAULT_HOP, Classifier
+from edge.classifier import Classifier
+from edge.config import DEFAULT_HOP
 from edge.errors import EdgeError
 from edge.listener import listen
 from edge.sources.file import SoundFile
@@ -39,10 +43,13 @@ def find_recordings(paths: Iterable[Path]) -> list[Path]:
     """Files as they are named, folders as the recordings in and below them, sorted."""
     found: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        else:
-            found.append(path)
+        try:
+            if path.is_dir():
+                found += sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+                continue
+        except OSError:
+            pass  # it will be named as unreadable
+        found.append(path)
     return found
 
 
@@ -79,8 +86,13 @@ def classify_files(
         return
     # Spawned, not forked: onnxruntime's and libsndfile's locks do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, _start_worker, (model, provider)) as pool:
-        yield from pool.imap(_work, ((path, hop, channel) for path in paths), chunksize=4)
+    executor = ProcessPoolExecutor(workers, context, _start_worker, (model, provider))
+    try:
+        yield from executor.map(_work, ((path, hop, channel) for path in paths), chunksize=4)
+    except BrokenProcessPool:
+        raise EdgeError("a worker process died", remedy="too little memory? use fewer --workers") from None
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
 _worker: Classifier  # of this process
@@ -88,6 +100,7 @@ _worker: Classifier  # of this process
 
 def _start_worker(model: Path | None, provider: str) -> None:
     global _worker  # noqa: PLW0603
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     _worker = Classifier(model, provider=provider)
 
 

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from edge.audio import Resampler, to_mono
-from edge.config import METADATA_KEY, ModelSpec
+from edge.audio import Resampler, first_bad, to_mono
+from edge.config import DEFAULT_HOP, METADATA_KEY, PROVIDERS, ModelSpec
 from edge.errors import ContractError, InputError, ProviderError
 from edge.features import LogMel
-
-if TYPE_CHECKING:
-    from edge.config import Golden
 
 F32 = NDArray[np.float32]
 
 BUNDLED = Path(__file__).parent / "assets" / "edge-listen.int8.onnx"
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-}
-DEFAULT_HOP = 0.5  # seconds between decisions; the model takes the nearest that it can
+CHUNK_SECONDS = 30.0  # of a long array, taken at once
+STREAMED_TOLERANCE = 1e-5  # of a probability, in the self-test: where kernels depend on the shape, the last bits differ
 
 
 class Classifier:
@@ -38,15 +31,18 @@ class Classifier:
         ProviderError: when the execution provider is not there.
     """
 
-    def __init__(self, model: str | Path | None = None, *, provider: str = "auto", threads: int = 1) -> None:
+    def __init__(
+        self, model: str | Path | None = None, *, provider: str = "auto", threads: int = 1, self_test: bool = True
+    ) -> None:
         self.path = BUNDLED if model is None else Path(model)
-        self._session = _open_session(self.path, provider, threads)
-        self.spec = _read_spec(self.path, self._session)
+        content = _read(self.path)
+        self._session = _open_session(self.path, content, provider, threads)
+        self.spec = _read_spec(self.path, content, self._session)
         self.provider: str = self._session.get_providers()[0]
         self._log_mel = LogMel(self.spec.frontend)
         _check_signature(self.path, self.spec, self._session)
-        if self.spec.golden is not None:
-            self._self_test(self.spec.golden)
+        if self_test:  # an export has no golden vectors until this class has computed them
+            self._self_test()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -56,7 +52,8 @@ class Classifier:
     def classify(self, samples: F32, sample_rate: int | None = None, *, hop: float = DEFAULT_HOP) -> F32:
         """Probabilities of a whole recording, the mean over its windows: [n_labels].
 
-        ``samples``: float in [-1, 1], [n] or [n, channels], at ``sample_rate`` Hz (the model's, when not given).
+        ``samples``: float in [-1, 1] or signed integers, [n] or [n, channels], at ``sample_rate`` Hz (the model's,
+        when not given).
         Raises InputError when it is shorter than one frame or has values that are not numbers.
         """
         probs: F32 = self.windows(samples, sample_rate, hop=hop).mean(axis=0)
@@ -67,17 +64,16 @@ class Classifier:
 
         What is shorter than one window is followed by silence up to one; a rest shorter than a hop is left out.
         """
-        samples = np.asarray(samples, np.float32)
-        mono = samples if samples.ndim == 1 else to_mono(samples, None)
+        mono = _as_mono(samples)
         if sample_rate is not None:
             mono = Resampler(sample_rate, self.spec.frontend.sample_rate)(mono, last=True)
         if len(mono) < (least := self.spec.frontend.win_length):
             raise InputError(f"{len(mono)} samples are too few", remedy=f"give at least one frame, {least} samples")
-        if not np.isfinite(mono).all():
-            raise InputError("a sample is not a number", remedy="repair the recording")
         if (missing := self.spec.window_samples - len(mono)) > 0:
             mono = np.pad(mono, (0, missing))
-        return np.stack(list(self.stream(hop).push(mono)))
+        stream, size = self.stream(hop), round(CHUNK_SECONDS * self.spec.frontend.sample_rate)
+        pieces = (mono[start : start + size] for start in range(0, len(mono), size))
+        return np.stack([probs for piece in pieces for probs in stream.push(piece)])
 
     def stream(self, hop: float = DEFAULT_HOP) -> Stream:
         """A new stream of decisions every ``hop`` seconds, or the nearest that the model can."""
@@ -98,31 +94,47 @@ class Classifier:
         """The ring before anything was heard; a whole window replaces all of it."""
         return np.zeros((self.spec.n_channels, self.spec.n_columns), np.float32) if self.spec.streams else None
 
-    def _self_test(self, golden: Golden) -> None:
-        """Prove the front end and the network on the file's golden vectors, or refuse the file."""
-        spec, expected = self.spec, {}
-        for name, kind in (("pcm", "<i2"), ("log_mel", "<f4"), ("probs", "<f4")):
-            try:
-                expected[name] = np.frombuffer(base64.b64decode(getattr(golden, name), validate=True), kind)
-            except ValueError:
-                raise ContractError(f"{self.path}: golden.{name} is damaged", remedy="copy the file again") from None
-        if not len(expected["pcm"]) or len(expected["probs"]) != len(spec.labels):
-            raise ContractError(f"{self.path}: golden.pcm or golden.probs is too short", remedy="export it again")
-        samples = np.resize(expected["pcm"], spec.window_samples).astype(np.float32) / np.float32(32768)
-        log_mel = self._log_mel(samples)
-        probs, _ = self.run(np.ascontiguousarray(log_mel), self.new_ring())
-        some = log_mel.T.reshape(-1)[: len(expected["log_mel"])]
-        for name, found, allowed, blame in (
-            ("log_mel", some, golden.log_mel_tolerance, "frontend"),
-            ("probs", probs, golden.probs_tolerance, "weights"),
-        ):
-            error = float(np.max(np.abs(found - expected[name]), initial=0.0))
-            if not error <= allowed:  # also NaN
-                raise ContractError(
-                    f"{self.path} fails its self-test: golden.{name} is off by {error:.2g}, allowed {allowed:.2g}; "
-                    f"its {blame} cannot be reproduced here",
-                    remedy="copy the file again, or export it again",
-                )
+    def _self_test(self) -> None:
+        """Prove front end, network and streaming on the file's golden vectors, or refuse the file."""
+        spec, golden = self.spec, self.spec.golden
+        if golden is None:
+            raise self._refusal("has no golden vectors")
+        pcm = self._golden("pcm", golden.pcm, "<i2")
+        frames = self._golden("log_mel", golden.log_mel, "<f4")
+        expected = self._golden("probs", golden.probs, "<f4", len(spec.labels))
+        if len(frames) > spec.window_frames * spec.frontend.n_mels:
+            raise self._refusal("has a golden.log_mel that is longer than a window")
+        step = max(1, spec.column_stride)
+        length = spec.window_samples + step * spec.frontend.hop_length
+        samples = np.resize(pcm, length).astype(np.float32) / np.float32(32768)
+        log_mel = np.ascontiguousarray(self._log_mel(samples[: spec.window_samples]))
+        self._compare("log_mel", log_mel.T.reshape(-1)[: len(frames)], frames, golden.log_mel_tolerance, "front end")
+        whole, _ = self.run(log_mel, self.new_ring())
+        self._compare("probs", whole, expected, golden.probs_tolerance, "network")
+        next_window = np.ascontiguousarray(self._log_mel(samples[-spec.window_samples :]))
+        whole, _ = self.run(next_window, self.new_ring())
+        streamed = Stream(self, step).push(samples)
+        self._compare("probs, streamed,", streamed[-1], whole, STREAMED_TOLERANCE, "column_stride or receptive_field")
+
+    def _golden(self, name: str, text: str, kind: str, length: int | None = None) -> NDArray[Any]:
+        try:
+            values: NDArray[Any] = np.frombuffer(base64.b64decode(text, validate=True), kind)
+        except ValueError:
+            raise self._refusal(f"has a damaged golden.{name}") from None
+        if not len(values) or (length is not None and len(values) != length):
+            raise self._refusal(f"has a golden.{name} of {len(values)} values")
+        return values
+
+    def _compare(self, name: str, found: F32, expected: F32, allowed: float, blame: str) -> None:
+        error = float(np.max(np.abs(found - expected)))
+        if not error <= allowed:  # also NaN
+            raise self._refusal(
+                f"fails its self-test: golden.{name} is off by {error:.2g}, allowed {allowed:.2g}; "
+                f"its {blame} cannot be reproduced here"
+            )
+
+    def _refusal(self, what: str) -> ContractError:
+        return ContractError(f"{self.path} {what}", remedy="copy the file again, or export it again")
 
 
 class Stream:
@@ -141,14 +153,14 @@ class Stream:
         self._classifier = classifier
         self._log_mel = LogMel(spec.frontend)
         # A column sees receptive_field frames, so that many less one stride are fed again with the new ones.
-        self._keep = spec.receptive_field - spec.column_stride if spec.streams else spec.window_frames - hop_frames
+        self.keep = spec.receptive_field - spec.column_stride if spec.streams else spec.window_frames - hop_frames
         self._ring = classifier.new_ring()
         self._frames = np.empty((spec.frontend.n_mels, spec.window_frames), np.float32)  # the first window
         self._filled = 0  # frames in it
 
-    def push(self, samples: F32) -> Iterator[F32]:
-        """[n] samples at the model's rate → probabilities [n_labels] for each decision that they complete."""
-        new = self._log_mel.push(samples)
+    def push(self, samples: F32) -> list[F32]:
+        """[n] samples at the model's rate → probabilities [n_labels] of each decision that they complete."""
+        new, decisions = self._log_mel.push(samples), []
         while new.shape[1]:
             taken = new[:, : self._frames.shape[1] - self._filled]
             new = new[:, taken.shape[1] :]
@@ -157,17 +169,34 @@ class Stream:
             if self._filled == self._frames.shape[1]:
                 probs, self._ring = self._classifier.run(self._frames, self._ring)
                 self._advance()
-                yield probs
+                decisions.append(probs)
+        return decisions
 
     def _advance(self) -> None:
         """Keep the frames that the next columns see again."""
-        kept = self._frames[:, self._frames.shape[1] - self._keep :]
-        size = self._keep + self.hop_frames
+        kept = self._frames[:, self._frames.shape[1] - self.keep :]
+        size = self.keep + self.hop_frames
         if self._frames.shape[1] == size:
-            self._frames[:, : self._keep] = kept
+            self._frames[:, : self.keep] = kept
         else:
             self._frames = np.concatenate([kept, np.empty((len(kept), self.hop_frames), np.float32)], axis=1)
-        self._filled = self._keep
+        self._filled = self.keep
+
+
+def _as_mono(samples: Any) -> F32:
+    """Float32 [n] in [-1, 1] of float or signed integer samples, [n] or [n, channels]. Raises InputError."""
+    samples = np.asarray(samples)
+    if np.issubdtype(samples.dtype, np.signedinteger):
+        samples = samples / -float(np.iinfo(samples.dtype).min)
+    elif not np.issubdtype(samples.dtype, np.floating):
+        raise InputError(f"samples of type {samples.dtype}", remedy="give float in [-1, 1], or signed integers")
+    if samples.ndim not in (1, 2):
+        raise InputError(f"samples of shape {samples.shape}", remedy="give [n] or [n, channels]")
+    samples = samples.astype(np.float32, copy=False)
+    mono = samples if samples.ndim == 1 else to_mono(samples, None)
+    if (bad := first_bad(mono)) is not None:
+        raise InputError(f"sample {bad} is {mono[bad]:g}, which is no sample", remedy="repair the recording")
+    return mono
 
 
 def available_providers() -> list[str]:
@@ -175,15 +204,26 @@ def available_providers() -> list[str]:
     return [name for name, provider in PROVIDERS.items() if provider in ort.get_available_providers()]
 
 
-def _open_session(path: Path, provider: str, threads: int) -> Any:
+def _read(path: Path) -> bytes:
+    """The file's content. Raises ContractError."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ContractError(f"model {path} does not exist", remedy="check --model") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ContractError(f"model {path} cannot be read: {why}", remedy="check --model") from None
+
+
+def _open_session(path: Path, content: bytes, provider: str, threads: int) -> Any:
     if provider not in ("auto", *PROVIDERS):
         raise ProviderError(f"unknown provider {provider!r}", remedy=f"use one of auto, {', '.join(PROVIDERS)}")
     # A network this small is faster on the CPU than the way to a GPU and back.
     provider = "cpu" if provider == "auto" else provider
-    if provider not in available_providers():
+    if provider not in (there := available_providers()):
         raise ProviderError(
             f"this onnxruntime has no {provider} provider",
-            remedy=f"it has {', '.join(available_providers())}; for NVIDIA, install onnxruntime-gpu",
+            remedy=f"it has {', '.join(there)}; for NVIDIA, install onnxruntime-gpu",
         )
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -193,10 +233,8 @@ def _open_session(path: Path, provider: str, threads: int) -> Any:
     # Spinning threads cost 13 % of a core at four decisions a second.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    if not path.is_file():
-        raise ContractError(f"model {path} does not exist", remedy="check --model")
     try:
-        session = ort.InferenceSession(str(path), options, providers=[PROVIDERS[provider]])
+        session = ort.InferenceSession(content, options, providers=[PROVIDERS[provider]])
     except Exception as error:  # onnxruntime raises a class of its own for each kind of damage
         reason = str(error).strip().splitlines()[0][:200]
         raise ContractError(
@@ -209,16 +247,22 @@ def _open_session(path: Path, provider: str, threads: int) -> Any:
     return session
 
 
-def _read_spec(path: Path, session: Any) -> ModelSpec:
+def _read_spec(path: Path, content: bytes, session: Any) -> ModelSpec:
     metadata = session.get_modelmeta().custom_metadata_map
     if METADATA_KEY not in metadata:
         raise ContractError(
             f"{path} is an ONNX model without a contract of edge-listen", remedy="export it with python -m export"
         )
     try:
-        return ModelSpec.from_json(metadata[METADATA_KEY])
+        spec = ModelSpec.from_json(metadata[METADATA_KEY])
     except ContractError as error:
         raise ContractError(f"{path}: {error.what}", remedy=error.remedy) from None
+    if hashlib.sha256(content[: spec.graph_bytes]).hexdigest() != spec.graph_sha256:
+        raise ContractError(
+            f"{path} is damaged: its graph or weights are not those of its contract (graph_sha256)",
+            remedy="copy the file again, or export it again",
+        )
+    return spec
 
 
 def _check_signature(path: Path, spec: ModelSpec, session: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 import types
 import typing
 from dataclasses import dataclass, field
@@ -16,6 +17,12 @@ from typing import Any, TypeVar
 
 from edge.errors import ContractError
 
+DEFAULT_HOP = 0.5  # seconds between decisions; a model takes the nearest that it can
+PROVIDERS = {  # our names of onnxruntime's execution providers
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
 METADATA_KEY = "edge_listen"  # the key in ONNX metadata_props that holds ModelSpec.to_json()
 SCHEMA_VERSION = 1  # raised when a reader of the former version could misread the contract
 
@@ -121,6 +128,8 @@ class ModelSpec:
     thresholds: dict[str, float]  # label → least score that counts; labels not named use the default
     provenance: Provenance
     licence: str
+    graph_bytes: int  # the file without the contract, which stands at its end
+    graph_sha256: str  # of those bytes
     golden: Golden | None = None
     schema_version: int = field(default=SCHEMA_VERSION)
 
@@ -245,7 +254,7 @@ def _coerce(hint: Any, value: Any, name: str) -> Any:
         if isinstance(value, dict):
             return {str(key): _coerce(args[1], item, f"{name}.{key}") for key, item in value.items()}
     elif hint is float:
-        if type(value) in (int, float) and math.isfinite(value):
+        if type(value) in (int, float) and abs(value) <= sys.float_info.max:
             return float(value)
     elif type(value) is hint:
         return value

@@ -58,7 +58,6 @@ class LogMel:
         self._capacity = 0  # frames that the buffers hold
         self._tail = np.empty(0, np.float32)  # samples that belong to frames not yet complete
         self._first = 0  # place in its slab of the next streamed frame
-        self._skip = 0  # samples still to pass over before the next frame
 
     def __call__(self, samples: F32) -> F32:
         """The frames of a whole recording: [n_samples] in [-1, 1] → [n_mels, n_frames]."""

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.classifier import DEFAULT_HOP, Classifier
+from edge.classifier import Classifier
+from edge.config import DEFAULT_HOP
 from edge.errors import InputError
-from edge.sources.block import Source
+from edge.sources.block import Block, Source
 
 F32 = NDArray[np.float32]
 
@@ -43,46 +44,66 @@ class Window:
 
 
 def listen(source: Source, classifier: Classifier, hop: float = DEFAULT_HOP) -> Iterator[Window]:
-    """Classify ``source`` for as long as it lasts, every ``hop`` seconds or the nearest that the model can.
+    """Open ``source``, and classify it for as long as it lasts, every ``hop`` seconds or the nearest possible.
 
-    A source that ends before its first window is followed by silence; a rest shorter than a hop is left out.
+    A source that ends before its first window is followed by silence; a rest shorter than a hop is left out. Lost
+    samples count as silence, so that positions stay true.
 
     Raises:
-        EdgeError: from the source.
+        EdgeError: from the source, at once when it cannot be opened.
     """
     spec = classifier.spec
-    stream = classifier.stream(hop)
-    rate, length = spec.frontend.sample_rate, stream.hop_samples
-    zeros, lost, overflows, first = 0, 0, 0, True
-    with closing(source.blocks(rate, length, spec.window_samples)) as blocks:  # type: ignore[type-var]
+    hop_samples = spec.hop_frames(hop) * spec.frontend.hop_length
+    blocks = source.blocks(spec.frontend.sample_rate, hop_samples, spec.window_samples)
+    return _windows(blocks, source.name, classifier, hop)
+
+
+def _windows(blocks: Iterator[Block], name: str, classifier: Classifier, hop: float) -> Iterator[Window]:
+    spec = classifier.spec
+    rate = spec.frontend.sample_rate
+    stream, origin, decided = classifier.stream(hop), 0, 0  # origin: the stream's first sample, in the source
+    zeros, lost, overflows = 0, 0, 0
+    with closing(blocks):  # type: ignore[type-var]  # a generator, which mypy knows as an iterator only
         for block in blocks:
             started = time.perf_counter()
             samples, end = block.samples, block.position + len(block.samples)
             lost, overflows = lost + block.lost, overflows + block.overflows
-            if first and len(samples) < spec.frontend.win_length:
-                raise InputError(
-                    f"{source.name} ends after {len(samples)} samples at {rate} Hz",
-                    remedy=f"give at least one frame, {spec.frontend.win_length} samples",
-                )
-            if first and len(samples) < spec.window_samples:
-                samples = np.pad(samples, (0, spec.window_samples - len(samples)))
+            if end < spec.window_samples:  # the end of a source that is shorter than a window
+                samples = _padded(samples, name, classifier)
+            if block.lost >= spec.window_samples:
+                stream, origin, decided = classifier.stream(hop), block.position, 0
+            elif block.lost:
+                samples = np.concatenate([np.zeros(block.lost, np.float32), samples])
             power = float(np.dot(block.samples, block.samples)) / len(block.samples)
             zeros = zeros + len(block.samples) if power == 0 else 0
-            heard = block.adc_time + len(block.samples) / rate if source.live else block.adc_time
-            for probs in stream.push(samples):  # one, but for the rest at the end of a source
-                done = time.time()
+            decisions = stream.push(samples)
+            busy_ms = (time.perf_counter() - started) * 1000
+            for probs in decisions:  # one, but after a gap and at the end
+                last = min(end, origin + spec.window_samples + decided * stream.hop_samples)
+                decided += 1
+                heard = block.adc_time + (last - block.position) / rate
                 yield Window(
                     labels=spec.labels,
                     probs=probs,
-                    onset=max(0.0, (end - spec.window_samples) / rate),
-                    offset=end / rate,
+                    onset=max(0, last - spec.window_samples) / rate,
+                    offset=last / rate,
                     time=heard,
                     level_dbfs=10 * math.log10(power) if power > 0 else None,
-                    latency_ms=max(0.0, done - heard) * 1000,
-                    busy_ms=(time.perf_counter() - started) * 1000,
+                    latency_ms=max(0.0, time.time() - heard) * 1000,
+                    busy_ms=busy_ms / len(decisions),
                     silent=zeros >= SILENT_SECONDS * rate,
                     lost=lost,
                     overflows=overflows,
                 )
                 lost, overflows = 0, 0
-            first = False
+
+
+def _padded(samples: F32, name: str, classifier: Classifier) -> F32:
+    """``samples`` and silence, one window in all. Raises InputError for less than a frame."""
+    frontend = classifier.spec.frontend
+    if len(samples) < frontend.win_length:
+        raise InputError(
+            f"{name} ends after {len(samples)} samples at {frontend.sample_rate} Hz",
+            remedy=f"give at least one frame, {frontend.win_length} samples",
+        )
+    return np.pad(samples, (0, classifier.spec.window_samples - len(samples)))

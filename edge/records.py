@@ -20,6 +20,7 @@ Record = dict[str, Any]
 SCHEMA_VERSION = 1  # of the records; raised when a reader of the former version could misread them
 DEFAULT_THRESHOLD = 0.5  # where neither the user nor the model names one
 STATUS_SECONDS = 60.0  # of stream, between two status records without news
+FIRST_STATUS_SECONDS = 10.0
 LATENCIES = 4096  # kept for the summary: half an hour at two a second
 
 
@@ -32,7 +33,7 @@ class Recorder:
         self._source, self._classifier = source, classifier
         self._hop_seconds, self._threshold, self._top_k = hop_seconds, threshold, top_k
         self._windows = self._overflows = self._lost = 0
-        self._silent, self._level, self._offset, self._next_status = False, 0.0, 0.0, STATUS_SECONDS
+        self._silent, self._offset, self._next_status = False, 0.0, FIRST_STATUS_SECONDS
         self._latencies: deque[float] = deque(maxlen=LATENCIES)
         self._busy = 0.0  # ms, smoothed
 

@@ -2,132 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import random
-import tempfile
-from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
-import numpy as np
-from numpy.typing import NDArray
 
-from edge.classifier import Classifier
-from edge.config import ModelSpec
 from edge.errors import EdgeError
-from edge.features import LogMel
-from edge.sources.file import SoundFile
-from export.card import model_card
-from export.contract import build_spec, write, write_with_golden
-from export.quantize import float_convolutions, quantize
-from export.to_onnx import to_onnx
-from export.verify import FP32, INT8, Parity, ParityError, check_streaming, compare, file_probs, torch_probs
-from models.checkpoint import Checkpoint, load_checkpoint
-from train.evaluate import Report, evaluate
-from train.manifest import Clip, ManifestError, read_manifest
-
-F32 = NDArray[np.float32]
-
-CALIBRATION_CLIPS = 200
-STEM = 1  # convolutions that may stay in float32: the first, whose input is float32
-
-
-@dataclasses.dataclass(frozen=True)
-class Exported:
-    """What :func:`export` has made."""
-
-    fp32: Path
-    int8: Path
-    card: Path
-    parities: list[Parity]
-    reports: dict[str, Report]  # by precision; empty where nothing was held out
-
-
-def export(
-    checkpoint: Checkpoint,
-    data: Path,
-    out: Path,
-    *,
-    name: str,
-    licence: str,
-    temperature: float,
-    command: str,
-    workers: int | None = None,
-) -> Exported:
-    """Make, verify and measure both files in a temporary folder, then move them to ``out``.
-
-    Raises:
-        ParityError: when the files do not agree with the checkpoint; ``out`` is left as it was.
-        ManifestError, EdgeError: when the data or a clip cannot be read.
-    """
-    manifest = read_manifest(data)
-    specs = {
-        precision: build_spec(checkpoint, name=name, temperature=temperature, licence=licence, precision=precision)
-        for precision in ("fp32", "int8")
-    }
-    clips = draw(manifest.in_folds(list(specs["fp32"].provenance.train_folds)), CALIBRATION_CLIPS)
-    windows = [clip_window(clip, specs["fp32"]) for clip in clips]
-    fp32 = to_onnx(checkpoint.model(), temperature)
-    models = {"fp32": fp32, "int8": quantize(fp32, windows, specs["int8"])}
-    left = float_convolutions(models["int8"])
-    if len(left) > STEM:
-        raise ParityError(f"{len(left)} convolutions stay in float32 after optimisation: {', '.join(left)}")
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as folder:
-        paths = {"fp32": Path(folder) / f"{name}.onnx", "int8": Path(folder) / f"{name}.int8.onnx"}
-        for precision, path in paths.items():
-            specs[precision] = write_with_golden(models[precision], specs[precision], path)
-        parities = _verify(checkpoint, paths, windows, temperature, clips)
-        reports = {}
-        if (fold := specs["int8"].provenance.test_fold) is not None:
-            held_out = manifest.in_folds([fold])
-            for precision, path in paths.items():
-                reports[precision] = report = evaluate(path, held_out, workers=workers)
-                provenance = dataclasses.replace(specs[precision].provenance, accuracy=round(report.accuracy, 4))
-                specs[precision] = dataclasses.replace(specs[precision], provenance=provenance)
-                write(models[precision], specs[precision], path)
-        card = Path(folder) / f"{name}.md"
-        sizes = {precision: path.stat().st_size for precision, path in paths.items()}
-        card.write_text(model_card(specs["int8"], reports, parities, sizes, command), encoding="utf-8")
-        for path in (*paths.values(), card):
-            path.replace(out / path.name)
-    return Exported(out / f"{name}.onnx", out / f"{name}.int8.onnx", out / card.name, parities, reports)
-
-
-def _verify(
-    checkpoint: Checkpoint, paths: dict[str, Path], windows: Sequence[F32], temperature: float, clips: Sequence[Clip]
-) -> list[Parity]:
-    classifiers = {precision: Classifier(path) for precision, path in paths.items()}
-    probs = {precision: file_probs(classifier, windows) for precision, classifier in classifiers.items()}
-    expected = torch_probs(checkpoint.model(), windows, temperature)
-    rate = checkpoint.frontend.sample_rate
-    minute = np.concatenate([SoundFile(clip.path).read(rate) for clip in clips[:12]])
-    for classifier in classifiers.values():
-        check_streaming(classifier, minute, hop=0.5)
-    return [
-        compare("fp32 against torch", expected, probs["fp32"], FP32),
-        compare("int8 against fp32", probs["fp32"], probs["int8"], INT8),
-    ]
-
-
-def draw(clips: Sequence[Clip], count: int) -> list[Clip]:
-    """About ``count`` clips, the same number of each class, seeded."""
-    by_label: dict[str, list[Clip]] = defaultdict(list)
-    for clip in clips:
-        by_label[clip.label].append(clip)
-    each = max(1, count // len(by_label))
-    rng = random.Random(0)
-    return [clip for group in by_label.values() for clip in rng.sample(group, min(each, len(group)))]
-
-
-def clip_window(clip: Clip, spec: ModelSpec) -> F32:
-    """The log-mel of a clip's loudest window, padded with silence where it is shorter: [n_mels, window_frames]."""
-    samples = SoundFile(clip.path).read(spec.frontend.sample_rate)
-    samples = np.pad(samples, (0, max(0, spec.window_samples - len(samples))))
-    energy = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
-    start = int(np.argmax(energy[spec.window_samples :] - energy[: -spec.window_samples]))
-    return np.ascontiguousarray(LogMel(spec.frontend)(samples[start : start + spec.window_samples]))
+from export.artefacts import export
+from export.verify import ParityError
+from models.checkpoint import load_checkpoint
+from train.manifest import ManifestError
 
 
 @click.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,8 @@ def build_spec(checkpoint: Checkpoint, *, name: str, temperature: float, licence
         temperature=temperature,
         thresholds={},
         licence=licence,
+        graph_bytes=0,  # filled in by write()
+        graph_sha256="",
         provenance=Provenance(
             architecture=checkpoint.architecture,
             dataset=p["dataset"],
@@ -56,23 +59,30 @@ def build_spec(checkpoint: Checkpoint, *, name: str, temperature: float, licence
     )
 
 
-def write(model: onnx.ModelProto, spec: ModelSpec, path: Path) -> None:
-    """Write ``model`` with ``spec`` in its metadata to ``path``: whole, or not at all."""
+def write(model: onnx.ModelProto, spec: ModelSpec, path: Path) -> ModelSpec:
+    """Write ``model`` with ``spec`` in its metadata to ``path``: whole, or not at all. Returns the contract as written.
+
+    The metadata stands at the end, so that the contract can hold the digest of all that is before it.
+    """
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
+    graph = model.SerializeToString(deterministic=True)
+    spec = dataclasses.replace(spec, graph_bytes=len(graph), graph_sha256=hashlib.sha256(graph).hexdigest())
+    metadata = onnx.ModelProto()
+    onnx.helper.set_model_props(metadata, {METADATA_KEY: spec.to_json()})
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(model.SerializeToString(deterministic=True))
+    temporary.write_bytes(graph + metadata.SerializeToString())  # one message: protobuf merges what is concatenated
     temporary.replace(path)
+    return spec
 
 
 def write_with_golden(model: onnx.ModelProto, spec: ModelSpec, path: Path) -> ModelSpec:
     """Write ``model`` with golden vectors, computed by the runtime that will check them. Returns the whole contract."""
     write(model, dataclasses.replace(spec, golden=None), path)
     pcm = golden_signal(spec.frontend.sample_rate)
-    samples = np.resize(pcm, spec.window_samples).astype(np.float32) / 32768
+    samples = np.resize(pcm, spec.window_samples).astype(np.float32) / np.float32(32768)
     log_mel = LogMel(spec.frontend)(samples)
-    classifier = Classifier(path)
+    classifier = Classifier(path, self_test=False)
     probs, _ = classifier.run(np.ascontiguousarray(log_mel), classifier.new_ring())
     n_frames = spec.frontend.n_frames(len(pcm))
     golden = Golden(
@@ -82,9 +92,7 @@ def write_with_golden(model: onnx.ModelProto, spec: ModelSpec, path: Path) -> Mo
         log_mel_tolerance=LOG_MEL_TOLERANCE,
         probs_tolerance=PROBS_TOLERANCE[spec.provenance.precision],
     )
-    spec = dataclasses.replace(spec, golden=golden)
-    write(model, spec, path)
-    return spec
+    return write(model, dataclasses.replace(spec, golden=golden), path)
 
 
 def golden_signal(sample_rate: int) -> NDArray[np.int16]:

@@ -76,10 +76,10 @@ def check_streaming(classifier: Classifier, samples: F32, hop: float) -> int:
     """Streamed decisions must equal those of whole windows, bit for bit. Returns how many were compared."""
     spec = classifier.spec
     hop_frames = spec.hop_frames(hop)
-    streamed = np.stack(list(classifier.stream(hop).push(samples)))
+    streamed = np.stack(classifier.stream(hop).push(samples))
     for index, probs in enumerate(streamed):
         start = index * hop_frames * spec.frontend.hop_length
-        whole = next(classifier.stream(hop).push(samples[start : start + spec.window_samples]))
+        (whole,) = classifier.stream(hop).push(samples[start : start + spec.window_samples])
         if not np.array_equal(whole, probs):
             off = float(np.abs(whole - probs).max())
             raise ParityError(f"{classifier.path.name}: window {index} streamed differs from whole by {off:.3g}")

@@ -103,6 +103,10 @@ def test_nothing_to_classify(tmp_path):
     classify(code=2)
 
 
+def test_an_impossible_hop(recordings):
+    assert "hop of 9.0 s is not possible" in classify(recordings, "--hop", 9, code=3).stderr
+
+
 def test_a_wrong_model(recordings, tmp_path):
     (tmp_path / "x.onnx").write_text("no model")
     done = classify(recordings, "--model", tmp_path / "x.onnx", code=3)

@@ -64,6 +64,7 @@ def test_unknown_key_is_named(spec, path):
         ("thresholds", {"no such label": 0.5}),
         ("thresholds", []),
         ("golden", 1),
+        ("temperature", 10**400),
         ("frontend", []),
     ],
 )

@@ -13,7 +13,7 @@ import torch
 
 from edge.classifier import Classifier
 from edge.config import FrontendConfig
-from export.__main__ import draw, export
+from export.artefacts import draw, export
 from export.contract import golden_signal
 from export.quantize import float_convolutions
 from export.to_onnx import fold_batch_norm, to_onnx
@@ -103,7 +103,7 @@ def test_streamed_equals_whole(exported):
 
 def test_the_gate_stops_a_bad_artefact_and_leaves_the_old_files(checkpoint, data, tmp_path, monkeypatch):
     (tmp_path / "noise.int8.onnx").write_text("the former model")
-    monkeypatch.setattr("export.__main__.INT8", Tolerance(top1_agreement=1.0, mean_difference=0.0, max_difference=0.0))
+    monkeypatch.setattr("export.artefacts.INT8", Tolerance(top1_agreement=1.0, mean_difference=0.0, max_difference=0.0))
     with pytest.raises(ParityError, match=r"int8 against fp32: mean_difference is .*; allowed: 0.0"):
         run(checkpoint, data, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["noise.int8.onnx"]

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 
 from edge.classifier import BUNDLED
+from edge.errors import DeviceError
 from edge.sources.devices import input_devices
 from tests.conftest import ROOT
 
@@ -83,8 +84,9 @@ def test_text_names_each_class_once(demo):
 def test_verbose_text_has_every_window_and_the_settings(demo):
     done = listen("--input", demo, "--duration", 10, "-v", "--output", "text")
     assert len(done.stdout.splitlines()) >= 2 + 12
-    assert f"input = {demo} (commandline)" in done.stderr
-    assert "threshold = None (default)" in done.stderr
+    assert f"input = {demo} (command line)" in done.stderr
+    assert "threshold = the model's, or 0.5 (default)" in done.stderr
+    assert "output = text (command line)" in done.stderr
     assert "the nearest that the model can is 0.48 s" in done.stderr
 
 
@@ -116,8 +118,8 @@ def test_options_from_environment_and_file(tmp_path, demo):
     assert len(lines[1]["top"]) == 4
     done = listen("--top-k", 3, "-v", env={"EDGE_LISTEN_TOP_K": "4", "EDGE_LISTEN_CONFIG": str(config)})
     assert len(records(done)[1]["top"]) == 3  # and the command line over both
-    assert "top-k = 3 (commandline)" in done.stderr
-    assert "threshold = 0.1 (default_map)" in done.stderr
+    assert "top-k = 3 (command line)" in done.stderr
+    assert "threshold = 0.1 (file)" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,12 @@ def test_options_from_environment_and_file(tmp_path, demo):
         ("volume = 3", "unknown key volume; allowed: "),
         ("hop = [", "edge.toml"),
         ("top_k = 'many'", "not a valid integer"),
-        ("threshold = 7", "7"),
+        ("threshold = 7", "7.0 is not in the range"),
+        ("threshold = true", "threshold is True; allowed: text or a number"),
+        ("top-k = 2.7", "'2.7' is not a valid integer"),
+        ("realtime = 1", "realtime is 1; allowed: true or false"),
+        ("hop = [1]", "hop is [1]; allowed"),
+        ("output = 2026-01-01", "allowed: text or a number"),
     ],
 )
 def test_a_wrong_file(tmp_path, demo, text, message):
@@ -135,12 +142,52 @@ def test_a_wrong_file(tmp_path, demo, text, message):
     assert message in listen("--config", config, "--input", demo, code=2).stderr
 
 
+def test_what_comes_from_nearer_wins(tmp_path, demo):
+    """A file that names the usual microphone does not stop anybody from listening to a recording."""
+    config = tmp_path / "edge.toml"
+    config.write_text('device = "usb"\noutput = "jsonl"\nduration = 5\n')
+    assert records(listen("--config", config, "--input", demo))[0]["source"] == str(demo)
+    assert records(listen("--input", demo, "--config", config, env={"EDGE_LISTEN_DEVICE": "usb"}))
+    config.write_text('device = "usb"\ninput = "x.wav"\n')
+    assert "exclude each other" in listen("--config", config, code=2).stderr
+
+
+def test_a_container_s_version_variable_is_no_option(demo):
+    listen("--input", demo, "--duration", 5, env={"EDGE_LISTEN_VERSION": "1.2.3"})
+
+
+def test_output_that_cannot_be_written(demo):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command("--input", demo, "--output", "jsonl"), stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+            env=BASE,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "error: the output cannot be written: No space left on device (free some space)\n"
+
+
+def test_a_terminal_that_cannot_show_everything(demo, tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.ogg")
+    path.write_bytes(demo.read_bytes())
+    done = listen("--input", path, "--duration", 12, env={"PYTHONIOENCODING": "ascii"})
+    assert "caf\\udce9.ogg" in done.stdout
+    records(listen("--input", path, "--duration", 5, "--output", "jsonl"))
+
+
+def test_closed_standard_input():
+    script = f"exec {sys.executable} -m edge.cli.listen --input - --output jsonl <&-"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=ROOT, env=BASE)
+    assert done.returncode == 5
+    assert done.stderr.startswith("error: standard input ")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         ["--no-such-option"],
         ["--channel", "left"],
         ["--channel", "-1"],
+        ["--channel", "²"],
         ["--threshold", "2"],
         ["--top-k", "0"],
         ["--provider", "npu"],
@@ -157,7 +204,8 @@ def test_usage_errors(arguments):
 
 def fails_in_one_line(done, code):
     lines = records(done)
-    assert lines[-1]["type"] in ("error", "end")
+    kinds = [line["type"] for line in lines]
+    assert kinds == ["error"] or (kinds[0] == "start" and kinds[-2:] == ["error", "end"])
     (error,) = of_type("error", lines)
     assert error["code"] == code
     assert error["remedy"]
@@ -166,8 +214,11 @@ def fails_in_one_line(done, code):
 
 @pytest.fixture
 def no_microphone():
-    if input_devices():
-        pytest.skip("this machine has a microphone")
+    try:
+        if input_devices():
+            pytest.skip("this machine has a microphone")
+    except DeviceError:
+        pass  # no PortAudio either
 
 
 @pytest.mark.usefixtures("no_microphone")
@@ -186,7 +237,10 @@ def test_list_devices_without_any():
 
 
 def test_missing_recording():
-    fails_in_one_line(listen("--input", "no.wav", "--output", "jsonl", code=5), 5)
+    done = listen("--input", "no.wav", "--output", "jsonl", code=5)
+    fails_in_one_line(done, 5)
+    assert len(records(done)) == 1  # it never started
+    assert listen("--input", "no.wav", code=5).stdout == ""
 
 
 @pytest.mark.parametrize("n", [0, 1, 100])
@@ -240,9 +294,8 @@ def test_silence_is_said_once_and_listening_goes_on(tmp_path):
     soundfile.write(tmp_path / "silence.flac", np.zeros(12 * 16_000), 16_000)
     done = listen("--input", tmp_path / "silence.flac", "--output", "jsonl")
     lines = records(done)
-    (status,) = of_type("status", lines)
-    assert status["silent"]
-    assert status["level_dbfs"] is None
+    assert [status["silent"] for status in of_type("status", lines)] == [True]
+    assert all(status["level_dbfs"] is None for status in of_type("status", lines))
     assert done.stderr.count("the microphone is silent") == 1
     windows = of_type("window", lines)
     assert windows[-1]["offset"] > 11
@@ -271,9 +324,30 @@ def test_a_signal_ends_with_a_summary(demo, signum):
     out, err = process.communicate(timeout=10)
     end = json.loads((lines + out.splitlines())[-1])
     SCHEMA.validate(end)
-    assert (end["type"], end["reason"], end["windows"]) == ("end", "interrupted", 2)
+    assert (end["type"], end["reason"]) == ("end", "interrupted")
+    assert end["windows"] >= 2
     assert process.returncode == 0
     assert err == ""
+
+
+@pytest.mark.parametrize("delay", [0.15, 0.2, 0.25, 0.3, 0.4])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_starting(demo, signum, delay):
+    """Before our handler stands, the signal's own meaning holds; after it, the end is clean. Never a traceback."""
+    process = subprocess.Popen(
+        command("--input", demo, "--realtime", "--output", "jsonl"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=BASE,
+    )  # fmt: skip
+    time.sleep(delay)
+    process.send_signal(signum)
+    out, err = process.communicate(timeout=10)
+    if process.returncode == 0:
+        assert err == ""
+        end = json.loads(out.splitlines()[-1])
+        assert (end["reason"], end["windows"]) == ("interrupted", 0)
+    else:
+        assert process.returncode in (-signum, 1, 130)
+        assert out == ""
 
 
 def test_realtime_decides_on_time(demo):

@@ -24,7 +24,7 @@ GAP = 4.5  # seconds of silence between clips: a window holds one of them
 def record(microphone, samples, seconds, *options):
     """Run edge-listen while ``samples`` play. Returns its records, and when playing began (Unix time)."""
     process = subprocess.Popen(
-        [*COMMAND, "--device", "pulsemic", "--duration", str(seconds), *options],
+        [*COMMAND, "--device", "pulsemic", "--threshold", "0.3", "--duration", str(seconds), *options],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=microphone.env, cwd=ROOT,
     )  # fmt: skip
     lines = [json.loads(process.stdout.readline())]  # start: the model is loaded, the stream about to open
@@ -68,7 +68,7 @@ def check_names_and_times(lines, began, expected, spans, least):
         middle = (onset + offset) / 2
         holding = [w for w in windows if abs((w["onset"] + w["offset"]) / 2 + lag - middle) <= 1.0]
         assert holding
-        named += label in {w["label"] or w["top"][0][0] for w in holding}
+        named += label in {w["label"] for w in holding}
     assert named >= least, f"{named} of {len(expected)} named"
 
 
@@ -161,7 +161,7 @@ def test_a_muted_microphone_is_called_silent(virtual_mic):
         lines, _ = record(virtual_mic, np.zeros(RATE), 9)
     finally:
         virtual_mic.pactl("set-source-mute", "mic", "0")
-    assert [line["silent"] for line in lines if line["type"] == "status"] == [True]
+    assert {line["silent"] for line in lines if line["type"] == "status"} == {True}
     assert lines[-1]["reason"] == "duration"
 
 
@@ -181,8 +181,7 @@ def test_an_unplugged_microphone_ends_with_one_line():
     error = json.loads(out.splitlines()[-2])
     assert (error["type"], error["code"]) == ("error", 4)
     assert "stopped delivering sound" in error["message"]
-    assert [line for line in err.splitlines() if line.startswith("error: ")] == err.splitlines()[-1:]
-    assert "Traceback" not in err
+    assert err.splitlines() == [f"error: {error['message']} ({error['remedy']})"]
 
 
 def test_the_python_interface_of_the_readme(virtual_mic):

@@ -1,8 +1,10 @@
 """Sound files and raw PCM: formats, rates, channels, and everything that can be wrong with them."""
 
 import io
+import os
 import struct
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,10 +129,14 @@ def test_file_without_samples(tmp_path):
     fails(tmp_path / "zero.wav", "has no samples")
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac", "aiff", "au"])
+@pytest.mark.parametrize("suffix", ["wav", "flac", "aiff", "au", "w64", "rf64", "caf", "ogg", "opus"])
 def test_truncated_file(tmp_path, suffix):
     path = tmp_path / f"cut.{suffix}"
-    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 80_000), RATE)
+    format_ = "OGG" if suffix == "opus" else suffix.upper()
+    subtype = "OPUS" if suffix == "opus" else None
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 80_000)
+    soundfile.write(path, samples, RATE, format=format_, subtype=subtype)
+    assert len(SoundFile(path).read(RATE)) == 80_000
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     fails(path, "truncated|cannot be read")
 
@@ -148,12 +154,12 @@ def test_truncated_header(tmp_path, tone_wav):
     fails(tmp_path / "cut.wav", "cannot be read")
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_values_that_are_no_numbers(tmp_path, bad):
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
+def test_values_that_are_no_samples(tmp_path, bad):
     samples = tone(500, 1.0, RATE)[:, 0]
     samples[8000] = bad
     soundfile.write(tmp_path / "bad.wav", samples, RATE, subtype="FLOAT")
-    fails(tmp_path / "bad.wav", r"not a number at 0\.500 s")
+    fails(tmp_path / "bad.wav", r"no sample, .*, at 0\.500 s")
 
 
 @pytest.mark.parametrize(("channels", "rate"), [(1, 1), (1, 4_000_000), (500, 16_000)])
@@ -166,12 +172,28 @@ def test_absurd_headers(tmp_path, channels, rate):
     fails(path, "claims|cannot be read")
 
 
-def test_unreadable_file(tmp_path, tone_wav, monkeypatch):
+def test_unreadable_file(tone_wav, monkeypatch):
     def refuse(*_args, **_options):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(soundfile, "SoundFile", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     fails(tone_wav, "Permission denied")
+
+
+def test_names_that_are_no_text(tmp_path, tone_wav):
+    path = tmp_path / os.fsdecode(b"caf\xe9.wav")
+    path.write_bytes(tone_wav.read_bytes())
+    assert len(SoundFile(path).read(RATE)) == 80_000
+
+
+def test_a_name_that_is_too_long(tmp_path):
+    fails(tmp_path / ("x" * 300 + ".wav"), "cannot be read: File name too long")
+
+
+def test_a_format_that_cannot_be_told(tmp_path):
+    (tmp_path / "x.raw").write_bytes(bytes(1000))
+    fails(tmp_path / "x.raw", "cannot be read")
 
 
 class Trickle(io.RawIOBase):
@@ -198,6 +220,14 @@ def test_raw_pcm_is_resampled():
     samples = np.concatenate([b.samples for b in stream.blocks(RATE, 800)])
     assert len(samples) == RATE
     assert strongest(samples, RATE) == pytest.approx(1000, abs=2)
+
+
+def test_raw_pcm_is_timed_when_it_came():
+    """A pipe is live: its last sample is as old as the reading of it."""
+    before = time.time()
+    blocks = list(PcmStream(RATE, file=io.BytesIO(bytes(2 * RATE))).blocks(RATE, 800))
+    for block in blocks:
+        assert before - 0.1 <= block.adc_time + len(block.samples) / RATE <= time.time() + 0.001
 
 
 def test_raw_pcm_without_a_sample():

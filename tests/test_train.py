@@ -283,6 +283,23 @@ def test_another_configuration_does_not_overwrite_a_run(folders, tmp_path):
         run(quick(epochs=2), folders, tmp_path / "out", tmp_path)
 
 
+def test_another_data_set_does_not_overwrite_a_run(folders, tmp_path):
+    run(quick(epochs=1), folders, tmp_path / "out", tmp_path)
+    shutil.copytree(folders, tmp_path / "other")
+    (tmp_path / "other" / "low").rename(tmp_path / "other" / "lower")
+    with pytest.raises(ValueError, match="another configuration or data set"):
+        run(quick(epochs=1), tmp_path / "other", tmp_path / "out", tmp_path)
+
+
+def test_small_classes_are_held_out_as_well(tmp_path):
+    for label in "ab":
+        for i in range(2):
+            write_tone(tmp_path / "d" / label / f"{i}.wav", 500)
+    assert sorted((c.label, c.fold) for c in read_manifest(tmp_path / "d").clips) == [
+        ("a", 4), ("a", 5), ("b", 4), ("b", 5)
+    ]  # fmt: skip
+
+
 def test_a_student_learns_from_teachers(folders, tmp_path):
     run(quick(epochs=2), folders, tmp_path / "teacher", tmp_path)
     teacher = str(tmp_path / "teacher" / "checkpoint.pt")
@@ -342,6 +359,7 @@ def test_commands_from_folder_to_listening(folders, tmp_path):
 
 def test_mistakes_end_in_one_line(folders, tmp_path):
     assert "is not a folder" in train("fit", tmp_path / "no", "--out", tmp_path / "o", code=1).stderr
+    assert "fold 9 has no clips" in train("fit", folders, "--test-fold", 9, code=1).stderr
     assert "there is no recipe 'magic'" in train("fit", folders, "--recipe", "magic", code=1).stderr
     (tmp_path / "bad.toml").write_text("epoch = 3\n")
     assert (

@@ -60,6 +60,7 @@ def fit(
         torch.set_num_threads(threads)
     try:
         manifest = read_manifest(data)
+        manifest.in_folds([fold for fold in (test_fold, validation_fold) if fold])  # they must be there
         folds = tuple(sorted({clip.fold for clip in manifest.clips} - {test_fold, validation_fold}))
         config = replace(
             read_recipe(recipe),

@@ -65,7 +65,7 @@ def fit(  # noqa: PLR0915  # one page, read from top to bottom
         ValueError: when ``out`` holds a run of another configuration.
     """
     out.mkdir(parents=True, exist_ok=True)
-    _claim(out, config)
+    _claim(out, config, manifest)
     revision = git_revision()  # of the code that trains, not of what is checked out hours later
     torch.manual_seed(config.seed)
     labels, n_labels = list(manifest.labels), len(manifest.labels)
@@ -203,12 +203,13 @@ def _weight_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
-def _claim(out: Path, config: TrainConfig) -> None:
-    """Write the run's configuration to ``out``, or see that the one there is the same."""
-    text = json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True)
+def _claim(out: Path, config: TrainConfig, manifest: Manifest) -> None:
+    """Write the run's configuration and data set to ``out``, or see that those there are the same."""
+    data = {"data": manifest.name, "digest": manifest.digest()}
+    text = json.dumps(dataclasses.asdict(config) | data, indent=2, sort_keys=True)
     path = out / "config.json"
     if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise ValueError(f"{out} holds a run of another configuration; give another --out, or delete it")
+        raise ValueError(f"{out} holds a run of another configuration or data set; give another --out, or delete it")
     path.write_text(text, encoding="utf-8")
 
 

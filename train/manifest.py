@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import random
 from collections import defaultdict
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ class Manifest:
     name: str
     labels: tuple[str, ...]
     clips: tuple[Clip, ...]
+
+    def digest(self) -> str:
+        """Changes when a clip, a label or a fold does."""
+        rows = [(clip.path.name, clip.label, clip.fold) for clip in self.clips]
+        return hashlib.sha256(repr((self.labels, rows)).encode()).hexdigest()[:16]
 
     def in_folds(self, folds: list[int]) -> list[Clip]:
         """The clips of ``folds``, in the manifest's order.
@@ -103,5 +109,6 @@ def _read_folders(root: Path, seed: int) -> Manifest:
                 f"class {label!r} has one clip, {paths[0]}; needs two, to train on one and test the other"
             )
         shuffled = random.Random(f"{seed}/{label}").sample(paths, len(paths))
-        clips += [Clip(path, label, 1 + i % N_FOLDS) for i, path in enumerate(shuffled)]
+        # From the last fold down, which is held out by default: every class is in it.
+        clips += [Clip(path, label, N_FOLDS - i % N_FOLDS) for i, path in enumerate(shuffled)]
     return Manifest(root.resolve().name, tuple(sorted(by_label)), tuple(sorted(clips, key=lambda clip: clip.path)))

@@ -12,10 +12,18 @@ from typing import Any
 import click
 
 import edge
-from edge.cli.common import config_option, fail, log_settings, log_to_stderr
-from edge.errors import EdgeError
+from edge.cli.common import (
+    config_option,
+    ends_well,
+    log_settings,
+    log_to_stderr,
+    options,
+    provider_option,
+    verbose_option,
+    version_option,
+)
+from edge.config import DEFAULT_HOP
 
-PROVIDERS = ("auto", "cpu", "cuda", "tensorrt")
 NAMES = {
     "frontend_window": "front end, whole window",
     "network_window": "network, whole window",
@@ -27,39 +35,50 @@ NAMES = {
 
 
 @click.command(context_settings={"auto_envvar_prefix": "EDGE_BENCH", "help_option_names": ["-h", "--help"]})
-@config_option
-@click.option(
-    "--model", "models", multiple=True, type=click.Path(path_type=Path), help="Repeatable. [default: bundled]"
+@options(
+    config_option,
+    click.option(
+        "--model",
+        "models",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        show_default="the bundled int8 and fp32 models",
+        help="ONNX file; repeatable.",
+    ),
+    click.option(
+        "--input", "audio", type=click.Path(path_type=Path), show_default="synthesised sound", help="Recording."
+    ),
+    click.option(
+        "--hop", type=float, default=DEFAULT_HOP, show_default=True, help="Seconds between decisions, or the nearest."
+    ),
+    click.option("--rounds", type=click.IntRange(10), default=200, show_default=True, help="Of each stage."),
+    click.option(
+        "--seconds", type=click.FloatRange(0), default=10.0, show_default=True, help="Of the paced run; 0 for none."
+    ),
+    provider_option,
+    click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Of the network."),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),
+    verbose_option,
+    version_option,
 )
-@click.option("--input", "audio", type=click.Path(path_type=Path), help="Recording. [default: synthesised sound]")
-@click.option("--hop", type=float, default=0.5, show_default=True, help="Seconds between decisions, or the nearest.")
-@click.option("--rounds", type=click.IntRange(10), default=200, show_default=True)
-@click.option("--seconds", type=click.FloatRange(0), default=10.0, show_default=True, help="Of the paced run; 0: none.")
-@click.option("--provider", type=click.Choice(PROVIDERS), default="auto", show_default=True)
-@click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-@click.option("-v", "--verbose", is_flag=True, help="Show the effective settings.")
-@click.version_option(edge.__version__, prog_name="edge-bench")
 @click.pass_context
-def main(context: click.Context, /, config: Path | None, as_json: bool, verbose: bool, **options: Any) -> None:
+def main(context: click.Context, /, config: Path | None, as_json: bool, verbose: bool, **settings: Any) -> None:
     """Measure front end, network and whole hop; hot, cold and paced; int8 beside fp32.
 
     Exit codes: 0 measured, 2 usage, 3 model, 5 recording, 6 provider.
     """
     log_to_stderr(verbose)
     log_settings(context)
-    try:
-        report = run(**options)
-    except EdgeError as error:
-        fail(error)
-    print(json.dumps(report, indent=2) if as_json else table(report))
+    with ends_well():
+        report = run(**settings)
+        print(json.dumps(report, indent=2) if as_json else table(report))
 
 
 def run(
     *,
     models: tuple[Path, ...] = (),
     audio: Path | None = None,
-    hop: float = 0.5,
+    hop: float = DEFAULT_HOP,
     rounds: int = 200,
     seconds: float = 10.0,
     provider: str = "auto",

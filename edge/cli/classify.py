@@ -12,9 +12,20 @@ from typing import Any, TextIO
 
 import click
 
-import edge
-from edge.cli.common import channel_option, config_option, fail, log_settings, log_to_stderr, model_options
-from edge.errors import EdgeError, InputError
+from edge.cli.common import (
+    channel_option,
+    config_option,
+    ends_well,
+    log_settings,
+    log_to_stderr,
+    model_option,
+    options,
+    provider_option,
+    verbose_option,
+    version_option,
+)
+from edge.config import DEFAULT_HOP
+from edge.errors import InputError
 
 log = logging.getLogger("edge.classify")
 
@@ -23,33 +34,46 @@ Row = dict[str, Any]
 
 @click.command(context_settings={"auto_envvar_prefix": "EDGE_CLASSIFY", "help_option_names": ["-h", "--help"]})
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE|FOLDER...")
-@config_option
-@model_options
-@channel_option
-@click.option("--output", type=click.Choice(["table", "jsonl", "csv"]), default="table", show_default=True)
-@click.option("--windows", is_flag=True, help="Each window as well, not only the whole file.")
-@click.option("--hop", type=float, default=0.5, show_default=True, help="Seconds between windows, or the nearest.")
-@click.option("--top-k", type=click.IntRange(1), default=3, show_default=True, help="Classes shown.")
-@click.option("--workers", type=click.IntRange(1, 256), help="Processes. [default: one a core]")
-@click.option("-v", "--verbose", is_flag=True, help="Show the effective settings.")
-@click.version_option(edge.__version__, prog_name="edge-classify")
+@options(
+    config_option,
+    model_option,
+    provider_option,
+    channel_option,
+    click.option("--output", type=click.Choice(["table", "jsonl", "csv"]), default="table", show_default=True),
+    click.option("--windows", is_flag=True, help="Each window as well, not only the whole file."),
+    click.option(
+        "--hop", type=float, default=DEFAULT_HOP, show_default=True, help="Seconds between windows, or the nearest."
+    ),
+    click.option("--top-k", type=click.IntRange(1), default=3, show_default=True, help="Classes shown."),
+    click.option("--workers", type=click.IntRange(1, 256), show_default="one for each core", help="Processes."),
+    verbose_option,
+    version_option,
+)
 @click.pass_context
 def main(
-    context: click.Context, /, paths: tuple[Path, ...], config: Path | None, output: str, verbose: bool, **options: Any
+    context: click.Context,
+    /,
+    paths: tuple[Path, ...],
+    config: Path | None,
+    output: str,
+    verbose: bool,
+    **settings: Any,
 ) -> None:
     """Classify recordings: files, and folders with all that is below them.
 
     Results go to stdout, logs to stderr. A file that cannot be read is named and counted, and does not stop the rest.
-    Exit codes: 0 all were read, 2 usage, 3 model, 5 some recordings were not read, 6 provider.
+    Exit codes: 0 all were read, 1 the output cannot be written, 2 usage, 3 model, 5 some recordings were not read,
+    6 provider, 130 interrupted.
     """
     log_to_stderr(verbose)
     log_settings(context)
-    try:
-        unreadable = PRINTERS[output](run(paths, **options), sys.stdout)
+    with ends_well():
+        try:
+            unreadable = PRINTERS[output](run(paths, **settings), sys.stdout)
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
         if unreadable:
             raise InputError(f"{unreadable} recordings could not be read", remedy="see above; the rest is done")
-    except EdgeError as error:
-        fail(error)
 
 
 def run(
@@ -59,7 +83,7 @@ def run(
     provider: str = "auto",
     channel: int | None = None,
     windows: bool = False,
-    hop: float = 0.5,
+    hop: float = DEFAULT_HOP,
     top_k: int = 3,
     workers: int | None = None,
 ) -> Iterator[Row]:
@@ -76,7 +100,8 @@ def run(
         raise InputError(
             f"no recordings in {', '.join(map(str, paths))}", remedy="give sound files, or a folder of them"
         )
-    labels = Classifier(model, provider=provider).labels  # so that a mistake with the model shows at once
+    spec = Classifier(model, provider=provider).spec  # so that a mistake with the model or the hop shows at once
+    spec.hop_frames(hop)
     results = classify_files(files, model, hop=hop, channel=channel, provider=provider, workers=workers)
     with click.progressbar(
         results, length=len(files), label="classifying", file=sys.stderr, hidden=not sys.stderr.isatty()
@@ -85,11 +110,11 @@ def run(
             if result.probs is None or result.windows is None:
                 yield {"file": str(result.path), "error": result.error}
                 continue
-            yield {"file": str(result.path), **_scores(labels, result.probs, top_k)}
+            yield {"file": str(result.path), **_scores(spec.labels, result.probs, top_k)}
             if windows:
                 for (onset, offset), probs in zip(result.spans, result.windows, strict=True):
                     span = {"onset": round(onset, 3), "offset": round(offset, 3)}
-                    yield {"file": str(result.path), **span, **_scores(labels, probs, top_k)}
+                    yield {"file": str(result.path), **span, **_scores(spec.labels, probs, top_k)}
 
 
 def _scores(labels: tuple[str, ...], probs: Any, top_k: int) -> Row:

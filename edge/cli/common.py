@@ -1,21 +1,28 @@
-"""What the commands share: configuration files, error lines and exit codes, the model's options."""
+"""What the commands share: configuration files, error lines and exit codes, signals, the model's options."""
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import signal
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
+import edge
+from edge.config import PROVIDERS
 from edge.errors import EdgeError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-PROVIDER_CHOICES = ("auto", "cpu", "cuda", "tensorrt")
+NOT_IN_FILES = ("config", "version", "help", "list-devices")
 
 
 def read_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
@@ -26,60 +33,184 @@ def read_config(context: click.Context, parameter: click.Parameter, path: Path |
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise click.BadParameter(f"{path}: {error}", context, parameter) from None
-    known = {p.name for p in context.command.params if p.name not in ("config", "version", "help", "list_devices")}
-    values = {key.replace("-", "_"): value for key, value in values.items()}
-    if unknown := sorted(set(values) - known):
-        allowed = ", ".join(sorted(k.replace("_", "-") for k in known if k))
-        raise click.BadParameter(f"{path}: unknown key {', '.join(unknown)}; allowed: {allowed}", context, parameter)
-    context.default_map = values
+    options = {_long_name(p): p for p in context.command.params if isinstance(p, click.Option)}
+    known = {name: p for name, p in options.items() if name not in NOT_IN_FILES}
+    defaults: dict[str, Any] = {}
+    for key, value in values.items():
+        option = known.get(key.replace("_", "-"))
+        if option is None:
+            allowed = ", ".join(sorted(known))
+            raise click.BadParameter(f"{path}: unknown key {key}; allowed: {allowed}", context, parameter)
+        assert option.name is not None
+        defaults[option.name] = _from_toml(option, value, f"{path}: {key}", context, parameter)
+    context.default_map = defaults
     return path
 
 
-def config_option(command: Command) -> Command:
-    """``--config FILE.toml``."""
-    return click.option(
-        "--config",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        is_eager=True,
-        callback=read_config,
-        help="TOML file with any of these options.",
-    )(command)
+def _long_name(option: click.Option) -> str:
+    """The option's long name without its dashes."""
+    return max(option.opts, key=len).lstrip("-")
 
 
-def model_options(command: Command) -> Command:
-    """``--model`` and ``--provider``."""
-    for option in (
-        click.option(
-            "--provider",
-            type=click.Choice(PROVIDER_CHOICES),
-            default="auto",
-            show_default=True,
-            help="Where the network runs; auto is the CPU, which wins for a network this small.",
-        ),
-        click.option("--model", type=click.Path(path_type=Path), help="ONNX file. [default: the bundled int8 model]"),
-    ):
-        command = option(command)
-    return command
+def _from_toml(option: click.Option, value: Any, where: str, context: click.Context, parameter: click.Parameter) -> Any:
+    """A TOML value as click takes it from a command line: text, but for flags and repeated options."""
+    if option.is_flag:
+        if isinstance(value, bool):
+            return value
+        raise click.BadParameter(f"{where} is {value!r}; allowed: true or false", context, parameter)
+    if option.multiple:
+        values = value if isinstance(value, list) else [value]
+        return [_text(item, where, context, parameter) for item in values]
+    return _text(value, where, context, parameter)
+
+
+def _text(value: Any, where: str, context: click.Context, parameter: click.Parameter) -> str:
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        return str(value)
+    raise click.BadParameter(f"{where} is {value!r}; allowed: text or a number", context, parameter)
+
+
+def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, in the order in which ``--help`` shows them."""
+
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+config_option = click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    is_eager=True,
+    callback=read_config,
+    show_default="none",
+    help="TOML file with any of these options.",
+)
+provider_option = click.option(
+    "--provider",
+    type=click.Choice(["auto", *PROVIDERS]),
+    default="auto",
+    show_default=True,
+    help="Where the network runs; auto is the CPU, which wins for a network this small.",
+)
+model_option = click.option(
+    "--model", type=click.Path(path_type=Path), show_default="the bundled int8 model", help="ONNX file."
+)
+verbose_option = click.option("-v", "--verbose", is_flag=True, help="Show the effective settings, on stderr.")
+# A container's EDGE_LISTEN_VERSION=1.2 is its author's own, and no option.
+version_option = click.version_option(edge.__version__, allow_from_autoenv=False)
 
 
 def channel_value(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
     """Callback of ``--channel``: a number from 0, or None for a mix."""
     if value == "mix":
         return None
-    if value.isdigit():
+    if value.isdecimal():
         return int(value)
     raise click.BadParameter(f"{value!r} is neither a channel, counted from 0, nor 'mix'", context, parameter)
 
 
-def channel_option(command: Command) -> Command:
-    """``--channel``."""
-    return click.option(
-        "--channel",
-        default="mix",
-        show_default=True,
-        callback=channel_value,
-        help="Channel to listen to, counted from 0, or mix.",
-    )(command)
+channel_option = click.option(
+    "--channel",
+    default="mix",
+    show_default=True,
+    callback=channel_value,
+    help="Channel to listen to, counted from 0, or mix.",
+)
+
+
+def one_of(context: click.Context, first: str, second: str) -> None:
+    """Of two options that exclude each other, drop the one from further away: file, environment, command line.
+
+    Raises:
+        click.UsageError: when both come from the same place.
+    """
+    if context.params[first] is None or context.params[second] is None:
+        return
+    places = [ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP]
+    ranks = {}
+    for name in (first, second):
+        source = context.get_parameter_source(name)
+        ranks[name] = places.index(source) if source in places else len(places)
+    if ranks[first] == ranks[second]:
+        raise click.UsageError(f"--{first} and --{second} exclude each other")
+    context.params[max(ranks, key=lambda name: ranks[name])] = None
+
+
+def log_settings(context: click.Context) -> None:
+    """The effective settings, and where each comes from."""
+    log = logging.getLogger("edge.settings")
+    for option in context.command.params:
+        name = option.name
+        if name not in context.params:
+            continue
+        value, source = context.params[name], context.get_parameter_source(name)
+        if value is None or value == ():
+            value = getattr(option, "show_default", None) or "none"
+        if name == "channel" and context.params[name] is None:
+            value = "mix"
+        place = {"DEFAULT_MAP": "file", "COMMANDLINE": "command line"}.get(source.name if source else "")
+        place = place or (source.name.lower() if source else "default")
+        log.info("%s = %s (%s)", name.replace("_", "-"), value, place)
+
+
+class Interrupts:
+    """Ctrl-C and SIGTERM: noted while things are set up, raised as KeyboardInterrupt while listening.
+
+    Raised in the middle of an import, they would leave it half done and end in a traceback. The second one is always
+    raised: somebody insists.
+    """
+
+    def __init__(self) -> None:
+        self.noted = self.raising = False
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self._handle)
+
+    def _handle(self, signum: int, frame: Any) -> None:
+        if self.raising or self.noted:
+            self.raising = False
+            raise KeyboardInterrupt
+        self.noted = True
+
+    @contextmanager
+    def raised(self) -> Iterator[None]:
+        """Within, a signal is raised; one that came before is raised at once."""
+        self.raising = True
+        try:
+            if self.noted:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self.raising = False
+
+
+@contextmanager
+def ends_well() -> Iterator[None]:
+    """What a user meets in one line, and the documented exit code: our errors, and those of the output."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be text in this terminal's encoding
+    try:
+        yield
+    except EdgeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except BrokenPipeError:  # the reader of our output has gone, which is its right
+        _forget_output()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG):
+            raise
+        _forget_output()
+        print(f"error: the output cannot be written: {error.strerror} (free some space)", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _forget_output() -> None:
+    """Whatever is still buffered would fail again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def log_to_stderr(verbose: bool) -> None:
@@ -87,15 +218,8 @@ def log_to_stderr(verbose: bool) -> None:
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", stream=sys.stderr)
 
 
-def log_settings(context: click.Context) -> None:
-    """The effective settings, and where each comes from."""
-    log = logging.getLogger("edge.settings")
-    for name, value in sorted(context.params.items()):
-        source = context.get_parameter_source(name)
-        log.info("%s = %s (%s)", name.replace("_", "-"), value, source.name.lower() if source else "unknown")
-
-
-def fail(error: EdgeError) -> NoReturn:
-    """One line on stderr, and the documented exit code."""
-    print(f"error: {error}", file=sys.stderr)
-    raise SystemExit(error.exit_code)
+def silence_native_stderr() -> None:
+    """PortAudio's C library writes debugging lines to file descriptor 2 when a device goes away; ours go on."""
+    ours = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    sys.stderr = ours

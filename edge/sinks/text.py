@@ -15,7 +15,7 @@ class Text:
     def __init__(self, stream: TextIO, *, every: bool = False) -> None:
         self._stream, self._every = stream, every
         self._named: str | None = None
-        self._silent = False
+        self._silent, self._lost = False, (0, 0)
 
     def write(self, record: Record) -> None:
         """Print what a reader wants to see of ``record``."""
@@ -45,6 +45,10 @@ class Text:
         if record["silent"] != self._silent:
             self._silent = record["silent"]
             lines.append(SILENT if self._silent else "the microphone delivers sound again")
+        lost = (record["overflows"], record["lost_samples"])
+        if lost != self._lost:
+            self._lost = lost
+            lines.append(LOST % lost)
         return "\n".join(lines) or None
 
     def _end(self, record: Record) -> str:
@@ -52,6 +56,7 @@ class Text:
 
 
 SILENT = "the microphone is silent: only zeros arrive; is it muted, or the wrong --device?"
+LOST = "%d overflows, %d samples lost so far: the machine is too busy, or --hop too short"
 
 
 def clock(seconds: float) -> str:

@@ -18,7 +18,7 @@ class Block:
 
     samples: F32  # [n] in [-1, 1]; valid until the next block is taken
     position: int  # stream position of the first sample, counting those that were lost
-    adc_time: float  # when the first sample was converted, in seconds since the Unix epoch
+    adc_time: float  # when the first sample was converted (of a file: as if just now), seconds since the Unix epoch
     lost: int = 0  # samples that are missing right before this block
     overflows: int = 0  # overflows that PortAudio has flagged since the block before
 
@@ -30,14 +30,9 @@ class Source(Protocol):
     def name(self) -> str:
         """What the user knows it by: a device's name, a file's path."""
 
-    @property
-    def live(self) -> bool:
-        """Whether it goes on in real time, however fast it is read."""
-
     def blocks(self, sample_rate: int, length: int, first: int | None = None) -> Iterator[Block]:
-        """Blocks of ``length`` samples at ``sample_rate`` Hz, the first of ``first``; the last may be shorter.
-
-        Closing the iterator closes the device or file.
+        """Open, and give blocks of ``length`` samples at ``sample_rate`` Hz, the first of ``first``; the last may be
+        shorter. Closing the iterator closes the device or file.
 
         Raises:
             EdgeError: what went wrong, and the remedy.

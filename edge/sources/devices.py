@@ -38,12 +38,14 @@ def input_devices() -> list[InputDevice]:
     """Every input device, in PortAudio's order. Raises DeviceError when PortAudio is not there."""
     sd = portaudio()
     try:
-        hosts, default = sd.query_hostapis(), sd.default.device[0]
+        hosts = sd.query_hostapis()
         found = [d for d in sd.query_devices() if d["max_input_channels"] > 0]
-        if default < 0 and found:
-            default = sd.query_devices(kind="input")["index"]
     except sd.PortAudioError as error:
         raise DeviceError(f"PortAudio cannot list devices: {reason_of(error)}", remedy=NO_DEVICE_REMEDY) from None
+    try:
+        default = sd.query_devices(kind="input")["index"]
+    except (sd.PortAudioError, ValueError):  # the default host API may have no input
+        default = None
     devices: list[InputDevice] = []
     for d in found:
         stem = _stable_id(hosts[d["hostapi"]]["name"], d["name"])
@@ -67,12 +69,12 @@ def find_device(wanted: str | int | None, devices: list[InputDevice]) -> InputDe
     there = ", ".join(f"{d.index} {d.name!r}" for d in devices)
     if wanted is None:
         return next((d for d in devices if d.is_default), devices[0])
-    if str(wanted).isdigit():
+    if str(wanted).isdecimal():
         matches = [d for d in devices if d.index == int(wanted)]
     else:
         text = str(wanted).casefold()
         matches = [d for d in devices if text in (d.id.casefold(), d.name.casefold())]
-        matches = matches or [d for d in devices if text in d.name.casefold()]
+        matches = matches or [d for d in devices if text in d.name.casefold() or text in d.id]
     if not matches:
         raise DeviceError(f"no input device matches {str(wanted)!r}", remedy=f"there are: {there}")
     if len(matches) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from edge.audio import Resampler, to_mono
+from edge.audio import Resampler, first_bad, to_mono
 from edge.errors import InputError
 from edge.sources.block import Block
 from edge.sources.reblock import reblock
@@ -22,9 +23,10 @@ CHUNK = 1 << 16  # frames read at once, so that a day-long recording needs no me
 # libsndfile believes what a header says; beyond these it is no sound, and would take all memory.
 MAX_CHANNELS = 64
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz
-# libsndfile reads a cut WAV, AIFF or AU file as a shorter one, and says so only in its log.
-TRUNCATED = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+# libsndfile reads a cut file of these formats as a shorter one, and says so only in its log.
+TRUNCATED = re.compile(r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 STREAMED_BYTES = 0x7FFF0000  # a header with more was written to a pipe, before the length was known
+TRUNCATED_OGG = "lacks an end-of-stream bit"
 
 
 class SoundFile:
@@ -40,38 +42,28 @@ class SoundFile:
         """The path as it was given."""
         return str(self.path)
 
-    @property
-    def live(self) -> bool:
-        """Whether it is paced."""
-        return self.realtime
-
     def blocks(self, sample_rate: int, length: int, first: int | None = None) -> Iterator[Block]:
         """See :class:`edge.sources.Source`; raises InputError for what cannot be read."""
-        return paced(reblock(self._chunks(sample_rate), length, first), sample_rate, realtime=self.realtime)
+        chunks = self._chunks(self._open(), sample_rate)
+        return paced(reblock(chunks, length, first), sample_rate, realtime=self.realtime)
 
     def read(self, sample_rate: int) -> F32:
         """The whole recording at ``sample_rate`` Hz: float32 [n_samples]. Raises InputError."""
-        return np.concatenate(list(self._chunks(sample_rate)))
+        return np.concatenate(list(self._chunks(self._open(), sample_rate)))
 
-    def _chunks(self, sample_rate: int) -> Iterator[F32]:
+    def _open(self) -> soundfile.SoundFile:
         try:
-            with soundfile.SoundFile(self.path) as file:
-                yield from self._decode(file, sample_rate)
-        except soundfile.LibsndfileError as error:
-            if not self.path.exists():
-                raise InputError(f"{self.path} does not exist", remedy="check the path") from None
-            if self.path.is_dir():
-                raise InputError(f"{self.path} is a folder", remedy="edge-classify reads folders") from None
-            if self.path.stat().st_size == 0:
-                raise InputError(f"{self.path} is empty", remedy="give a recording with sound in it") from None
-            reason = error.error_string.rstrip(". \n")
-            raise InputError(
-                f"{self.path} cannot be read: {reason}", remedy="give a WAV, FLAC, Ogg or MP3 file"
-            ) from None
-        except OSError as error:
-            raise InputError(f"{self.path} cannot be read: {error.strerror}", remedy="check the path") from None
+            file = soundfile.SoundFile(os.fsencode(self.path))  # bytes: a name need not be UTF-8
+        except (soundfile.LibsndfileError, OSError, TypeError, ValueError) as error:
+            raise self._unreadable(error) from None
+        try:
+            self._check_header(file)
+        except InputError:
+            file.close()
+            raise
+        return file
 
-    def _decode(self, file: soundfile.SoundFile, sample_rate: int) -> Iterator[F32]:
+    def _check_header(self, file: soundfile.SoundFile) -> None:
         if not (1 <= file.channels <= MAX_CHANNELS and MIN_RATE <= file.samplerate <= MAX_RATE):
             raise InputError(
                 f"{self.path} claims {file.channels} channels at {file.samplerate} Hz",
@@ -82,31 +74,55 @@ class SoundFile:
                 f"channel {self.channel} of {self.path} does not exist",
                 remedy=f"it has {file.channels}, counted from 0",
             )
-        if cut := TRUNCATED.search(file.extra_info):
-            declared, there = int(cut[1]), int(cut[2])
-            if there < declared < STREAMED_BYTES:
-                raise InputError(
-                    f"{self.path} is truncated: {there} of {declared} bytes", remedy="copy the recording again"
-                )
-        resample = Resampler(file.samplerate, sample_rate)
-        done = 0
-        while len(chunk := file.read(CHUNK, dtype="float32", always_2d=True)):
-            mono = to_mono(chunk, self.channel)
-            if not np.isfinite(mono).all():
-                bad = done + int(np.argmin(np.isfinite(mono)))
-                raise InputError(
-                    f"{self.path} has a value that is not a number at {bad / file.samplerate:.3f} s",
-                    remedy="repair the recording, or convert it to 16-bit PCM",
-                )
-            done += len(mono)
-            yield resample(mono)
-        if done == 0:
-            raise InputError(f"{self.path} has no samples", remedy="give a recording with sound in it")
-        if 0 <= done < file.frames < 1 << 62:  # libsndfile gives 2**63 - 1 where it does not know
-            raise InputError(
-                f"{self.path} is truncated: {done} of {file.frames} samples", remedy="copy the recording again"
-            )
+        log = file.extra_info
+        cut = TRUNCATED.search(log)
+        if TRUNCATED_OGG in log or (cut and int(cut[2]) < int(cut[1]) < STREAMED_BYTES):
+            raise self._truncated(f"{cut[2]} of {cut[1]} bytes" if cut else "its end is missing")
+
+    def _chunks(self, file: soundfile.SoundFile, sample_rate: int) -> Iterator[F32]:
+        resample, done = Resampler(file.samplerate, sample_rate), 0
+        with file:
+            while True:
+                try:
+                    chunk = file.read(CHUNK, dtype="float32", always_2d=True)
+                except soundfile.LibsndfileError as error:
+                    raise self._unreadable(error) from None
+                if not len(chunk):
+                    break
+                mono = to_mono(chunk, self.channel)
+                if (bad := first_bad(mono)) is not None:
+                    raise InputError(
+                        f"{self.path} has a value that is no sample, {mono[bad]:g}, "
+                        f"at {(done + bad) / file.samplerate:.3f} s",
+                        remedy="repair the recording, or convert it to 16-bit PCM",
+                    )
+                done += len(mono)
+                yield resample(mono)
+            if done == 0:
+                raise InputError(f"{self.path} has no samples", remedy="give a recording with sound in it")
+            if done < file.frames < 1 << 62:  # libsndfile gives 2**63 - 1 where it does not know
+                raise self._truncated(f"{done} of {file.frames} samples")
         yield resample(np.empty(0, np.float32), last=True)
+
+    def _truncated(self, how_much: str) -> InputError:
+        return InputError(f"{self.path} is truncated: {how_much}", remedy="copy the recording again")
+
+    def _unreadable(self, error: Exception) -> InputError:
+        """Why libsndfile failed, in words: the system's reason where there is one."""
+        try:
+            with self.path.open("rb") as file:
+                empty = not file.read(1)
+        except (OSError, ValueError) as reason:
+            if isinstance(reason, FileNotFoundError):
+                return InputError(f"{self.path} does not exist", remedy="check the path")
+            if isinstance(reason, IsADirectoryError):
+                return InputError(f"{self.path} is a folder", remedy="edge-classify reads folders")
+            why = getattr(reason, "strerror", None) or str(reason)
+            return InputError(f"{self.path} cannot be read: {why}", remedy="check the path")
+        if empty:
+            return InputError(f"{self.path} is empty", remedy="give a recording with sound in it")
+        why = getattr(error, "error_string", "its format must be guessed").rstrip(". \n")
+        return InputError(f"{self.path} cannot be read: {why}", remedy="give a WAV, FLAC, Ogg or MP3 file")
 
 
 def paced(chunks: Iterator[F32], sample_rate: int, *, realtime: bool) -> Iterator[Block]:
@@ -116,6 +132,6 @@ def paced(chunks: Iterator[F32], sample_rate: int, *, realtime: bool) -> Iterato
         due = started + (position + len(samples)) / sample_rate
         if realtime and (wait := due - time.monotonic()) > 0:
             time.sleep(wait)
-        age = time.monotonic() - due + len(samples) / sample_rate if realtime else 0.0
-        yield Block(samples, position, time.time() - age)
+        late = time.monotonic() - due if realtime else 0.0
+        yield Block(samples, position, time.time() - late - len(samples) / sample_rate)
         position += len(samples)

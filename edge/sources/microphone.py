@@ -50,9 +50,7 @@ class _Capture:
 
 
 class Microphone:
-    """A live input device. Nothing is opened before :meth:`blocks` is iterated."""
-
-    live = True
+    """A live input device. Nothing is opened before :meth:`blocks` is called."""
 
     def __init__(self, device: str | int | None = None, *, channel: int | None = None) -> None:
         self.wanted = device  # index, id, name or a part of it; None is the default device
@@ -84,12 +82,15 @@ class Microphone:
         self.rate = _find_rate(device, n_channels, sample_rate)
         capture = _Capture(RingBuffer(round(RING_SECONDS * self.rate), n_channels))
         stream = _open(device, n_channels, self.rate, capture)
+        return self._take(capture, stream, sample_rate, length, first or length)
+
+    def _take(self, capture: _Capture, stream: Any, sample_rate: int, length: int, need: int) -> Iterator[Block]:
         try:
-            yield from self._take(capture, stream, sample_rate, length, first or length)
+            yield from self._blocks(capture, stream, sample_rate, length, need)
         finally:
             stream.close(ignore_errors=True)
 
-    def _take(self, capture: _Capture, stream: Any, sample_rate: int, length: int, need: int) -> Iterator[Block]:
+    def _blocks(self, capture: _Capture, stream: Any, sample_rate: int, length: int, need: int) -> Iterator[Block]:
         assert self.rate is not None
         ratio = sample_rate / self.rate
         resample = Resampler(self.rate, sample_rate)
@@ -100,7 +101,8 @@ class Microphone:
         before = (0, 0.0)  # the anchor of the block before
         while True:
             missing = math.ceil((need - len(pending)) / ratio)
-            self._wait(capture, stream, read + max(1, missing))
+            # A window may be longer than the ring: take it in parts.
+            self._wait(capture, stream, read + max(1, min(missing, capture.ring.capacity // 2)))
             try:
                 native = capture.ring.read(read, capture.ring.written - read)
             except (Overrun, ValueError):

@@ -25,7 +25,6 @@ class PcmStream:
     """Signed 16-bit little-endian samples, interleaved, from a pipe."""
 
     name = "stdin"
-    live = True
 
     def __init__(
         self, rate: int, channels: int = 1, *, channel: int | None = None, file: BinaryIO | None = None
@@ -38,6 +37,8 @@ class PcmStream:
         if channel is not None and channel >= channels:
             raise InputError(f"channel {channel} does not exist", remedy=f"there are {channels}, counted from 0")
         self.rate, self.channels, self.channel = rate, channels, channel
+        if file is None and sys.stdin is None:
+            raise InputError("standard input is closed", remedy="pipe 16-bit PCM into it")
         self._file = sys.stdin.buffer if file is None else file
 
     def blocks(self, sample_rate: int, length: int, first: int | None = None) -> Iterator[Block]:
