@@ -34,7 +34,7 @@ model: $(VENV)/.train  ## train the bundled model again, hours of one core: make
 	$(BIN)/python -m train fit $(DATA) --recipe default --out runs/teacher-default --threads 1
 	$(BIN)/python -m train fit $(DATA) --recipe teacher-wide --out runs/teacher-wide --threads 1
 	$(BIN)/python -m train fit $(DATA) --recipe bundled --out runs/bundled --threads 1
-	$(BIN)/python -m export runs/bundled/checkpoint.pt --data $(DATA) --out edge/assets --licence CC-BY-NC-3.0
+	$(BIN)/python -m export runs/bundled/checkpoint.pt --data $(DATA) --out edge/assets --licence CC-BY-NC-3.0 --made-by "make model DATA=ESC-50"
 
 bench: $(VENV)/.runtime  ## what a decision costs on this machine
 	$(BIN)/edge-bench

@@ -20,12 +20,21 @@ from train.manifest import ManifestError
 @click.option("--name", default="edge-listen", show_default=True, help="Stem of the files' names.")
 @click.option("--licence", required=True, help="Licence of the weights, as the data's owners allow it.")
 @click.option("--temperature", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True)
+@click.option("--made-by", help="Command that the card names. [default: this one]")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that measure the files. [default: one a core]")
 def main(
-    checkpoint: Path, data: Path, out: Path, name: str, licence: str, temperature: float, workers: int | None
+    checkpoint: Path,
+    data: Path,
+    out: Path,
+    name: str,
+    licence: str,
+    temperature: float,
+    made_by: str | None,
+    workers: int | None,
 ) -> None:
     """Export CHECKPOINT to OUT/NAME.onnx and OUT/NAME.int8.onnx, with a model card."""
-    command = f"python -m export {checkpoint.name} --data DATA --licence '{licence}' --temperature {temperature:g}"
+    options = f"--data DATA --name {name} --licence {licence!r} --temperature {temperature:g}"
+    command = made_by or f"python -m export {checkpoint.name} {options}"
     try:
         exported = export(
             load_checkpoint(checkpoint),

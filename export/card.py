@@ -26,7 +26,7 @@ def model_card(
         f"- **Front end**: {f.sample_rate} Hz, {f.n_mels} {f.mel_scale} mel bands from {f.f_min:g} to {f.f_max:g} Hz, "
         f"frames of {f.win_length} samples every {f.hop_length}.",
         f"- **Trained on**: {p.dataset}, folds {', '.join(map(str, p.train_folds))}; seed {p.seed}, {p.epochs} epochs, "
-        f"revision {p.git_revision}. Fold {p.test_fold} was never looked at.",
+        f"revision {p.git_revision}. Fold {p.test_fold} was held out of training.",
         f"- **Licence of the weights**: {spec.licence}.",
         f"- **Made by**: `{command}`",
         "",

@@ -2,9 +2,12 @@
 
 import csv
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,6 +115,24 @@ def test_a_wrong_model(recordings, tmp_path):
     done = classify(recordings, "--model", tmp_path / "x.onnx", code=3)
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="children are found in /proc")
+def test_a_worker_that_dies_does_not_hang_the_rest(recordings, tmp_path):
+    for i in range(400):
+        shutil.copy(recordings / "street" / "siren.wav", tmp_path / f"{i}.wav")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge.cli.classify", str(tmp_path), "--workers", "2", "--output", "jsonl"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+    process.stdout.readline()  # the workers are at work
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    victim = next(c for c in children if "spawn_main" in Path(f"/proc/{c}/cmdline").read_text())
+    os.kill(int(victim), signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "error: a worker process died (too little memory?" in err
+    assert "Traceback" not in err
 
 
 def test_several_processes_give_what_one_gives(recordings):

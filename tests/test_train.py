@@ -15,6 +15,7 @@ from models import architectures, build
 from models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from models.streaming import count_macs
 from tests.conftest import ROOT
+from train.__main__ import RECIPES, read_recipe
 from train.augment import Augment, AugmentConfig, between_class_mix
 from train.dataset import WindowSampler, load_features
 from train.frontend import log_scale
@@ -309,6 +310,14 @@ def test_a_student_learns_from_teachers(folders, tmp_path):
     wider = quick(teachers=(teacher,), frontend=FrontendConfig(n_mels=32))
     with pytest.raises(ValueError, match=r"teacher .* has another front end"):
         run(wider, folders, tmp_path / "wider", tmp_path)
+
+
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in RECIPES.glob("*.toml")))
+def test_the_recipes_are_of_networks_that_can_be_built(recipe):
+    config = read_recipe(recipe)
+    model = build(config.architecture, **config.model, n_mels=config.frontend.n_mels)
+    seconds = config.frontend.n_samples(model.window_frames) / config.frontend.sample_rate
+    assert seconds == pytest.approx(4.0, abs=0.1)
 
 
 # Commands
