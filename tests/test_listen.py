@@ -236,6 +236,13 @@ def test_list_devices_without_any():
     assert (done.stdout, done.stderr) == ("", "no input devices\n")
 
 
+def test_a_cut_mp3_is_told_in_one_line(tmp_path):
+    path = tmp_path / "cut.mp3"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.3, 0.3, 160_000), 16_000)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    fails_in_one_line(listen("--input", path, "--output", "jsonl", code=5), 5)
+
+
 def test_missing_recording():
     done = listen("--input", "no.wav", "--output", "jsonl", code=5)
     fails_in_one_line(done, 5)

@@ -129,14 +129,14 @@ def test_file_without_samples(tmp_path):
     fails(tmp_path / "zero.wav", "has no samples")
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac", "aiff", "au", "w64", "rf64", "caf", "ogg", "opus"])
+@pytest.mark.parametrize("suffix", ["wav", "flac", "aiff", "au", "w64", "rf64", "caf", "ogg", "opus", "mp3"])
 def test_truncated_file(tmp_path, suffix):
     path = tmp_path / f"cut.{suffix}"
     format_ = "OGG" if suffix == "opus" else suffix.upper()
     subtype = "OPUS" if suffix == "opus" else None
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, 80_000)
     soundfile.write(path, samples, RATE, format=format_, subtype=subtype)
-    assert len(SoundFile(path).read(RATE)) == 80_000
+    assert len(SoundFile(path).read(RATE)) == pytest.approx(80_000, abs=2000)  # MP3 pads
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     fails(path, "truncated|cannot be read")
 

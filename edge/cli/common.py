@@ -214,12 +214,14 @@ def _forget_output() -> None:
 
 
 def log_to_stderr(verbose: bool) -> None:
-    """Logs go to stderr: stdout is for results."""
+    """Logs go to stderr: stdout is for results. Unless ``verbose``, what C libraries write there is dropped."""
+    if not verbose:
+        _silence_native_stderr()
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", stream=sys.stderr)
 
 
-def silence_native_stderr() -> None:
-    """PortAudio's C library writes debugging lines to file descriptor 2 when a device goes away; ours go on."""
+def _silence_native_stderr() -> None:
+    """PortAudio writes debugging lines to file descriptor 2 when a device goes away, mpg123 when a file is cut."""
     ours = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     sys.stderr = ours

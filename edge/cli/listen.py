@@ -23,7 +23,6 @@ from edge.cli.common import (
     one_of,
     options,
     provider_option,
-    silence_native_stderr,
     verbose_option,
     version_option,
 )
@@ -109,8 +108,6 @@ def main(context: click.Context, /, config: Path | None, list_devices: bool, **s
         context.params["output"] = "live" if sys.stdout.isatty() else "text"
     settings |= {key: context.params[key] for key in ("input", "device", "output")}
     interrupts = Interrupts()
-    if settings["input"] is None and not settings["verbose"]:
-        silence_native_stderr()
     log_to_stderr(settings["verbose"])
     log_settings(context)
     with ends_well():
