@@ -123,7 +123,7 @@ def test_a_hop_that_is_no_whole_number_of_columns(classifier):
 # What must be refused, in one line with exit code 3.
 
 
-def refused(path, match, **options):
+def assert_refused(path, match, **options):
     with pytest.raises(ContractError, match=match) as error:
         Classifier(path, **options)
     assert "\n" not in str(error.value)
@@ -156,32 +156,34 @@ def test_an_unchanged_copy_is_accepted(changed):
 
 
 def test_missing_model(tmp_path):
-    refused(tmp_path / "no.onnx", "does not exist")
+    assert_refused(tmp_path / "no.onnx", "does not exist")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", bytes(1000)])
 def test_not_onnx(tmp_path, content):
     path = tmp_path / "x.onnx"
     path.write_bytes(content)
-    refused(path, "not an ONNX model|without a contract")
+    assert_refused(path, "not an ONNX model|without a contract")
 
 
 def test_truncated_model(tmp_path):
     path = tmp_path / "cut.onnx"
     path.write_bytes(BUNDLED.read_bytes()[:100_000])
-    refused(path, "not an ONNX model")
+    assert_refused(path, "not an ONNX model")
 
 
 def test_onnx_without_a_contract(changed):
-    refused(changed(spec=lambda s: None), "without a contract of edge-listen")
+    assert_refused(changed(spec=lambda s: None), "without a contract of edge-listen")
 
 
 def test_contract_from_the_future(changed):
-    refused(changed(spec=lambda s: dataclasses.replace(s, schema_version=99)), "schema_version 99.*upgrade")
+    assert_refused(changed(spec=lambda s: dataclasses.replace(s, schema_version=99)), "schema_version 99.*upgrade")
 
 
 def test_a_missing_field_is_named(changed):
-    refused(changed(spec=lambda s: s.to_json().replace('"sample_rate"', '"rate"')), "sample_rate|'frontend.rate'")
+    assert_refused(
+        changed(spec=lambda s: s.to_json().replace('"sample_rate"', '"rate"')), "sample_rate|'frontend.rate'"
+    )
 
 
 def test_a_corrupted_weight(changed):
@@ -191,7 +193,7 @@ def test_a_corrupted_weight(changed):
         data[: len(data) // 4] = bytes(b ^ 0x40 for b in data[: len(data) // 4])
         tensor.raw_data = bytes(data)
 
-    refused(changed(corrupt), "is damaged: its graph or weights")
+    assert_refused(changed(corrupt), "is damaged: its graph or weights")
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -200,7 +202,7 @@ def test_one_flipped_bit_anywhere_before_the_contract(tmp_path, seed):
     at = int(np.random.default_rng(seed).integers(0, Classifier().spec.graph_bytes))
     data[at] ^= 1 << seed
     (tmp_path / "flipped.onnx").write_bytes(data)
-    refused(tmp_path / "flipped.onnx", "damaged|not an ONNX model|contract")
+    assert_refused(tmp_path / "flipped.onnx", "damaged|not an ONNX model|contract")
 
 
 def test_weights_that_do_not_give_the_golden_probabilities(changed):
@@ -210,7 +212,7 @@ def test_weights_that_do_not_give_the_golden_probabilities(changed):
             spec, golden=dataclasses.replace(spec.golden, probs=base64.b64encode(probs).decode())
         )
 
-    refused(changed(spec=shifted), "fails its self-test: golden.probs is off by .*network")
+    assert_refused(changed(spec=shifted), "fails its self-test: golden.probs is off by .*network")
 
 
 def test_a_geometry_that_is_not_the_graph_s(changed):
@@ -220,18 +222,18 @@ def test_a_geometry_that_is_not_the_graph_s(changed):
         field = spec.receptive_field + (spec.n_columns - 1)
         return dataclasses.replace(spec, column_stride=spec.column_stride - 1, receptive_field=field)
 
-    refused(changed(spec=other), "column_stride or receptive_field")
+    assert_refused(changed(spec=other), "column_stride or receptive_field")
 
 
 def test_another_front_end(changed):
     def other(spec):
         return dataclasses.replace(spec, frontend=dataclasses.replace(spec.frontend, f_min=60.0))
 
-    refused(changed(spec=other), "golden.log_mel is off by .*front end")
+    assert_refused(changed(spec=other), "golden.log_mel is off by .*front end")
 
 
 def test_labels_that_do_not_fit_the_graph(changed):
-    refused(changed(spec=lambda s: dataclasses.replace(s, labels=s.labels[:-1])), "outputs .*contract says")
+    assert_refused(changed(spec=lambda s: dataclasses.replace(s, labels=s.labels[:-1])), "outputs .*contract says")
 
 
 @pytest.mark.parametrize(
@@ -248,11 +250,11 @@ def test_damaged_golden_vectors(changed, field, value, message):
     def damage(spec):
         return dataclasses.replace(spec, golden=dataclasses.replace(spec.golden, **{field: value}))
 
-    refused(changed(spec=damage), message)
+    assert_refused(changed(spec=damage), message)
 
 
 def test_a_model_without_golden_vectors(changed):
-    refused(changed(spec=lambda s: dataclasses.replace(s, golden=None)), "no golden vectors")
+    assert_refused(changed(spec=lambda s: dataclasses.replace(s, golden=None)), "no golden vectors")
 
 
 def test_a_provider_that_is_not_there():

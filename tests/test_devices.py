@@ -93,7 +93,7 @@ def fake(monkeypatch):
     return install
 
 
-def refuses(match, run):
+def assert_refuses(match, run):
     with pytest.raises(DeviceError, match=match) as error:
         run()
     assert "\n" not in str(error.value)
@@ -119,16 +119,16 @@ def test_a_device_is_found(wanted, index):
 
 
 def test_a_device_that_is_not_there():
-    refuses("no input device matches 'webcam'.*there are: 0 'HDA", lambda: find_device("webcam", DEVICES))
-    refuses("no input device matches '7'", lambda: find_device(7, DEVICES))
+    assert_refuses("no input device matches 'webcam'.*there are: 0 'HDA", lambda: find_device("webcam", DEVICES))
+    assert_refuses("no input device matches '7'", lambda: find_device(7, DEVICES))
 
 
 def test_a_name_of_several_devices():
-    refuses(r"'usb' matches 2 input devices \(choose by id: alsa-usb.*#2\)", lambda: find_device("usb", DEVICES))
+    assert_refuses(r"'usb' matches 2 input devices \(choose by id: alsa-usb.*#2\)", lambda: find_device("usb", DEVICES))
 
 
 def test_no_device_at_all():
-    refuses("there is no input device .*--input FILE", lambda: find_device(None, []))
+    assert_refuses("there is no input device .*--input FILE", lambda: find_device(None, []))
 
 
 def test_ids_do_not_contain_card_numbers(fake):
@@ -150,12 +150,12 @@ def test_no_portaudio_library(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
-    refuses("PortAudio library is not installed .*libportaudio2", lambda: next(Microphone().blocks(16_000, 100)))
+    assert_refuses("PortAudio library is not installed .*libportaudio2", lambda: next(Microphone().blocks(16_000, 100)))
 
 
 def test_a_device_that_refuses_every_rate(fake):
     fake(rates=())
-    refuses("'USB Mic .* refuses every sample rate: Invalid", lambda: next(Microphone().blocks(16_000, 100)))
+    assert_refuses("'USB Mic .* refuses every sample rate: Invalid", lambda: next(Microphone().blocks(16_000, 100)))
 
 
 @pytest.mark.parametrize(
@@ -163,17 +163,17 @@ def test_a_device_that_refuses_every_rate(fake):
 )
 def test_a_busy_device(fake, options):
     fake(**options)
-    refuses("'USB Mic .* is busy", lambda: next(Microphone().blocks(16_000, 100)))
+    assert_refuses("'USB Mic .* is busy", lambda: next(Microphone().blocks(16_000, 100)))
 
 
 def test_a_device_that_cannot_be_opened(fake):
     fake(open_error=("Unanticipated host error [PaErrorCode -9999]", -9999))
-    refuses("cannot be opened: Unanticipated host error", lambda: next(Microphone().blocks(16_000, 100)))
+    assert_refuses("cannot be opened: Unanticipated host error", lambda: next(Microphone().blocks(16_000, 100)))
 
 
 def test_a_channel_that_is_not_there(fake):
     fake()
-    refuses("channel 2 of 'USB Mic .*it has 2", lambda: next(Microphone(channel=2).blocks(16_000, 100)))
+    assert_refuses("channel 2 of 'USB Mic .*it has 2", lambda: next(Microphone(channel=2).blocks(16_000, 100)))
 
 
 def deliver(portaudio, samples, rate, start, overflow=False):
@@ -261,7 +261,9 @@ def test_an_unplugged_microphone(fake, monkeypatch):
     blocks = started(Microphone(), portaudio, 16_000, 1600, np.zeros((1600, 2), np.float32), 16_000)
     next(blocks)
     before = time.monotonic()
-    refuses("stopped delivering sound .*plug", lambda: next(blocks))  # ALSA: nothing but the age of the last call tells
+    assert_refuses(
+        "stopped delivering sound .*plug", lambda: next(blocks)
+    )  # ALSA: nothing but the age of the last call tells
     assert time.monotonic() - before < 1.0
 
 
@@ -270,4 +272,4 @@ def test_a_stream_that_ends(fake):
     blocks = started(Microphone(), portaudio, 16_000, 1600, np.zeros((1600, 2), np.float32), 16_000)
     next(blocks)
     portaudio.stream.active = False
-    refuses("stopped delivering sound", lambda: next(blocks))
+    assert_refuses("stopped delivering sound", lambda: next(blocks))

@@ -202,7 +202,7 @@ def test_usage_errors(arguments):
     assert done.stdout == ""
 
 
-def fails_in_one_line(done, code):
+def assert_fails_in_one_line(done, code):
     lines = records(done)
     kinds = [line["type"] for line in lines]
     assert kinds == ["error"] or (kinds[0] == "start" and kinds[-2:] == ["error", "end"])
@@ -223,11 +223,11 @@ def no_microphone():
 
 @pytest.mark.usefixtures("no_microphone")
 def test_no_microphone():
-    fails_in_one_line(listen("--output", "jsonl", code=4), 4)
+    assert_fails_in_one_line(listen("--output", "jsonl", code=4), 4)
 
 
 def test_a_microphone_that_is_not_there():
-    fails_in_one_line(listen("--device", "no such webcam", "--output", "jsonl", code=4), 4)
+    assert_fails_in_one_line(listen("--device", "no such webcam", "--output", "jsonl", code=4), 4)
 
 
 @pytest.mark.usefixtures("no_microphone")
@@ -240,12 +240,12 @@ def test_a_cut_mp3_is_told_in_one_line(tmp_path):
     path = tmp_path / "cut.mp3"
     soundfile.write(path, np.random.default_rng(0).uniform(-0.3, 0.3, 160_000), 16_000)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    fails_in_one_line(listen("--input", path, "--output", "jsonl", code=5), 5)
+    assert_fails_in_one_line(listen("--input", path, "--output", "jsonl", code=5), 5)
 
 
 def test_missing_recording():
     done = listen("--input", "no.wav", "--output", "jsonl", code=5)
-    fails_in_one_line(done, 5)
+    assert_fails_in_one_line(done, 5)
     assert len(records(done)) == 1  # it never started
     assert listen("--input", "no.wav", code=5).stdout == ""
 
@@ -253,7 +253,7 @@ def test_missing_recording():
 @pytest.mark.parametrize("n", [0, 1, 100])
 def test_recordings_of_few_samples(tmp_path, n):
     soundfile.write(tmp_path / "few.wav", np.zeros(n), 16_000)
-    fails_in_one_line(listen("--input", tmp_path / "few.wav", "--output", "jsonl", code=5), 5)
+    assert_fails_in_one_line(listen("--input", tmp_path / "few.wav", "--output", "jsonl", code=5), 5)
 
 
 def test_nan_in_the_middle_of_listening(tmp_path):
@@ -261,22 +261,22 @@ def test_nan_in_the_middle_of_listening(tmp_path):
     samples[25 * 16_000] = np.nan
     soundfile.write(tmp_path / "nan.wav", samples, 16_000, subtype="FLOAT")
     done = listen("--input", tmp_path / "nan.wav", "--output", "jsonl", code=5)
-    fails_in_one_line(done, 5)
+    assert_fails_in_one_line(done, 5)
     assert of_type("window", records(done))  # what came before it was classified
 
 
 def test_model_that_is_none(tmp_path, demo):
     (tmp_path / "x.onnx").write_text("no model")
-    fails_in_one_line(listen("--model", tmp_path / "x.onnx", "--input", demo, "--output", "jsonl", code=3), 3)
+    assert_fails_in_one_line(listen("--model", tmp_path / "x.onnx", "--input", demo, "--output", "jsonl", code=3), 3)
 
 
 def test_provider_that_is_not_there(demo):
-    fails_in_one_line(listen("--provider", "cuda", "--input", demo, "--output", "jsonl", code=6), 6)
+    assert_fails_in_one_line(listen("--provider", "cuda", "--input", demo, "--output", "jsonl", code=6), 6)
 
 
 @pytest.mark.parametrize("hop", ["0", "-1", "5", "nan"])
 def test_impossible_hop(demo, hop):
-    fails_in_one_line(listen("--hop", hop, "--input", demo, "--output", "jsonl", code=3), 3)
+    assert_fails_in_one_line(listen("--hop", hop, "--input", demo, "--output", "jsonl", code=3), 3)
 
 
 def test_a_short_recording_is_followed_by_silence(tmp_path):

@@ -99,7 +99,7 @@ def test_realtime_keeps_the_recording_s_pace(tone_wav):
     assert time.monotonic() - started < 1.5
 
 
-def fails(path, match):
+def assert_fails(path, match):
     with pytest.raises(InputError, match=match) as error:
         SoundFile(path).read(RATE)
     assert "\n" not in str(error.value)
@@ -107,26 +107,26 @@ def fails(path, match):
 
 
 def test_missing_file(tmp_path):
-    fails(tmp_path / "no.wav", "does not exist")
+    assert_fails(tmp_path / "no.wav", "does not exist")
 
 
 def test_folder(tmp_path):
-    fails(tmp_path, "is a folder")
+    assert_fails(tmp_path, "is a folder")
 
 
 def test_empty_file(tmp_path):
     (tmp_path / "empty.wav").touch()
-    fails(tmp_path / "empty.wav", "is empty")
+    assert_fails(tmp_path / "empty.wav", "is empty")
 
 
 def test_not_a_sound_file(tmp_path):
     (tmp_path / "text.wav").write_text("no sound here, only words\n" * 100)
-    fails(tmp_path / "text.wav", "cannot be read: .*")
+    assert_fails(tmp_path / "text.wav", "cannot be read: .*")
 
 
 def test_file_without_samples(tmp_path):
     soundfile.write(tmp_path / "zero.wav", np.zeros(0), RATE)
-    fails(tmp_path / "zero.wav", "has no samples")
+    assert_fails(tmp_path / "zero.wav", "has no samples")
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "aiff", "au", "w64", "rf64", "caf", "ogg", "opus", "mp3"])
@@ -138,7 +138,7 @@ def test_truncated_file(tmp_path, suffix):
     soundfile.write(path, samples, RATE, format=format_, subtype=subtype)
     assert len(SoundFile(path).read(RATE)) == pytest.approx(80_000, abs=2000)  # MP3 pads
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    fails(path, "truncated|cannot be read")
+    assert_fails(path, "truncated|cannot be read")
 
 
 def test_streamed_wav_is_not_taken_for_truncated(tmp_path, tone_wav):
@@ -151,7 +151,7 @@ def test_streamed_wav_is_not_taken_for_truncated(tmp_path, tone_wav):
 
 def test_truncated_header(tmp_path, tone_wav):
     (tmp_path / "cut.wav").write_bytes(tone_wav.read_bytes()[:30])
-    fails(tmp_path / "cut.wav", "cannot be read")
+    assert_fails(tmp_path / "cut.wav", "cannot be read")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
@@ -159,7 +159,7 @@ def test_values_that_are_no_samples(tmp_path, bad):
     samples = tone(500, 1.0, RATE)[:, 0]
     samples[8000] = bad
     soundfile.write(tmp_path / "bad.wav", samples, RATE, subtype="FLOAT")
-    fails(tmp_path / "bad.wav", r"no sample, .*, at 0\.500 s")
+    assert_fails(tmp_path / "bad.wav", r"no sample, .*, at 0\.500 s")
 
 
 @pytest.mark.parametrize(("channels", "rate"), [(1, 1), (1, 4_000_000), (500, 16_000)])
@@ -169,7 +169,7 @@ def test_absurd_headers(tmp_path, channels, rate):
     header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + 64 * size, b"WAVE", b"fmt ", 16, 1, channels, rate,
                          (rate * size) & 0xFFFFFFFF, size, 16, b"data", 64 * size)  # fmt: skip
     path.write_bytes(header + bytes(64 * size))
-    fails(path, "claims|cannot be read")
+    assert_fails(path, "claims|cannot be read")
 
 
 def test_unreadable_file(tone_wav, monkeypatch):
@@ -178,7 +178,7 @@ def test_unreadable_file(tone_wav, monkeypatch):
 
     monkeypatch.setattr(soundfile, "SoundFile", refuse)
     monkeypatch.setattr(Path, "open", refuse)
-    fails(tone_wav, "Permission denied")
+    assert_fails(tone_wav, "Permission denied")
 
 
 def test_names_that_are_no_text(tmp_path, tone_wav):
@@ -188,12 +188,12 @@ def test_names_that_are_no_text(tmp_path, tone_wav):
 
 
 def test_a_name_that_is_too_long(tmp_path):
-    fails(tmp_path / ("x" * 300 + ".wav"), "cannot be read: File name too long")
+    assert_fails(tmp_path / ("x" * 300 + ".wav"), "cannot be read: File name too long")
 
 
 def test_a_format_that_cannot_be_told(tmp_path):
     (tmp_path / "x.raw").write_bytes(bytes(1000))
-    fails(tmp_path / "x.raw", "cannot be read")
+    assert_fails(tmp_path / "x.raw", "cannot be read")
 
 
 class Trickle(io.RawIOBase):
