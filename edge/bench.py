@@ -45,9 +45,9 @@ class ModelResult:
     name: str
     precision: str
     hop_seconds: float
-    start_ms: float  # loading, self-test and first decision, in a process of its own, after the imports
-    process_ms: float  # the same from the start of the process, with the interpreter and the imports
-    memory_mb: float  # resident memory of that process
+    start_ms: float = 0.0  # loading, self-test and first decision, in a process of its own, after the imports
+    process_ms: float = 0.0  # the same from the start of the process, with the interpreter and the imports
+    memory_mb: float = 0.0  # resident memory of that process
     hot: dict[str, Percentiles] = field(default_factory=dict)  # by stage, one after the other without a pause
     cold: dict[str, Percentiles] = field(default_factory=dict)  # caches emptied before each
     paced: dict[str, Percentiles] = field(default_factory=dict)  # one hop each hop_seconds, as a listener does
@@ -68,7 +68,6 @@ class Subject:
             spec.name,
             spec.provenance.precision,
             stream.hop_samples / spec.frontend.sample_rate,
-            *fresh_process(self.classifier.path, provider, threads),
         )
         whole, streamed = LogMel(spec.frontend), LogMel(spec.frontend)
         # Every hop gets other samples: the audio goes round.
@@ -126,6 +125,8 @@ def bench(
     cold = measure_rounds(subjects, max(10, rounds // 4), lambda: cold_memory.__iadd__(1))
     for subject, hot_times, cold_times in zip(subjects, hot, cold, strict=True):
         result = subject.result
+        fresh = fresh_process(subject.classifier.path, provider, threads)
+        result.start_ms, result.process_ms, result.memory_mb = fresh
         result.hot = {stage: Percentiles.of(times) for stage, times in hot_times.items()}
         result.cold = {stage: Percentiles.of(times) for stage, times in cold_times.items()}
         result.hop_over_window = round(result.hot["hop"].p50 / result.hot["window"].p50, 4)

@@ -106,7 +106,7 @@ class Classifier:
             raise self._refusal("has a golden.log_mel that is longer than a window")
         step = max(1, spec.column_stride)
         length = spec.window_samples + step * spec.frontend.hop_length
-        samples = np.resize(pcm, length).astype(np.float32) / np.float32(32768)
+        samples = golden_samples(pcm, length)
         log_mel = np.ascontiguousarray(self._log_mel(samples[: spec.window_samples]))
         self._compare("log_mel", log_mel.T.reshape(-1)[: len(frames)], frames, golden.log_mel_tolerance, "front end")
         whole, _ = self.run(log_mel, self.new_ring())
@@ -181,6 +181,11 @@ class Stream:
         else:
             self._frames = np.concatenate([kept, np.empty((len(kept), self.hop_frames), np.float32)], axis=1)
         self._filled = self.keep
+
+
+def golden_samples(pcm: NDArray[np.int16], length: int) -> F32:
+    """The golden input: ``pcm`` repeated up to ``length`` samples, in [-1, 1]."""
+    return np.resize(pcm, length).astype(np.float32) / np.float32(32768)
 
 
 def _as_mono(samples: Any) -> F32:

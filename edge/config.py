@@ -192,6 +192,10 @@ class ModelSpec:
         steps = max(1, round(seconds / self.step_seconds))
         return min(steps, self.window_frames // step) * step
 
+    def hop_samples(self, seconds: float) -> int:
+        """Samples of that hop; see :meth:`hop_frames`."""
+        return self.hop_frames(seconds) * self.frontend.hop_length
+
     def to_json(self) -> str:
         """The contract as JSON, with sorted keys: equal specs give equal bytes."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True, ensure_ascii=False, separators=(",", ":"))

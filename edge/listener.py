@@ -53,8 +53,7 @@ def listen(source: Source, classifier: Classifier, hop: float = DEFAULT_HOP) -> 
         EdgeError: from the source, at once when it cannot be opened.
     """
     spec = classifier.spec
-    hop_samples = spec.hop_frames(hop) * spec.frontend.hop_length
-    blocks = source.blocks(spec.frontend.sample_rate, hop_samples, spec.window_samples)
+    blocks = source.blocks(spec.frontend.sample_rate, spec.hop_samples(hop), spec.window_samples)
     return _windows(blocks, source.name, classifier, hop)
 
 

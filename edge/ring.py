@@ -33,12 +33,9 @@ class RingBuffer:
 
     def write(self, block: F32) -> None:
         """Append ``block`` [n, channels]; allocates no array. Of more than ``capacity`` samples the newest stay."""
+        skipped = max(0, len(block) - self.capacity)
+        block = block[skipped:]
         n = len(block)
-        if n > self.capacity:
-            skipped = n - self.capacity
-            block, n = block[skipped:], self.capacity
-        else:
-            skipped = 0
         start = (self.written + skipped) % self.capacity
         first = min(n, self.capacity - start)
         self._claimed = self.written + skipped + n

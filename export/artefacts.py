@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.classifier import Classifier
-from edge.config import ModelSpec
+from edge.config import DEFAULT_HOP, ModelSpec
 from edge.features import LogMel
 from edge.sources.file import SoundFile
 from export.card import model_card
@@ -102,7 +102,7 @@ def _verify(
     rate = checkpoint.frontend.sample_rate
     minute = np.concatenate([SoundFile(clip.path).read(rate) for clip in clips[:12]])
     for classifier in classifiers.values():
-        check_streaming(classifier, minute, hop=0.5)
+        check_streaming(classifier, minute, DEFAULT_HOP)
     return [
         compare("fp32 against torch", expected, probs["fp32"], FP32),
         compare("int8 against fp32", probs["fp32"], probs["int8"], INT8),

@@ -41,26 +41,7 @@ def model_card(
         "",
     ]
     if reports:
-        lines += [
-            f"## Recognition on fold {p.test_fold}",
-            "",
-            "Accuracy of clips (mean of their windows) and of single windows, through the runtime.",
-            "",
-            "| | clips | windows |",
-            "|---|---|---|",
-            *(
-                f"| {k} | {r.accuracy:.2%} of {r.clips} | {r.window_accuracy:.2%} of {r.windows} |"
-                for k, r in reports.items()
-            ),
-            "",
-            "| class (int8) | precision | recall | F1 | clips |",
-            "|---|---|---|---|---|",
-            *(
-                f"| {c.label} | {c.precision:.2f} | {c.recall:.2f} | {c.f1:.2f} | {c.clips} |"
-                for c in reports["int8"].classes
-            ),
-            "",
-        ]
+        lines += _recognition(p.test_fold, reports)
     lines += [
         "## Limits",
         "",
@@ -70,3 +51,27 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _recognition(fold: int | None, reports: Mapping[str, Report]) -> list[str]:
+    """The section of what was measured."""
+    return [
+        f"## Recognition on fold {fold}",
+        "",
+        "Accuracy of clips (mean of their windows) and of single windows, through the runtime.",
+        "",
+        "| | clips | windows |",
+        "|---|---|---|",
+        *(
+            f"| {k} | {r.accuracy:.2%} of {r.clips} | {r.window_accuracy:.2%} of {r.windows} |"
+            for k, r in reports.items()
+        ),
+        "",
+        "| class (int8) | precision | recall | F1 | clips |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {c.label} | {c.precision:.2f} | {c.recall:.2f} | {c.f1:.2f} | {c.clips} |"
+            for c in reports["int8"].classes
+        ),
+        "",
+    ]

@@ -12,7 +12,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from edge.classifier import Classifier
+from edge.classifier import Classifier, golden_samples
 from edge.config import METADATA_KEY, Golden, ModelSpec, Provenance
 from edge.features import LogMel
 from models.checkpoint import Checkpoint
@@ -80,8 +80,7 @@ def write_with_golden(model: onnx.ModelProto, spec: ModelSpec, path: Path) -> Mo
     """Write ``model`` with golden vectors, computed by the runtime that will check them. Returns the whole contract."""
     write(model, dataclasses.replace(spec, golden=None), path)
     pcm = golden_signal(spec.frontend.sample_rate)
-    samples = np.resize(pcm, spec.window_samples).astype(np.float32) / np.float32(32768)
-    log_mel = LogMel(spec.frontend)(samples)
+    log_mel = LogMel(spec.frontend)(golden_samples(pcm, spec.window_samples))
     classifier = Classifier(path, self_test=False)
     probs, _ = classifier.run(np.ascontiguousarray(log_mel), classifier.new_ring())
     n_frames = spec.frontend.n_frames(len(pcm))

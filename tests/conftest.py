@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,17 @@ FP32 = BUNDLED.with_name("edge-listen.onnx")
 
 
 needs_esc50 = pytest.mark.skipif(not ESC50.is_dir(), reason=f"real recordings are not there: {ESC50}")
+
+
+def run_module(module, *arguments, code=0, **options):
+    """``python -m module`` to its end; the exit code must be ``code``, and nothing may look like a traceback."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        capture_output=True, text=True, cwd=ROOT, timeout=300, **options,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
 
 
 @pytest.fixture(scope="session")

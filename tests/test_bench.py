@@ -1,22 +1,14 @@
 """``edge-bench``: what it measures is there, and adds up."""
 
 import json
-import subprocess
-import sys
+from functools import partial
 
 import pytest
 
 from edge.bench import STAGES, bench, resident_bytes, synthetic_audio
-from tests.conftest import ROOT
+from tests.conftest import run_module
 
-
-def run(*arguments, code=0):
-    done = subprocess.run(
-        [sys.executable, "-m", "edge.cli.bench", *map(str, arguments)],
-        capture_output=True, text=True, cwd=ROOT, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == code, done.stderr
-    return done
+run = partial(run_module, "edge.cli.bench")
 
 
 def test_json_has_every_stage_of_both_precisions():

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +15,9 @@ import pytest
 import soundfile
 
 from edge.bulk import classify_files, find_recordings
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_module
 
-
-def classify(*arguments, code=0):
-    done = subprocess.run(
-        [sys.executable, "-m", "edge.cli.classify", *map(str, arguments)],
-        capture_output=True, text=True, cwd=ROOT, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
+classify = partial(run_module, "edge.cli.classify")
 
 
 @pytest.fixture(scope="module")

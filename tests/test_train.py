@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from edge.config import FrontendConfig
 from models import architectures, build
 from models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from models.streaming import count_macs
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_module
 from train.__main__ import RECIPES, read_recipe
 from train.augment import Augment, AugmentConfig, between_class_mix
 from train.dataset import WindowSampler, load_features
@@ -323,13 +324,7 @@ def test_the_recipes_are_of_networks_that_can_be_built(recipe):
 # Commands
 
 
-def train(*arguments, code=0):
-    done = subprocess.run(
-        [sys.executable, "-m", "train", *map(str, arguments)], capture_output=True, text=True, cwd=ROOT, timeout=300
-    )
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
+train = partial(run_module, "train")
 
 
 def test_commands_from_folder_to_listening(folders, tmp_path):

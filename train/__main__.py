@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from edge.config import DEFAULT_HOP
 from edge.errors import EdgeError
 from train.manifest import ManifestError, read_manifest
 
@@ -87,7 +88,9 @@ def fit(
 @click.argument("data", type=click.Path(path_type=Path), default=ESC50)
 @click.option("--model", type=click.Path(dir_okay=False, path_type=Path), help="ONNX file. [default: the bundled int8]")
 @click.option("--fold", type=int, multiple=True, help="Repeatable. [default: the fold that the model never saw]")
-@click.option("--hop", type=float, default=0.5, show_default=True, help="Seconds between the windows of a clip.")
+@click.option(
+    "--hop", type=float, default=DEFAULT_HOP, show_default=True, help="Seconds between the windows of a clip."
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Processes. [default: one a core]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def evaluate_command(

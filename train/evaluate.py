@@ -10,7 +10,8 @@ import numpy as np
 from sklearn.metrics import precision_recall_fscore_support
 
 from edge.bulk import FileResult, classify_files
-from edge.classifier import DEFAULT_HOP, Classifier
+from edge.classifier import Classifier
+from edge.config import DEFAULT_HOP
 from train.manifest import Clip, ManifestError
 
 

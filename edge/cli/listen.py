@@ -34,23 +34,23 @@ log = logging.getLogger("edge.listen")
 
 @dataclass(frozen=True)
 class Settings:
-    """What ``edge-listen`` was asked to do."""
+    """What ``edge-listen`` was asked to do; the options hold the defaults."""
 
-    model: Path | None = None  # None: the bundled one
-    provider: str = "auto"
-    threads: int = 1
-    input: str | None = None  # a file, "-" for raw PCM on standard input, None for the microphone
-    device: str | None = None
-    channel: int | None = None  # None mixes
-    realtime: bool = False
-    pcm_rate: int | None = None  # Hz, of standard input; None: the model's
-    pcm_channels: int = 1
-    hop: float = DEFAULT_HOP  # seconds
-    threshold: float | None = None  # None: the model's
-    top_k: int = 3
-    duration: float | None = None  # seconds of stream; None: until it ends
-    output: str = "text"  # live, text or jsonl
-    verbose: bool = False
+    model: Path | None  # None: the bundled one
+    provider: str
+    threads: int
+    input: str | None  # a file, "-" for raw PCM on standard input, None for the microphone
+    device: str | None
+    channel: int | None  # None mixes
+    realtime: bool
+    pcm_rate: int | None  # Hz, of standard input; None: the model's
+    pcm_channels: int
+    hop: float  # seconds
+    threshold: float | None  # None: the model's
+    top_k: int
+    duration: float | None  # seconds of stream; None: until it ends
+    output: str  # live, text or jsonl
+    verbose: bool
 
 
 @click.command(context_settings={"auto_envvar_prefix": "EDGE_LISTEN", "help_option_names": ["-h", "--help"]})
@@ -114,7 +114,7 @@ def main(context: click.Context, /, config: Path | None, list_devices: bool, **s
         if list_devices:
             print_devices()
         else:
-            run(Settings(**settings), [make_sink(settings["output"], settings["verbose"])], interrupts)
+            run(Settings(**settings), make_sinks(settings["output"], settings["verbose"]), interrupts)
 
 
 def run(settings: Settings, sinks: Sequence[Any], interrupts: Interrupts) -> None:
@@ -142,22 +142,19 @@ def run(settings: Settings, sinks: Sequence[Any], interrupts: Interrupts) -> Non
         except EdgeError as error:
             send(error_record(settings.input or settings.device or "microphone", error))
             raise
-        hop_seconds = spec.hop_frames(settings.hop) * spec.frontend.hop_length / spec.frontend.sample_rate
+        hop_seconds = spec.hop_samples(settings.hop) / spec.frontend.sample_rate
         if abs(hop_seconds - settings.hop) > 1e-9:
             log.info("hop of %g s: the nearest that the model can is %g s", settings.hop, hop_seconds)
         recorder = Recorder(
             source, classifier, hop_seconds=hop_seconds, threshold=settings.threshold, top_k=settings.top_k
         )
         send(recorder.start())
-        warn = Warnings() if settings.output == "jsonl" else None  # the other sinks show it themselves
         reason = "end of input"
         try:
             with interrupts.raised():
                 for window in windows:
                     for record in recorder.window(window):
                         send(record)
-                        if warn and record["type"] == "status":
-                            warn(record)
                     if settings.duration is not None and window.offset >= settings.duration:
                         reason = "duration"
                         break
@@ -170,26 +167,8 @@ def run(settings: Settings, sinks: Sequence[Any], interrupts: Interrupts) -> Non
         send(recorder.end(reason))
 
 
-class Warnings:
-    """What a person must know of a status, once, on stderr."""
-
-    def __init__(self) -> None:
-        self._silent, self._lost = False, (0, 0)
-
-    def __call__(self, record: dict[str, Any]) -> None:
-        """Log what is new in a status record."""
-        from edge.sinks.text import LOST, SILENT
-
-        if record["silent"] and not self._silent:
-            log.warning(SILENT)
-        lost = (record["overflows"], record["lost_samples"])
-        if lost != self._lost:
-            log.warning(LOST, *lost)
-        self._silent, self._lost = record["silent"], lost
-
-
 def make_source(settings: Settings, sample_rate: int) -> Any:
-    """The source that the settings name, found and checked but not yet running. Raises EdgeError."""
+    """The source that the settings name, not yet open. Raises EdgeError."""
     if settings.input == "-":
         from edge.sources.pcm import PcmStream
 
@@ -201,24 +180,23 @@ def make_source(settings: Settings, sample_rate: int) -> Any:
         return SoundFile(settings.input, channel=settings.channel, realtime=settings.realtime)
     from edge.sources.microphone import Microphone
 
-    microphone = Microphone(settings.device, channel=settings.channel)
-    microphone.open()
-    return microphone
+    return Microphone(settings.device, channel=settings.channel)
 
 
-def make_sink(output: str, verbose: bool) -> Any:
-    """The sink of ``--output``."""
+def make_sinks(output: str, verbose: bool) -> list[Any]:
+    """The sinks of ``--output``."""
     if output == "jsonl":
         from edge.sinks.jsonl import JsonLines
+        from edge.sinks.log import Log
 
-        return JsonLines(sys.stdout)
+        return [JsonLines(sys.stdout), Log()]
     if output == "text":
         from edge.sinks.text import Text
 
-        return Text(sys.stdout, every=verbose)
+        return [Text(sys.stdout, every=verbose)]
     from edge.sinks.live import LiveView
 
-    return LiveView()
+    return [LiveView()]
 
 
 def print_devices() -> None:

@@ -65,8 +65,8 @@ class Microphone:
             return self.opened.name
         return "default microphone" if self.wanted is None else str(self.wanted)
 
-    def open(self) -> InputDevice:
-        """Find the device, so that a mistake shows before anything else is done. Raises DeviceError."""
+    def _find(self) -> InputDevice:
+        """The device that is wanted, with the channel that is wanted. Raises DeviceError."""
         self.opened = find_device(self.wanted, input_devices())
         if self.channel is not None and self.channel >= self.opened.channels:
             raise DeviceError(
@@ -77,7 +77,7 @@ class Microphone:
 
     def blocks(self, sample_rate: int, length: int, first: int | None = None) -> Iterator[Block]:
         """See :class:`edge.sources.Source`; raises DeviceError. Never ends by itself."""
-        device = self.open()
+        device = self._find()
         n_channels = min(device.channels, 2) if self.channel is None else self.channel + 1
         self.rate = _find_rate(device, n_channels, sample_rate)
         capture = _Capture(RingBuffer(round(RING_SECONDS * self.rate), n_channels))
