@@ -16,11 +16,11 @@ from models import architectures, build
 from models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from models.streaming import count_macs
 from tests.conftest import ROOT, run_module
-from train.__main__ import RECIPES, read_recipe
 from train.augment import Augment, AugmentConfig, between_class_mix
+from train.config import RECIPES, TrainConfig, read_recipe
 from train.dataset import WindowSampler, load_features
 from train.frontend import log_scale
-from train.loop import TrainConfig, fit
+from train.loop import fit
 from train.manifest import ManifestError, read_manifest
 
 RATE = 16_000

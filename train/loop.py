@@ -7,7 +7,6 @@ import json
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,39 +17,13 @@ from torch import Tensor, nn
 from edge.config import FrontendConfig
 from models import build
 from models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_tensors
-from train.augment import Augment, AugmentConfig
+from train.augment import Augment
+from train.config import TrainConfig
 from train.dataset import Features, WindowSampler, load_features
 from train.frontend import log_scale
 from train.manifest import Manifest
 
 VALIDATION_HOP = 48  # frames between the windows of a validated clip
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """One run. With the data set it decides the weights."""
-
-    architecture: str = "streaming"
-    model: dict[str, Any] = field(default_factory=dict)  # fields of the architecture's configuration
-    frontend: FrontendConfig = FrontendConfig()
-    augment: AugmentConfig = AugmentConfig()
-    train_folds: tuple[int, ...] = (1, 2, 3, 4)
-    validation_folds: tuple[int, ...] = ()  # looked at while training; empty: none
-    test_fold: int | None = 5  # never looked at; recorded, so that others can test on it
-    epochs: int = 300
-    batch_size: int = 64
-    learning_rate: float = 3e-3  # peak of the one-cycle schedule
-    weight_decay: float = 0.02
-    warm_up: float = 0.15  # share of the run in which the learning rate rises
-    average: float = 0.04  # share of the run over which the weights are averaged, exponentially
-    label_smoothing: float = 0.0
-    teachers: tuple[str, ...] = ()  # checkpoints whose mean opinion is learnt beside the labels (Hinton 2015)
-    distil: float = 0.6  # share of the teachers in the loss
-    distil_temperature: float = 2.0  # softens both sides
-    bfloat16: bool = True  # autocast; the weights stay float32
-    seed: int = 0
-    validate_every: int = 10  # epochs
-    checkpoint_every: int = 5  # epochs
 
 
 def fit(  # noqa: PLR0915  # one page, read from top to bottom
