@@ -30,11 +30,10 @@ lint: $(VENV)/.runtime $(VENV)/.lint  ## format, rules, types, import direction
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-model: $(VENV)/.train  ## train the bundled model again, hours of one core: make model DATA=path/to/ESC-50
-	$(BIN)/python -m train fit $(DATA) --recipe default --out runs/teacher-default --threads 1
-	$(BIN)/python -m train fit $(DATA) --recipe teacher-wide --out runs/teacher-wide --threads 1
-	$(BIN)/python -m train fit $(DATA) --recipe bundled --out runs/bundled --threads 1
-	$(BIN)/python -m export runs/bundled/checkpoint.pt --data $(DATA) --out edge/assets --licence CC-BY-NC-3.0 --made-by "make model DATA=ESC-50"
+model: $(VENV)/.train  ## train the bundled models again, hours of a processor: make model DATA=path/to/ESC-50
+	$(BIN)/python -m train fit $(DATA) --recipe bundled --out runs/bundled
+	$(BIN)/python -m export runs/bundled/checkpoint.pt --out edge/assets --degrade --licence CC-BY-NC-3.0 --made-by "make model DATA=ESC-50"
+	$(BIN)/python -m models.pretrained runs/bundled/checkpoint.pt
 
 bench: $(VENV)/.runtime  ## what a decision costs on this machine
 	$(BIN)/edge-bench
@@ -52,7 +51,7 @@ $(VENV)/.runtime: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.train: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install -q -e '.[train,export]'
+	$(BIN)/python -m pip install -q -e '.[train,export,tracking]'
 	@touch $@ $(VENV)/.runtime
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python

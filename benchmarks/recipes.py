@@ -16,10 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from edge.bench import Subject, measure_rounds, synthetic_audio
-from export.artefacts import CALIBRATION_CLIPS, clip_window, draw
+from export.artefacts import CALIBRATION_CLIPS, clip_window, draw, graphs
 from export.contract import build_spec, write_with_golden
-from export.quantize import quantize
-from export.to_onnx import to_onnx
 from models.checkpoint import load_checkpoint
 from train.evaluate import evaluate
 from train.manifest import read_manifest
@@ -37,9 +35,9 @@ def main(data: Path, runs: list[Path]) -> None:
             config = json.loads((run / "config.json").read_text(encoding="utf-8"))
             spec = build_spec(checkpoint, name=run.name, temperature=1.0, licence="-", precision="int8")
             clips = draw(manifest.in_folds(config["train_folds"]), CALIBRATION_CLIPS)
-            model = to_onnx(checkpoint.model(), 1.0)
             path = Path(folder) / f"{run.name}.onnx"
-            write_with_golden(quantize(model, (clip_window(clip, spec) for clip in clips), spec), spec, path)
+            windows = [clip_window(clip, spec) for clip in clips]
+            write_with_golden(graphs(checkpoint, windows, spec)["int8"], spec, path)
             report = evaluate(path, manifest.in_folds(config["validation_folds"]))
             subjects.append(Subject(path, synthetic_audio(spec.frontend.sample_rate), 0.5, "cpu", 1))
             parameters = sum(tensor.numel() for tensor in checkpoint.state.values())

@@ -1,4 +1,4 @@
-"""Sound as arrays: channels to one, one rate to another."""
+"""Sound as arrays: [n] for one channel, [n, channels] for more; channels chosen, rates changed, silence added."""
 
 from __future__ import annotations
 
@@ -11,27 +11,49 @@ F32 = NDArray[np.float32]
 MOST = 1000.0  # full scale is 1; float files may exceed it, but not by this
 
 
-def to_mono(samples: F32, channel: int | None) -> F32:
-    """[n, channels] → [n]: one channel (counted from 0), or the mean of all."""
+def to_channels(samples: F32, channels: int, channel: int | None = None) -> F32:
+    """[n, m] → [n] for one channel, [n, 2] for two.
+
+    One is the mean of all; two are the first two, or the only one twice. ``channel`` (from 0): of that one alone.
+    """
     if channel is not None:
-        return np.ascontiguousarray(samples[:, channel])
-    return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+        samples = samples[:, channel : channel + 1]
+    if channels == 1:
+        return np.ascontiguousarray(samples[:, 0]) if samples.shape[1] == 1 else samples.mean(axis=1)
+    return (
+        np.repeat(samples, channels, axis=1) if samples.shape[1] == 1 else np.ascontiguousarray(samples[:, :channels])
+    )
 
 
-def first_bad(samples: F32) -> int | None:
-    """The index of the first value that cannot be a sample: NaN, infinite, or a thousand times full scale."""
+def silence(n: int, channels: int) -> F32:
+    """``n`` samples of nothing: [n] or [n, channels]."""
+    return np.zeros(n if channels == 1 else (n, channels), np.float32)
+
+
+def padded(samples: F32, length: int) -> F32:
+    """[n] or [n, channels] → the same, followed by silence up to ``length`` samples."""
+    missing = max(0, length - len(samples))
+    return np.pad(samples, [(0, missing), *[(0, 0)] * (samples.ndim - 1)]) if missing else samples
+
+
+def first_bad(samples: F32) -> tuple[int, float] | None:
+    """Place and value of the first that cannot be a sample: NaN, infinite, or a thousand times full scale."""
     fine = np.abs(samples) < MOST
-    return None if fine.all() else int(np.argmin(fine))
+    if fine.all():
+        return None
+    at = int(np.argmin(fine))  # in [n, channels], counted over both
+    return at // (samples.size // len(samples)), float(samples.flat[at])
 
 
 class Resampler:
-    """A streaming resampler for mono float32: soxr where the rates differ, nothing where they are equal."""
+    """A streaming resampler for float32: soxr where the rates differ, nothing where they are equal."""
 
-    def __init__(self, from_rate: int, to_rate: int) -> None:
-        self._stream = None if from_rate == to_rate else soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32")
+    def __init__(self, from_rate: int, to_rate: int, channels: int = 1) -> None:
+        same = from_rate == to_rate
+        self._stream = None if same else soxr.ResampleStream(from_rate, to_rate, channels, dtype="float32")
 
     def __call__(self, samples: F32, *, last: bool = False) -> F32:
-        """[n] → [about n * to_rate / from_rate]; ``last`` flushes what the filter holds."""
+        """[n, …] → [about n * to_rate / from_rate, …]; ``last`` flushes what the filter holds."""
         if self._stream is None:
             return samples
         resampled: F32 = self._stream.resample_chunk(samples, last=last)

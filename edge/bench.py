@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.audio import to_channels
 from edge.classifier import Classifier
 from edge.config import DEFAULT_HOP
-from edge.features import LogMel
+from edge.features import make_frontend
 
 F32 = NDArray[np.float32]
 
@@ -61,6 +62,7 @@ class Subject:
     def __init__(self, path: Path | None, audio: F32, hop: float, provider: str, threads: int) -> None:
         self.classifier = Classifier(path, provider=provider, threads=threads)
         spec = self.classifier.spec
+        audio = to_channels(audio[:, None], spec.frontend.channels)
         window = _looped(audio, spec.window_samples)
         stream = self.classifier.stream(hop)
         self.result = ModelResult(
@@ -69,13 +71,13 @@ class Subject:
             spec.provenance.precision,
             stream.hop_samples / spec.frontend.sample_rate,
         )
-        whole, streamed = LogMel(spec.frontend), LogMel(spec.frontend)
+        whole, streamed = make_frontend(spec.frontend), make_frontend(spec.frontend)
         # Every hop gets other samples: the audio goes round.
         hops = _looped(audio, stream.hop_samples * max(2, len(audio) // stream.hop_samples))
-        self._hops = hops.reshape(-1, stream.hop_samples)
+        self._hops = hops.reshape(-1, stream.hop_samples, *audio.shape[1:])
         self._next = 0
-        frames = np.ascontiguousarray(LogMel(spec.frontend)(window))
-        hop_frames = np.ascontiguousarray(frames[:, : stream.keep + stream.hop_frames])
+        frames = np.ascontiguousarray(make_frontend(spec.frontend)(window))
+        hop_frames = np.ascontiguousarray(frames[:, :, : stream.keep + stream.hop_frames])
         ring = self.classifier.new_ring()
         run = self.classifier.run
 
@@ -114,7 +116,7 @@ def bench(
     provider: str = "auto",
     threads: int = 1,
 ) -> list[ModelResult]:
-    """Measure ``models`` (None: the bundled one) on ``audio`` [n_samples], at the models' rate.
+    """Measure ``models`` (None: the bundled one) on ``audio`` [n_samples] at the models' rate, for each channel.
 
     Rounds are interleaved: each measures every stage of every model once, so that what slows the machine slows all.
     Raises EdgeError for a model that cannot be used.
@@ -174,11 +176,12 @@ def _paced(subject: Subject, seconds: float) -> None:
 FRESH = """
 import sys, time
 import edge.cli
+from edge.audio import to_channels
 from edge.classifier import Classifier
 from edge.bench import resident_bytes, synthetic_audio
 started = time.perf_counter()
 classifier = Classifier(sys.argv[1], provider=sys.argv[2], threads=int(sys.argv[3]))
-classifier.stream().push(synthetic_audio(classifier.spec.frontend.sample_rate))
+classifier.windows(synthetic_audio(classifier.spec.frontend.sample_rate))
 print(time.perf_counter() - started, resident_bytes())
 """
 
@@ -217,5 +220,5 @@ def resident_bytes() -> int:
 
 def _looped(audio: F32, n_samples: int) -> F32:
     """``audio`` repeated or cut to ``n_samples``."""
-    looped: F32 = np.resize(audio, n_samples)
+    looped: F32 = np.resize(audio, (n_samples, *audio.shape[1:]))
     return looped

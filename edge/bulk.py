@@ -18,6 +18,7 @@ from edge.classifier import Classifier
 from edge.config import DEFAULT_HOP
 from edge.errors import EdgeError
 from edge.listener import listen
+from edge.sources.block import Source
 from edge.sources.file import SoundFile
 
 F32 = NDArray[np.float32]
@@ -53,12 +54,11 @@ def find_recordings(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
-def classify_file(
-    classifier: Classifier, path: Path, hop: float = DEFAULT_HOP, channel: int | None = None
-) -> FileResult:
+def classify_source(classifier: Classifier, source: Source, hop: float = DEFAULT_HOP) -> FileResult:
     """Every window of one recording, through the very loop that listens. An unreadable one has ``error``."""
+    path = Path(source.name)
     try:
-        heard = list(listen(SoundFile(path, channel=channel), classifier, hop))
+        heard = list(listen(source, classifier, hop))
     except EdgeError as error:
         return FileResult(path, None, None, error=str(error))
     windows = np.stack([w.probs for w in heard])
@@ -66,7 +66,7 @@ def classify_file(
 
 
 def classify_files(
-    paths: Sequence[Path],
+    paths: Iterable[Path],
     model: Path | None = None,
     *,
     hop: float = DEFAULT_HOP,
@@ -74,21 +74,34 @@ def classify_files(
     provider: str = "auto",
     workers: int | None = None,
 ) -> Iterator[FileResult]:
-    """The results of ``paths``, in their order, by ``workers`` processes (one for each core).
+    """The results of ``paths``, in their order; see :func:`classify_sources`."""
+    sources = [SoundFile(path, channel=channel) for path in paths]
+    return classify_sources(sources, model, hop=hop, provider=provider, workers=workers)
+
+
+def classify_sources(
+    sources: Sequence[Source],
+    model: Path | None = None,
+    *,
+    hop: float = DEFAULT_HOP,
+    provider: str = "auto",
+    workers: int | None = None,
+) -> Iterator[FileResult]:
+    """The results of ``sources``, which can be pickled, in their order, by ``workers`` processes (one for each core).
 
     Raises:
         EdgeError: when the model cannot be used.
     """
-    workers = min(workers or os.cpu_count() or 1, len(paths))
+    workers = min(workers or os.cpu_count() or 1, len(sources))
     if workers <= 1:
         classifier = Classifier(model, provider=provider)
-        yield from (classify_file(classifier, path, hop, channel) for path in paths)
+        yield from (classify_source(classifier, source, hop) for source in sources)
         return
     # Spawned, not forked: onnxruntime's and libsndfile's locks do not survive a fork.
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(workers, context, _start_worker, (model, provider))
     try:
-        yield from executor.map(_work, ((path, hop, channel) for path in paths), chunksize=4)
+        yield from executor.map(_work, ((source, hop) for source in sources), chunksize=4)
     except BrokenProcessPool:
         raise EdgeError("a worker process died", remedy="too little memory? use fewer --workers") from None
     finally:
@@ -104,5 +117,5 @@ def _start_worker(model: Path | None, provider: str) -> None:
     _worker = Classifier(model, provider=provider)
 
 
-def _work(task: tuple[Path, float, int | None]) -> FileResult:
-    return classify_file(_worker, *task)
+def _work(task: tuple[Source, float]) -> FileResult:
+    return classify_source(_worker, *task)

@@ -11,10 +11,10 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from edge.audio import Resampler, first_bad, to_mono
+from edge.audio import Resampler, first_bad, padded, to_channels
 from edge.config import DEFAULT_HOP, METADATA_KEY, PROVIDERS, ModelSpec
 from edge.errors import ContractError, InputError, ProviderError
-from edge.features import LogMel
+from edge.features import make_frontend
 
 F32 = NDArray[np.float32]
 
@@ -39,7 +39,7 @@ class Classifier:
         self._session = _open_session(self.path, content, provider, threads)
         self.spec = _read_spec(self.path, content, self._session)
         self.provider: str = self._session.get_providers()[0]
-        self._log_mel = LogMel(self.spec.frontend)
+        self._frontend = make_frontend(self.spec.frontend)
         _check_signature(self.path, self.spec, self._session)
         if self_test:  # an export has no golden vectors until this class has computed them
             self._self_test()
@@ -64,15 +64,15 @@ class Classifier:
 
         What is shorter than one window is followed by silence up to one; a rest shorter than a hop is left out.
         """
-        mono = _as_mono(samples)
+        frontend = self.spec.frontend
+        samples = _as_samples(samples, frontend.channels)
         if sample_rate is not None:
-            mono = Resampler(sample_rate, self.spec.frontend.sample_rate)(mono, last=True)
-        if len(mono) < (least := self.spec.frontend.win_length):
-            raise InputError(f"{len(mono)} samples are too few", remedy=f"give at least one frame, {least} samples")
-        if (missing := self.spec.window_samples - len(mono)) > 0:
-            mono = np.pad(mono, (0, missing))
-        stream, size = self.stream(hop), round(CHUNK_SECONDS * self.spec.frontend.sample_rate)
-        pieces = (mono[start : start + size] for start in range(0, len(mono), size))
+            samples = Resampler(sample_rate, frontend.sample_rate, frontend.channels)(samples, last=True)
+        if len(samples) < (least := frontend.win_length):
+            raise InputError(f"{len(samples)} samples are too few", remedy=f"give at least one frame, {least} samples")
+        samples = padded(samples, self.spec.window_samples)
+        stream, size = self.stream(hop), round(CHUNK_SECONDS * frontend.sample_rate)
+        pieces = (samples[start : start + size] for start in range(0, len(samples), size))
         return np.stack([probs for piece in pieces for probs in stream.push(piece)])
 
     def stream(self, hop: float = DEFAULT_HOP) -> Stream:
@@ -82,12 +82,12 @@ class Classifier:
     def run(self, frames: F32, ring: F32 | None) -> tuple[F32, F32 | None]:
         """One call of the network.
 
-        ``frames`` [n_mels, T], ``ring`` [n_channels, n_columns] → probabilities [n_labels] and the ring with the
-        new columns at its end. A model that does not stream has no ring.
+        ``frames`` [channels, n_mels, T], ``ring`` [n_channels, n_columns] → probabilities [n_labels] and the ring with
+        the new columns at its end. A model that does not stream has no ring.
         """
         if ring is None:
-            return self._session.run(["probs"], {"frames": frames[None, None]})[0][0], None
-        probs, new_ring = self._session.run(["probs", "ring_out"], {"frames": frames[None, None], "ring": ring[None]})
+            return self._session.run(["probs"], {"frames": frames[None]})[0][0], None
+        probs, new_ring = self._session.run(["probs", "ring_out"], {"frames": frames[None], "ring": ring[None]})
         return probs[0], new_ring[0]
 
     def new_ring(self) -> F32 | None:
@@ -100,20 +100,21 @@ class Classifier:
         if golden is None:
             raise self._refusal("has no golden vectors")
         pcm = self._golden("pcm", golden.pcm, "<i2")
-        frames = self._golden("log_mel", golden.log_mel, "<f4")
+        frames = self._golden("frames", golden.frames, "<f4")
         expected = self._golden("probs", golden.probs, "<f4", len(spec.labels))
-        if len(frames) > spec.window_frames * spec.frontend.n_mels:
-            raise self._refusal("has a golden.log_mel that is longer than a window")
-        step = max(1, spec.column_stride)
-        length = spec.window_samples + step * spec.frontend.hop_length
-        samples = golden_samples(pcm, length)
-        log_mel = np.ascontiguousarray(self._log_mel(samples[: spec.window_samples]))
-        self._compare("log_mel", log_mel.T.reshape(-1)[: len(frames)], frames, golden.log_mel_tolerance, "front end")
-        whole, _ = self.run(log_mel, self.new_ring())
+        samples = golden_samples(pcm, spec.window_samples + spec.column_stride * spec.frontend.hop_length, spec)
+        window = np.ascontiguousarray(self._frontend(samples[: spec.window_samples]))
+        if len(frames) > window.size:
+            raise self._refusal("has golden.frames that are longer than a window")
+        in_time = window.transpose(2, 0, 1).reshape(-1)  # [n_frames, channels, n_mels], flat
+        self._compare("frames", in_time[: len(frames)], frames, golden.frames_tolerance, "front end")
+        whole, _ = self.run(window, self.new_ring())
         self._compare("probs", whole, expected, golden.probs_tolerance, "network")
-        next_window = np.ascontiguousarray(self._log_mel(samples[-spec.window_samples :]))
+        if not spec.streams:
+            return
+        next_window = np.ascontiguousarray(self._frontend(samples[-spec.window_samples :]))
         whole, _ = self.run(next_window, self.new_ring())
-        streamed = Stream(self, step).push(samples)
+        streamed = Stream(self, spec.column_stride).push(samples)
         self._compare("probs, streamed,", streamed[-1], whole, STREAMED_TOLERANCE, "column_stride or receptive_field")
 
     def _golden(self, name: str, text: str, kind: str, length: int | None = None) -> NDArray[Any]:
@@ -151,22 +152,25 @@ class Stream:
         self.hop_frames = hop_frames
         self.hop_samples = hop_frames * spec.frontend.hop_length
         self._classifier = classifier
-        self._log_mel = LogMel(spec.frontend)
+        self._frontend = make_frontend(spec.frontend)
         # A column sees receptive_field frames, so that many less one stride are fed again with the new ones.
         self.keep = spec.receptive_field - spec.column_stride if spec.streams else spec.window_frames - hop_frames
         self._ring = classifier.new_ring()
-        self._frames = np.empty((spec.frontend.n_mels, spec.window_frames), np.float32)  # the first window
+        self._frames = self._room(spec.window_frames)  # of the first window
         self._filled = 0  # frames in it
 
     def push(self, samples: F32) -> list[F32]:
-        """[n] samples at the model's rate → probabilities [n_labels] of each decision that they complete."""
-        new, decisions = self._log_mel.push(samples), []
-        while new.shape[1]:
-            taken = new[:, : self._frames.shape[1] - self._filled]
-            new = new[:, taken.shape[1] :]
-            self._frames[:, self._filled : self._filled + taken.shape[1]] = taken
-            self._filled += taken.shape[1]
-            if self._filled == self._frames.shape[1]:
+        """Samples at the model's rate → probabilities [n_labels] of each decision that they complete.
+
+        [n] for a model of one channel, [n, channels] for another.
+        """
+        new, decisions = self._frontend.push(samples), []
+        while new.shape[2]:
+            taken = new[:, :, : self._frames.shape[2] - self._filled]
+            new = new[:, :, taken.shape[2] :]
+            self._frames[:, :, self._filled : self._filled + taken.shape[2]] = taken
+            self._filled += taken.shape[2]
+            if self._filled == self._frames.shape[2]:
                 probs, self._ring = self._classifier.run(self._frames, self._ring)
                 self._advance()
                 decisions.append(probs)
@@ -174,22 +178,26 @@ class Stream:
 
     def _advance(self) -> None:
         """Keep the frames that the next columns see again."""
-        kept = self._frames[:, self._frames.shape[1] - self.keep :]
+        kept = self._frames[:, :, self._frames.shape[2] - self.keep :]
         size = self.keep + self.hop_frames
-        if self._frames.shape[1] == size:
-            self._frames[:, : self.keep] = kept
-        else:
-            self._frames = np.concatenate([kept, np.empty((len(kept), self.hop_frames), np.float32)], axis=1)
+        if self._frames.shape[2] != size:
+            self._frames = self._room(size)
+        self._frames[:, :, : self.keep] = kept
         self._filled = self.keep
 
+    def _room(self, n_frames: int) -> F32:
+        frontend = self.spec.frontend
+        return np.empty((frontend.channels, frontend.n_mels, n_frames), np.float32)
 
-def golden_samples(pcm: NDArray[np.int16], length: int) -> F32:
-    """The golden input: ``pcm`` repeated up to ``length`` samples, in [-1, 1]."""
-    return np.resize(pcm, length).astype(np.float32) / np.float32(32768)
+
+def golden_samples(pcm: NDArray[np.int16], length: int, spec: ModelSpec) -> F32:
+    """The golden input: ``pcm`` repeated up to ``length`` samples, in [-1, 1], the same for each channel."""
+    samples = np.resize(pcm, length).astype(np.float32) / np.float32(32768)
+    return to_channels(samples[:, None], spec.frontend.channels)
 
 
-def _as_mono(samples: Any) -> F32:
-    """Float32 [n] in [-1, 1] of float or signed integer samples, [n] or [n, channels]. Raises InputError."""
+def _as_samples(samples: Any, channels: int) -> F32:
+    """Float32 in [-1, 1], [n] or [n, channels], of float or signed integer samples. Raises InputError."""
     samples = np.asarray(samples)
     if np.issubdtype(samples.dtype, np.signedinteger):
         samples = samples / -float(np.iinfo(samples.dtype).min)
@@ -198,10 +206,10 @@ def _as_mono(samples: Any) -> F32:
     if samples.ndim not in (1, 2):
         raise InputError(f"samples of shape {samples.shape}", remedy="give [n] or [n, channels]")
     samples = samples.astype(np.float32, copy=False)
-    mono = samples if samples.ndim == 1 else to_mono(samples, None)
-    if (bad := first_bad(mono)) is not None:
-        raise InputError(f"sample {bad} is {mono[bad]:g}, which is no sample", remedy="repair the recording")
-    return mono
+    chosen = to_channels(samples if samples.ndim == 2 else samples[:, None], channels)
+    if (bad := first_bad(chosen)) is not None:
+        raise InputError(f"sample {bad[0]} is {bad[1]:g}, which is no sample", remedy="repair the recording")
+    return chosen
 
 
 def available_providers() -> list[str]:
@@ -274,7 +282,8 @@ def _check_signature(path: Path, spec: ModelSpec, session: Any) -> None:
     """The graph's inputs and outputs must be those that the contract speaks of."""
     inputs = {i.name: i.shape for i in session.get_inputs()}
     outputs = {o.name: o.shape for o in session.get_outputs()}
-    expected_inputs: dict[str, list[Any]] = {"frames": [1, 1, spec.frontend.n_mels, "T"]}
+    n_frames = "T" if spec.streams else spec.window_frames
+    expected_inputs: dict[str, list[Any]] = {"frames": [1, spec.frontend.channels, spec.frontend.n_mels, n_frames]}
     expected_outputs: dict[str, list[Any]] = {"probs": [1, len(spec.labels)]}
     if spec.streams:
         ring = [1, spec.n_channels, spec.n_columns]

@@ -24,20 +24,23 @@ PROVIDERS = {  # our names of onnxruntime's execution providers
     "tensorrt": "TensorrtExecutionProvider",
 }
 METADATA_KEY = "edge_listen"  # the key in ONNX metadata_props that holds ModelSpec.to_json()
-SCHEMA_VERSION = 1  # raised when a reader of the former version could misread the contract
+SCHEMA_VERSION = 2  # raised when a reader of the former version could misread the contract
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class FrontendConfig:
-    """The log-mel front end. A frame depends on its own samples only, so streamed equals whole-window.
+    """The front end. A frame depends on its own samples only, so streamed equals whole-window.
 
     ``log_mel = (ln(mel_power + log_floor) - log_mean) / log_std``, with ``mel_power`` the mel-weighted squared
-    magnitude of the windowed FFT of samples in [-1, 1].
+    magnitude of the windowed FFT of samples in [-1, 1]. A ``waveform`` is the samples themselves: one is a frame of one
+    value, and of the other fields only ``sample_rate`` and ``channels`` count.
     """
 
+    kind: str = "log_mel"  # "log_mel" or "waveform"
     sample_rate: int = 16_000  # Hz
+    channels: int = 1  # 1: a mix of what is captured; 2: the first two, each with frames of its own
     win_length: int = 512  # samples in one frame
     hop_length: int = 160  # samples between frames
     n_fft: int = 512  # FFT size; a frame is zero-padded up to it
@@ -54,6 +57,10 @@ class FrontendConfig:
     def __post_init__(self) -> None:
         for name in ("sample_rate", "win_length", "hop_length", "n_fft", "n_mels"):
             _require(getattr(self, name) > 0, f"frontend.{name}", getattr(self, name), "a whole number above 0")
+        _require(self.kind in ("log_mel", "waveform"), "frontend.kind", self.kind, "'log_mel' or 'waveform'")
+        _require(self.channels in (1, 2), "frontend.channels", self.channels, "1 or 2")
+        for name in ("win_length", "hop_length", "n_mels") if self.kind == "waveform" else ():
+            _require(getattr(self, name) == 1, f"frontend.{name}", getattr(self, name), "1 for a waveform")
         _require(self.win_length <= self.n_fft, "frontend.win_length", self.win_length, f"at most n_fft {self.n_fft}")
         _require(
             self.hop_length <= self.win_length,
@@ -89,10 +96,10 @@ class Golden:
     The input is repeated until it fills one window. Arrays are base64 of little-endian numbers.
     """
 
-    pcm: str  # int16 samples at the front end's rate
-    log_mel: str  # float32 [n_frames, n_mels]: the first frames of that window
+    pcm: str  # int16 samples at the front end's rate, the same for each channel
+    frames: str  # float32 [n_frames, channels, n_mels]: the first frames of that window
     probs: str  # float32 [n_labels]
-    log_mel_tolerance: float  # largest absolute difference allowed
+    frames_tolerance: float  # largest absolute difference allowed
     probs_tolerance: float  # largest absolute difference allowed
 
 
@@ -123,7 +130,8 @@ class ModelSpec:
     column_stride: int  # frames between columns; 0 for a model that does not stream
     receptive_field: int  # frames that one column sees
     n_columns: int  # columns of one window, the length of the ring
-    n_channels: int  # values in one column
+    n_channels: int  # values in one column; 0, as the two before, for a model that does not stream
+    scores: str  # "softmax": one class at a time; "sigmoid": each class for itself
     temperature: float  # the logits were divided by it
     thresholds: dict[str, float]  # label → least score that counts; labels not named use the default
     provenance: Provenance
@@ -137,6 +145,7 @@ class ModelSpec:
         _require(len(self.labels) >= 1, "labels", list(self.labels), "at least one label")
         _require(len(set(self.labels)) == len(self.labels), "labels", list(self.labels), "different labels")
         _require(self.window_frames > 0, "window_frames", self.window_frames, "a whole number above 0")
+        _require(self.scores in ("softmax", "sigmoid"), "scores", self.scores, "'softmax' or 'sigmoid'")
         _require(self.temperature > 0, "temperature", self.temperature, "above 0")
         unknown = sorted(set(self.thresholds) - set(self.labels))
         _require(not unknown, "thresholds", unknown, "only the model's labels")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.audio import padded, silence
 from edge.classifier import Classifier
 from edge.config import DEFAULT_HOP
 from edge.errors import InputError
@@ -53,7 +54,8 @@ def listen(source: Source, classifier: Classifier, hop: float = DEFAULT_HOP) -> 
         EdgeError: from the source, at once when it cannot be opened.
     """
     spec = classifier.spec
-    blocks = source.blocks(spec.frontend.sample_rate, spec.hop_samples(hop), spec.window_samples)
+    f = spec.frontend
+    blocks = source.blocks(f.sample_rate, spec.hop_samples(hop), spec.window_samples, f.channels)
     return _windows(blocks, source.name, classifier, hop)
 
 
@@ -72,8 +74,8 @@ def _windows(blocks: Iterator[Block], name: str, classifier: Classifier, hop: fl
             if block.lost >= spec.window_samples:
                 stream, origin, decided = classifier.stream(hop), block.position, 0
             elif block.lost:
-                samples = np.concatenate([np.zeros(block.lost, np.float32), samples])
-            power = float(np.dot(block.samples, block.samples)) / len(block.samples)
+                samples = np.concatenate([silence(block.lost, spec.frontend.channels), samples])
+            power = float(np.vdot(block.samples, block.samples)) / block.samples.size
             zeros = zeros + len(block.samples) if power == 0 else 0
             decisions = stream.push(samples)
             busy_ms = (time.perf_counter() - started) * 1000
@@ -105,4 +107,4 @@ def _padded(samples: F32, name: str, classifier: Classifier) -> F32:
             f"{name} ends after {len(samples)} samples at {frontend.sample_rate} Hz",
             remedy=f"give at least one frame, {frontend.win_length} samples",
         )
-    return np.pad(samples, (0, classifier.spec.window_samples - len(samples)))
+    return padded(samples, classifier.spec.window_samples)

@@ -1,4 +1,4 @@
-"""``python -m export CHECKPOINT --data DATA``: fp32 and int8 files with their contract, verified, and a model card."""
+"""``python -m export CHECKPOINT``: fp32 and int8 files with their contract, verified, and a model card."""
 
 from __future__ import annotations
 
@@ -12,39 +12,48 @@ from export.verify import ParityError
 from models.checkpoint import load_checkpoint
 from train.manifest import ManifestError
 
+MANIFEST = "manifest.jsonl"  # as train.loop writes it
+
 
 @click.command()
 @click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="The data set it was trained on.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="The data set that it was trained on. [default: manifest.jsonl beside CHECKPOINT]",
+)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/export"), show_default=True)
 @click.option("--name", default="edge-listen", show_default=True, help="Stem of the files' names.")
 @click.option("--licence", required=True, help="Licence of the weights, as the data's owners allow it.")
 @click.option("--temperature", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True)
+@click.option("--degrade", is_flag=True, help="Also measure on degraded recordings, for the card.")
 @click.option("--made-by", help="Command that the card names. [default: this one]")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that measure the files. [default: one a core]")
 def main(
     checkpoint: Path,
-    data: Path,
+    data: Path | None,
     out: Path,
     name: str,
     licence: str,
     temperature: float,
+    degrade: bool,
     made_by: str | None,
     workers: int | None,
 ) -> None:
     """Export CHECKPOINT to OUT/NAME.onnx and OUT/NAME.int8.onnx, with a model card."""
-    options = f"--data DATA --name {name} --licence {licence!r} --temperature {temperature:g}"
+    options = f"--name {name} --licence {licence!r} --temperature {temperature:g}{' --degrade' * degrade}"
     command = made_by or f"python -m export {checkpoint.name} {options}"
     try:
         exported = export(
             load_checkpoint(checkpoint),
-            data,
+            data or beside(checkpoint),
             out,
             name=name,
             licence=licence,
             temperature=temperature,
             command=command,
             workers=workers,
+            degrade=degrade,
         )
     except (EdgeError, ManifestError, ParityError, ValueError) as error:
         raise click.ClickException(str(error)) from None
@@ -55,7 +64,17 @@ def main(
         )
     for precision, report in exported.reports.items():
         click.echo(f"{precision}: accuracy {report.accuracy:.2%} of clips, {report.window_accuracy:.2%} of windows")
+    if exported.robustness is not None:
+        click.echo(f"other microphones: {exported.robustness.summary()}")
     click.echo(f"wrote {exported.int8}, {exported.fp32} and {exported.card}")
+
+
+def beside(checkpoint: Path) -> Path:
+    """The manifest that training wrote beside ``checkpoint``. Raises ValueError where there is none."""
+    manifest = checkpoint.parent / MANIFEST
+    if not manifest.is_file():
+        raise ValueError(f"there is no {MANIFEST} beside {checkpoint}; name the data set with --data")
+    return manifest
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import random
 import tempfile
@@ -10,12 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
+from edge.audio import padded
 from edge.classifier import Classifier
-from edge.config import DEFAULT_HOP, ModelSpec
-from edge.features import LogMel
-from edge.sources.file import SoundFile
+from edge.config import DEFAULT_HOP, FrontendConfig, ModelSpec
+from edge.errors import EdgeError
+from edge.features import make_frontend
 from export.card import model_card
 from export.contract import build_spec, write, write_with_golden
 from export.quantize import float_convolutions, quantize
@@ -23,7 +26,8 @@ from export.to_onnx import to_onnx
 from export.verify import FP32, INT8, Parity, ParityError, check_streaming, compare, file_probs, torch_probs
 from models.checkpoint import Checkpoint
 from train.evaluate import Report, evaluate
-from train.manifest import Clip, read_manifest
+from train.manifest import Clip, ManifestError, read_manifest
+from train.robustness import Robustness, degraded_reports
 
 F32 = NDArray[np.float32]
 
@@ -40,6 +44,7 @@ class Exported:
     card: Path
     parities: list[Parity]
     reports: dict[str, Report]  # by precision; empty where nothing was held out
+    robustness: Robustness | None  # of the int8 file, where it was asked for
 
 
 def export(
@@ -52,8 +57,11 @@ def export(
     temperature: float,
     command: str,
     workers: int | None = None,
+    degrade: bool = False,
 ) -> Exported:
     """Make, verify and measure both files in a temporary folder, then move them to ``out``.
+
+    ``degrade`` measures the int8 file on degraded recordings as well, for the card.
 
     Raises:
         ParityError: when the files do not agree with the checkpoint; ``out`` is left as it was.
@@ -65,19 +73,16 @@ def export(
         for precision in ("fp32", "int8")
     }
     clips = draw(manifest.in_folds(list(specs["fp32"].provenance.train_folds)), CALIBRATION_CLIPS)
+    clips = readable(clips, checkpoint.frontend)
     windows = [clip_window(clip, specs["fp32"]) for clip in clips]
-    fp32 = to_onnx(checkpoint.model(), temperature)
-    models = {"fp32": fp32, "int8": quantize(fp32, windows, specs["int8"])}
-    left = float_convolutions(models["int8"])
-    if len(left) > STEM:
-        raise ParityError(f"{len(left)} convolutions stay in float32 after optimisation: {', '.join(left)}")
+    models = graphs(checkpoint, windows, specs["int8"])
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as folder:
         paths = {"fp32": Path(folder) / f"{name}.onnx", "int8": Path(folder) / f"{name}.int8.onnx"}
         for precision, path in paths.items():
             specs[precision] = write_with_golden(models[precision], specs[precision], path)
-        parities = _verify(checkpoint, paths, windows, temperature, clips)
-        reports = {}
+        parities = _verify(checkpoint, paths, windows, specs["fp32"], clips)
+        reports, robustness = {}, None
         if (fold := specs["int8"].provenance.test_fold) is not None:
             held_out = manifest.in_folds([fold])
             for precision, path in paths.items():
@@ -85,22 +90,40 @@ def export(
                 provenance = dataclasses.replace(specs[precision].provenance, accuracy=round(report.accuracy, 4))
                 specs[precision] = dataclasses.replace(specs[precision], provenance=provenance)
                 write(models[precision], specs[precision], path)
+            if degrade:
+                degraded = dict(degraded_reports(paths["int8"], held_out, workers=workers))
+                robustness = Robustness(reports["int8"], degraded)
         card = Path(folder) / f"{name}.md"
         sizes = {precision: path.stat().st_size for precision, path in paths.items()}
-        card.write_text(model_card(specs["int8"], reports, parities, sizes, command), encoding="utf-8")
+        card.write_text(model_card(specs["int8"], reports, robustness, parities, sizes, command), encoding="utf-8")
         for path in (*paths.values(), card):
             path.replace(out / path.name)
-    return Exported(out / f"{name}.onnx", out / f"{name}.int8.onnx", out / card.name, parities, reports)
+    return Exported(out / f"{name}.onnx", out / f"{name}.int8.onnx", out / card.name, parities, reports, robustness)
+
+
+def graphs(checkpoint: Checkpoint, windows: Sequence[F32], spec: ModelSpec) -> dict[str, onnx.ModelProto]:
+    """The network as fp32 and int8 graph; the same where a network has nothing that static int8 serves.
+
+    Raises ParityError when convolutions are left in float32.
+    """
+    network = checkpoint.model()
+    fp32 = to_onnx(network, spec.temperature, spec.scores)
+    if not network.int8:
+        return {"fp32": fp32, "int8": fp32}
+    int8 = quantize(fp32, windows, spec)
+    left = float_convolutions(int8)
+    if len(left) > STEM:
+        raise ParityError(f"{len(left)} convolutions stay in float32 after optimisation: {', '.join(left)}")
+    return {"fp32": fp32, "int8": int8}
 
 
 def _verify(
-    checkpoint: Checkpoint, paths: dict[str, Path], windows: Sequence[F32], temperature: float, clips: Sequence[Clip]
+    checkpoint: Checkpoint, paths: dict[str, Path], windows: Sequence[F32], spec: ModelSpec, clips: Sequence[Clip]
 ) -> list[Parity]:
     classifiers = {precision: Classifier(path) for precision, path in paths.items()}
     probs = {precision: file_probs(classifier, windows) for precision, classifier in classifiers.items()}
-    expected = torch_probs(checkpoint.model(), windows, temperature)
-    rate = checkpoint.frontend.sample_rate
-    minute = np.concatenate([SoundFile(clip.path).read(rate) for clip in clips[:12]])
+    expected = torch_probs(checkpoint.model(), windows, spec)
+    minute = np.concatenate([read(clip, spec.frontend) for clip in clips[:12]])
     for classifier in classifiers.values():
         check_streaming(classifier, minute, DEFAULT_HOP)
     return [
@@ -109,20 +132,37 @@ def _verify(
     ]
 
 
+def readable(clips: Sequence[Clip], frontend: FrontendConfig) -> list[Clip]:
+    """Those of ``clips`` that can be read; training has named the others. Raises ManifestError when none can."""
+    there = []
+    for clip in clips:
+        with contextlib.suppress(EdgeError):
+            read(clip, frontend)
+            there.append(clip)
+    if not there:
+        raise ManifestError(f"none of {len(clips)} training clips can be read; the first is {clips[0].path}")
+    return there
+
+
 def draw(clips: Sequence[Clip], count: int) -> list[Clip]:
     """About ``count`` clips, the same number of each class, seeded."""
-    by_label: dict[str, list[Clip]] = defaultdict(list)
+    by_label: dict[tuple[str, ...], list[Clip]] = defaultdict(list)
     for clip in clips:
-        by_label[clip.label].append(clip)
+        by_label[clip.labels[:1]].append(clip)  # of several labels, the first
     each = max(1, count // len(by_label))
     rng = random.Random(0)
     return [clip for group in by_label.values() for clip in rng.sample(group, min(each, len(group)))]
 
 
 def clip_window(clip: Clip, spec: ModelSpec) -> F32:
-    """The log-mel of a clip's loudest window, padded with silence where it is shorter: [n_mels, window_frames]."""
-    samples = SoundFile(clip.path).read(spec.frontend.sample_rate)
-    samples = np.pad(samples, (0, max(0, spec.window_samples - len(samples))))
-    energy = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
+    """Frames of a clip's loudest window, padded with silence where it is shorter: [channels, n_mels, window_frames]."""
+    samples = padded(read(clip, spec.frontend), spec.window_samples)
+    powers = np.square(samples, dtype=np.float64).reshape(len(samples), -1).sum(axis=1)
+    energy = np.concatenate([[0.0], np.cumsum(powers)])
     start = int(np.argmax(energy[spec.window_samples :] - energy[: -spec.window_samples]))
-    return np.ascontiguousarray(LogMel(spec.frontend)(samples[start : start + spec.window_samples]))
+    return np.ascontiguousarray(make_frontend(spec.frontend)(samples[start : start + spec.window_samples]))
+
+
+def read(clip: Clip, frontend: FrontendConfig) -> F32:
+    """A clip's samples as the front end takes them: [n] or [n, channels]."""
+    return clip.source().read(frontend.sample_rate, frontend.channels)

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from edge.config import ModelSpec
+from edge.config import FrontendConfig, ModelSpec
 from export.verify import Parity
 from train.evaluate import Report
+from train.robustness import Robustness
 
 
 def model_card(
-    spec: ModelSpec, reports: Mapping[str, Report], parities: Sequence[Parity], sizes: Mapping[str, int], command: str
+    spec: ModelSpec,
+    reports: Mapping[str, Report],
+    robustness: Robustness | None,
+    parities: Sequence[Parity],
+    sizes: Mapping[str, int],
+    command: str,
 ) -> str:
     """Markdown. ``reports`` and ``sizes`` (bytes) are by precision, "fp32" and "int8"."""
-    p, f = spec.provenance, spec.frontend
+    p = spec.provenance
     lines = [
         f"# {spec.name}",
         "",
         "Written by `python -m export`; do not edit.",
         "",
         f"- **What**: {len(spec.labels)} classes of sound, one decision on {spec.window_seconds:.2f} s, "
-        f"as often as every {spec.step_seconds * 1000:.0f} ms.",
+        f"as often as every {spec.step_seconds * 1000:.3g} ms.",
         f"- **Network**: `{p.architecture}`, {p.macs / 1e6:.0f} million multiply-accumulates a window; int8 file "
         f"{sizes['int8'] / 1000:.0f} kB, fp32 file {sizes['fp32'] / 1000:.0f} kB.",
-        f"- **Front end**: {f.sample_rate} Hz, {f.n_mels} {f.mel_scale} mel bands from {f.f_min:g} to {f.f_max:g} Hz, "
-        f"frames of {f.win_length} samples every {f.hop_length}.",
+        f"- **Front end**: {_front_end(spec.frontend)}.",
         f"- **Trained on**: {p.dataset}, folds {', '.join(map(str, p.train_folds))}; seed {p.seed}, {p.epochs} epochs, "
         f"revision {p.git_revision}. Fold {p.test_fold} was held out of training.",
         f"- **Licence of the weights**: {spec.licence}.",
@@ -42,6 +47,8 @@ def model_card(
     ]
     if reports:
         lines += _recognition(p.test_fold, reports)
+    if robustness is not None:
+        lines += [f"## Other microphones, int8 on fold {p.test_fold}", "", *robustness.table(), ""]
     lines += [
         "## Limits",
         "",
@@ -51,6 +58,14 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _front_end(f: FrontendConfig) -> str:
+    sound = f"{f.sample_rate} Hz, {'two channels' if f.channels == 2 else 'one channel'}"
+    if f.kind == "waveform":
+        return f"the waveform, {sound}"
+    mels = f"{f.n_mels} {f.mel_scale} mel bands from {f.f_min:g} to {f.f_max:g} Hz"
+    return f"{sound}, {mels}, frames of {f.win_length} samples every {f.hop_length}"
 
 
 def _recognition(fold: int | None, reports: Mapping[str, Report]) -> list[str]:

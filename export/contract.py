@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from edge.classifier import Classifier, golden_samples
 from edge.config import METADATA_KEY, Golden, ModelSpec, Provenance
-from edge.features import LogMel
+from edge.features import make_frontend
 from models.checkpoint import Checkpoint
-from models.streaming import count_macs
+from models.cost import count_macs
 
 F32 = NDArray[np.float32]
 
 GOLDEN_SECONDS = 0.25
-LOG_MEL_TOLERANCE = 1e-3  # float32 FFTs of different libraries differ by 1e-5
+FRAMES_TOLERANCE = 1e-3  # float32 FFTs of different libraries differ by 1e-5
 # With seven-bit weights int8 is exact; what is left is float32, in the stem and the head.
 PROBS_TOLERANCE = {"fp32": 1e-3, "int8": 0.02}
 
@@ -29,17 +29,19 @@ PROBS_TOLERANCE = {"fp32": 1e-3, "int8": 0.02}
 def build_spec(checkpoint: Checkpoint, *, name: str, temperature: float, licence: str, precision: str) -> ModelSpec:
     """The contract of ``checkpoint``, without golden vectors yet."""
     model = checkpoint.model()
-    frames = torch.zeros(1, 1, checkpoint.frontend.n_mels, model.window_frames)
+    frontend, streams = checkpoint.frontend, model.column_stride > 0
+    frames = torch.zeros(1, frontend.channels, frontend.n_mels, model.window_frames)
     p = checkpoint.provenance
     return ModelSpec(
         name=name,
         labels=checkpoint.labels,
-        frontend=checkpoint.frontend,
+        frontend=frontend,
         window_frames=model.window_frames,
         column_stride=model.column_stride,
-        receptive_field=model.receptive_field,
-        n_columns=model.n_columns,
-        n_channels=model.config.column_width,
+        receptive_field=model.receptive_field if streams else 0,
+        n_columns=model.n_columns if streams else 0,
+        n_channels=model.config.column_width if streams else 0,
+        scores="sigmoid" if p.get("multi_label") else "softmax",
         temperature=temperature,
         thresholds={},
         licence=licence,
@@ -80,15 +82,15 @@ def write_with_golden(model: onnx.ModelProto, spec: ModelSpec, path: Path) -> Mo
     """Write ``model`` with golden vectors, computed by the runtime that will check them. Returns the whole contract."""
     write(model, dataclasses.replace(spec, golden=None), path)
     pcm = golden_signal(spec.frontend.sample_rate)
-    log_mel = LogMel(spec.frontend)(golden_samples(pcm, spec.window_samples))
+    frames = np.ascontiguousarray(make_frontend(spec.frontend)(golden_samples(pcm, spec.window_samples, spec)))
     classifier = Classifier(path, self_test=False)
-    probs, _ = classifier.run(np.ascontiguousarray(log_mel), classifier.new_ring())
+    probs, _ = classifier.run(frames, classifier.new_ring())
     n_frames = spec.frontend.n_frames(len(pcm))
     golden = Golden(
         pcm=_base64(pcm.astype("<i2")),
-        log_mel=_base64(log_mel.T[:n_frames].astype("<f4")),
+        frames=_base64(frames.transpose(2, 0, 1)[:n_frames].astype("<f4")),
         probs=_base64(probs.astype("<f4")),
-        log_mel_tolerance=LOG_MEL_TOLERANCE,
+        frames_tolerance=FRAMES_TOLERANCE,
         probs_tolerance=PROBS_TOLERANCE[spec.provenance.precision],
     )
     return write(model, dataclasses.replace(spec, golden=golden), path)

@@ -18,24 +18,26 @@ from edge.config import ModelSpec
 
 F32 = NDArray[np.float32]
 
-# The ring and the head stay in float32: they are a thousandth of the work, and decide the probabilities.
-QUANTIZED = ["Conv", "Add", "Relu"]
+# The ring and the head stay in float32: they are a thousandth of the work, and decide the probabilities. So do
+# recurrent layers, of which onnxruntime has no static int8 kernel.
+QUANTIZED = ["Conv", "Add", "Relu", "MaxPool"]
 
 
 class _Windows(CalibrationDataReader):
-    """Whole windows of log-mel frames, each with an empty ring."""
+    """Whole windows of frames, each with an empty ring where the model has one."""
 
     def __init__(self, windows: Iterable[F32], spec: ModelSpec) -> None:
         self._windows: Iterator[F32] = iter(windows)
-        self._ring = np.zeros((1, spec.n_channels, spec.n_columns), np.float32)
+        ring = np.zeros((1, spec.n_channels, spec.n_columns), np.float32)
+        self._others = {"ring": ring} if spec.streams else {}
 
     def get_next(self) -> dict[str, F32] | None:
         window = next(self._windows, None)
-        return None if window is None else {"frames": window[None, None], "ring": self._ring}
+        return None if window is None else {"frames": window[None], **self._others}
 
 
 def quantize(model: onnx.ModelProto, windows: Iterable[F32], spec: ModelSpec) -> onnx.ModelProto:
-    """``model`` in int8, its ranges from calibration ``windows`` [n_mels, window_frames]."""
+    """``model`` in int8, its ranges from calibration ``windows`` [channels, n_mels, window_frames]."""
     with tempfile.TemporaryDirectory() as folder:
         fp32, prepared, int8 = (Path(folder) / name for name in ("fp32.onnx", "prepared.onnx", "int8.onnx"))
         onnx.save(model, fp32)

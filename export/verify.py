@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edge.classifier import Classifier
+from edge.config import ModelSpec
+from export.to_onnx import probabilities
 
 F32 = NDArray[np.float32]
 
@@ -59,12 +61,12 @@ def compare(name: str, expected: F32, found: F32, allowed: Tolerance) -> Parity:
     return parity
 
 
-def torch_probs(model: nn.Module, windows: Sequence[F32], temperature: float) -> F32:
-    """The checkpoint's own probabilities of log-mel ``windows``: [n_windows, n_labels]."""
+def torch_probs(model: nn.Module, windows: Sequence[F32], spec: ModelSpec) -> F32:
+    """The checkpoint's own probabilities of ``windows`` of frames: [n_windows, n_labels]."""
     model.eval()
     with torch.inference_mode():
-        logits = [model(torch.from_numpy(w)[None, None])[0] for w in windows]
-        return torch.stack(logits).div(temperature).softmax(1).numpy()
+        logits = torch.stack([model(torch.from_numpy(w)[None])[0] for w in windows])
+        return probabilities(logits, spec.temperature, spec.scores).numpy()
 
 
 def file_probs(classifier: Classifier, windows: Sequence[F32]) -> F32:

@@ -1,4 +1,10 @@
-"""Architectures by name. An architecture is one file: a module class and its frozen configuration, registered here."""
+"""Architectures by name. An architecture is one file: a module class and its frozen configuration, registered here.
+
+A network takes frames [B, channels, n_mels, T] and gives logits [B, n_labels]. It has the attributes ``config``,
+``window_frames`` (T of one decision), ``int8`` (whether its convolutions are quantised on export) and
+``column_stride``: 0, or frames between columns for one that streams, which also has what
+:class:`models.streaming.StreamingCnn` has.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +21,8 @@ _ARCHITECTURES: dict[str, tuple[type[nn.Module], Any]] = {}
 def register(name: str, config: Any) -> Callable[[type[Model]], type[Model]]:
     """Class decorator: make ``Class(config)`` known as ``name``; ``config`` is the default configuration.
 
-    The configuration is a frozen dataclass with the fields ``n_mels`` and ``n_labels`` among its own.
+    The configuration is a frozen dataclass with the fields ``n_mels``, ``n_labels`` and ``channels`` among its own. A
+    class may have several names, each with a configuration.
     """
 
     def add(cls: type[Model]) -> type[Model]:

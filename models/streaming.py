@@ -20,14 +20,15 @@ class StreamingCnnConfig:
 
     n_mels: int = 64  # mel bands
     n_labels: int = 50  # classes
-    n_columns: int = 41  # columns of one decision
-    stem_kernel: tuple[int, int] = (8, 4)  # mel bands, frames
-    stem_stride: tuple[int, int] = (8, 4)
-    stem2: tuple[int, int, int, int] = (0, 0, 0, 0)  # a second stem convolution: kernel, stride; zeros for none
+    channels: int = 1  # of the sound
+    n_columns: int = 40  # columns of one decision
+    stem_kernel: tuple[int, int] = (5, 4)  # mel bands, frames
+    stem_stride: tuple[int, int] = (2, 2)
+    stem2: tuple[int, int, int, int] = (3, 4, 4, 2)  # a second stem convolution: kernel, stride; zeros for none
     widths: tuple[int, ...] = (48, 96)  # channels; the first also of the stem
     blocks: tuple[int, ...] = (1, 1)  # residual pairs
     strides: tuple[int, ...] = (1, 2)  # along mel and time, of the convolution that enters the stage; 1: none enters
-    last_width: int = 144  # channels of the convolution over all that is left of the mel axis
+    last_width: int = 128  # channels of the convolution over all that is left of the mel axis
     column_width: int = 288  # values in one column
     dropout: float = 0.2  # before the classifier
 
@@ -59,17 +60,21 @@ class ResidualPair(nn.Module):
 
 
 @register("streaming", StreamingCnnConfig())
+@register("streaming-tiny", StreamingCnnConfig(widths=(24, 48), last_width=64, column_width=128))
+@register("streaming-wide", StreamingCnnConfig(widths=(72, 144), last_width=192, column_width=384))
 class StreamingCnn(nn.Module):
-    """Log-mel frames [B, 1, n_mels, T] → logits [B, n_labels]."""
+    """Log-mel frames [B, channels, n_mels, T] → logits [B, n_labels]."""
+
+    int8 = True
 
     def __init__(self, config: StreamingCnnConfig) -> None:
         super().__init__()
         self.config = config
         first = config.widths[0]
-        layers: list[nn.Module] = [ConvBnReLU(1, first, config.stem_kernel, config.stem_stride)]
+        layers: list[nn.Module] = [ConvBnReLU(config.channels, first, config.stem_kernel, config.stem_stride)]
         if any(config.stem2):
             k_mel, k_time, s_mel, s_time = config.stem2
-            layers[0] = ConvBnReLU(1, first // 2, config.stem_kernel, config.stem_stride)
+            layers[0] = ConvBnReLU(config.channels, first // 2, config.stem_kernel, config.stem_stride)
             layers.append(ConvBnReLU(first // 2, first, (k_mel, k_time), (s_mel, s_time)))
         width = first
         for stage_width, blocks, stride in zip(config.widths, config.blocks, config.strides, strict=True):
@@ -78,7 +83,7 @@ class StreamingCnn(nn.Module):
             layers.extend(ResidualPair(stage_width) for _ in range(blocks))
             width = stage_width
         with torch.no_grad():  # what is left of the mel axis, asked of the layers themselves
-            rows = nn.Sequential(*layers).eval()(torch.zeros(1, 1, config.n_mels, 512)).shape[2]
+            rows = nn.Sequential(*layers).eval()(torch.zeros(1, config.channels, config.n_mels, 512)).shape[2]
         layers.append(ConvBnReLU(width, config.last_width, (rows, 3), pad=False))
         layers.append(ConvBnReLU(config.last_width, config.column_width, (1, 1)))
         self.trunk = nn.Sequential(*layers)
@@ -98,7 +103,7 @@ class StreamingCnn(nn.Module):
         return field, stride
 
     def columns(self, frames: Tensor) -> Tensor:
-        """[B, 1, n_mels, T] → [B, column_width, 1 + (T - receptive_field) // column_stride]."""
+        """[B, channels, n_mels, T] → [B, column_width, 1 + (T - receptive_field) // column_stride]."""
         return self.trunk(frames).squeeze(2)
 
     def head(self, columns: Tensor) -> Tensor:
@@ -107,27 +112,5 @@ class StreamingCnn(nn.Module):
         return self.classifier(self.dropout(pooled))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """[B, 1, n_mels, T] → logits [B, n_labels]."""
+        """[B, channels, n_mels, T] → logits [B, n_labels]."""
         return self.head(self.columns(frames))
-
-
-def count_macs(model: nn.Module, frames: Tensor) -> int:
-    """Multiply-accumulates of the convolutions and linear layers of one forward pass over ``frames``."""
-    total = 0
-
-    def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        if isinstance(module, nn.Conv2d):
-            taps = module.kernel_size[0] * module.kernel_size[1] * module.in_channels // module.groups
-            total += output.numel() * taps
-        elif isinstance(module, nn.Linear):
-            total += output.numel() * module.in_features
-
-    hooks = [m.register_forward_hook(add) for m in model.modules()]
-    training = model.training
-    with torch.no_grad():
-        model.eval()(frames)
-    model.train(training)
-    for hook in hooks:
-        hook.remove()
-    return total

@@ -61,6 +61,7 @@ def test_unknown_key_is_named(spec, path):
         ("window_frames", True),
         ("temperature", 0),
         ("temperature", "1"),
+        ("scores", "logits"),
         ("thresholds", {"no such label": 0.5}),
         ("thresholds", []),
         ("golden", 1),
@@ -115,11 +116,23 @@ def test_contract_from_the_future(spec):
         ("mel_norm", "l2"),
         ("log_floor", 0.0),
         ("log_std", 0.0),
+        ("kind", "mfcc"),
+        ("channels", 0),
+        ("channels", 3),
     ],
 )
 def test_front_ends_that_cannot_be(field, value):
     with pytest.raises(ContractError, match="frontend"):
         dataclasses.replace(FrontendConfig(), **{field: value})
+
+
+@pytest.mark.parametrize("field", ["win_length", "hop_length", "n_mels"])
+def test_a_waveform_has_frames_of_one_sample(field):
+    waveform = FrontendConfig(kind="waveform", win_length=1, hop_length=1, n_mels=1)
+    assert [waveform.n_frames(n) for n in (0, 1, 1000)] == [0, 1, 1000]
+    assert waveform.n_samples(1000) == 1000
+    with pytest.raises(ContractError, match=rf"frontend\.{field} is 2; allowed: 1 for a waveform"):
+        dataclasses.replace(waveform, **{field: 2})
 
 
 def test_frames_at_the_boundaries():

@@ -183,7 +183,7 @@ def deliver(portaudio, samples, rate, start, overflow=False):
     portaudio.stream.callback(samples[:, :wanted], len(samples), times, SimpleNamespace(input_overflow=overflow))
 
 
-def started(microphone, portaudio, sample_rate, length, samples, rate, piece=441, first=None):
+def started(microphone, portaudio, sample_rate, length, samples, rate, piece=441, first=None, channels=1):
     """The microphone's blocks, with ``samples`` already delivered by the time that the first is asked for."""
     opened = portaudio.InputStream
 
@@ -194,7 +194,7 @@ def started(microphone, portaudio, sample_rate, length, samples, rate, piece=441
         return stream
 
     portaudio.InputStream = open_and_deliver
-    return microphone.blocks(sample_rate, length, first)
+    return microphone.blocks(sample_rate, length, first, channels)
 
 
 def test_native_rate_is_resampled_and_channels_are_chosen(fake):
@@ -212,6 +212,14 @@ def test_native_rate_is_resampled_and_channels_are_chosen(fake):
         assert np.abs(got[1].samples).max() == pytest.approx(level, abs=0.01)
         assert got[1].adc_time - got[0].adc_time == pytest.approx(0.5, abs=1e-3)
         assert not portaudio.stream.active  # closing the iterator closes the device
+
+
+def test_two_channels_are_captured(fake):
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (1600, 2)).astype(np.float32)
+    for channel, expected in ((None, [0, 1]), (1, [1, 1])):
+        portaudio = fake(rates=(16_000,))
+        blocks = started(Microphone(channel=channel), portaudio, 16_000, 1600, samples, 16_000, channels=2)
+        assert np.array_equal(next(blocks).samples, samples[:, expected])
 
 
 def test_a_gap_is_measured_by_the_converter_s_clock(fake):

@@ -2,8 +2,6 @@
 
 import dataclasses
 import hashlib
-import subprocess
-import sys
 
 import numpy as np
 import onnx
@@ -11,20 +9,27 @@ import pytest
 import soundfile
 import torch
 
+from edge.bench import bench, synthetic_audio
 from edge.classifier import Classifier
 from edge.config import FrontendConfig
-from export.artefacts import draw, export
-from export.contract import golden_signal
+from edge.listener import listen
+from edge.sources.file import SoundFile
+from export.artefacts import draw, export, graphs
+from export.contract import build_spec, golden_signal, write_with_golden
 from export.quantize import float_convolutions
 from export.to_onnx import fold_batch_norm, to_onnx
 from export.verify import INT8, ParityError, Tolerance, check_streaming, compare
 from models import build
 from models.checkpoint import Checkpoint, save_checkpoint
-from tests.conftest import ROOT
+from tests.conftest import run_module
+from tests.test_listener import Blocks
 from train.manifest import read_manifest
 
 SMALL = {"widths": (16, 16), "last_width": 16, "column_width": 16, "n_columns": 21, "n_labels": 3}
 LICENCE = "CC0-1.0"
+PROVENANCE = {
+    "dataset": "noise", "train_folds": [1, 2, 3, 4], "test_fold": 5, "seed": 0, "epochs": 1, "git_revision": "x"
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +50,7 @@ def checkpoint():
     model = build("streaming", **SMALL).train()
     for _ in range(20):
         model(torch.randn(4, 1, 64, model.window_frames))
-    provenance = {
-        "dataset": "noise", "train_folds": [1, 2, 3, 4], "test_fold": 5, "seed": 0, "epochs": 1, "git_revision": "x"
-    }  # fmt: skip
-    return Checkpoint("streaming", SMALL, FrontendConfig(), ("a", "b", "c"), provenance, model.state_dict())
+    return Checkpoint("streaming", SMALL, FrontendConfig(), ("a", "b", "c"), PROVENANCE, model.state_dict())
 
 
 def run(checkpoint, data, out, **changes):
@@ -64,7 +66,7 @@ def exported(checkpoint, data, tmp_path_factory):
 def test_the_device_computes_what_the_checkpoint_does(checkpoint, exported):
     classifier, model = Classifier(exported.fp32), checkpoint.model()
     samples = np.random.default_rng(1).uniform(-0.3, 0.3, classifier.spec.window_samples).astype(np.float32)
-    frames = torch.from_numpy(np.ascontiguousarray(classifier._log_mel(samples)))[None, None]
+    frames = torch.from_numpy(np.ascontiguousarray(classifier._frontend(samples)))[None]
     expected = torch.softmax(model(frames) / 1.5, dim=1)[0].detach().numpy()
     assert np.allclose(classifier.classify(samples), expected, atol=1e-5)
 
@@ -144,10 +146,64 @@ def test_folding_batch_norm_changes_nothing(checkpoint):
     assert torch.allclose(model(frames), folded(frames), atol=1e-4)
 
 
-def test_the_graph_has_one_dynamic_axis(checkpoint):
-    graph = to_onnx(checkpoint.model(), 1.0).graph
-    dynamic = [d.dim_param for v in (*graph.input, *graph.output) for d in v.type.tensor_type.shape.dim if d.dim_param]
-    assert dynamic == ["T"]
+def dynamic_axes(model):
+    graph = to_onnx(model, 1.0).graph
+    return [d.dim_param for v in (*graph.input, *graph.output) for d in v.type.tensor_type.shape.dim if d.dim_param]
+
+
+def test_the_graph_has_one_dynamic_axis_or_none(checkpoint):
+    assert dynamic_axes(checkpoint.model()) == ["T"]
+    assert dynamic_axes(build("four-block", n_labels=3)) == []
+
+
+def test_a_network_of_whole_windows_and_two_channels(data, tmp_path):
+    """From noise in folders to files that are measured, with what the contract says of both."""
+    torch.manual_seed(0)
+    frontend = FrontendConfig(channels=2, hop_length=320)
+    sizes = {"window_frames": 90, "n_labels": 3}
+    model = build("four-block", **sizes).train()
+    for _ in range(20):
+        model(torch.randn(4, 2, 64, 90))
+    state = model.state_dict()
+    exported = run(Checkpoint("four-block", sizes, frontend, ("a", "b", "c"), PROVENANCE, state), data, tmp_path)
+    for path in (exported.fp32, exported.int8):
+        spec = Classifier(path).spec
+        assert (spec.streams, spec.frontend.channels, spec.scores, spec.n_columns) == (False, 2, "softmax", 0)
+    assert "two channels" in exported.card.read_text()
+    assert exported.reports["int8"].clips == 3
+    classifier = Classifier(exported.fp32)
+    samples = np.random.default_rng(1).uniform(-0.3, 0.3, (spec.window_samples, 2)).astype(np.float32)
+    left, swapped, mono = (classifier.classify(s) for s in (samples, samples[:, ::-1], samples[:, 0]))
+    assert not np.allclose(left, swapped)
+    assert np.array_equal(mono, classifier.classify(samples[:, [0, 0]]))
+    check_stereo_is_heard(classifier, tmp_path)
+    (result,) = bench([exported.int8], synthetic_audio(16_000), rounds=2, paced_seconds=0)
+    assert result.hot["window"].p50 > 0
+
+
+def check_stereo_is_heard(classifier, folder):
+    """Both channels reach the network, from a file and over a gap."""
+    first = classifier.spec.window_samples
+    samples = np.random.default_rng(2).uniform(-0.3, 0.3, (2 * first, 2)).astype(np.float32)
+    soundfile.write(folder / "stereo.wav", samples, 16_000, subtype="FLOAT")
+    heard = np.stack([w.probs for w in listen(SoundFile(folder / "stereo.wav"), classifier)])
+    assert np.array_equal(heard, classifier.windows(samples))
+    filled = np.concatenate([samples[:first], np.zeros((1000, 2), np.float32), samples[first:]])
+    gapped = np.stack([w.probs for w in listen(Blocks(samples, {1: 1000}), classifier)])
+    assert np.array_equal(gapped, classifier.windows(filled)[: len(gapped)])
+
+
+def test_the_tiny_network_is_tiny(tmp_path):
+    torch.manual_seed(0)
+    model = build("streaming-tiny")
+    labels = tuple(f"class {i}" for i in range(50))
+    provenance = PROVENANCE | {"test_fold": None}
+    checkpoint = Checkpoint("streaming-tiny", {}, FrontendConfig(), labels, provenance, model.state_dict())
+    spec = build_spec(checkpoint, name="tiny", temperature=1.0, licence="-", precision="int8")
+    windows = np.random.default_rng(0).standard_normal((3, 1, 64, spec.window_frames)).astype(np.float32)
+    write_with_golden(graphs(checkpoint, list(windows), spec)["int8"], spec, tmp_path / "tiny.onnx")
+    assert spec.provenance.macs <= 25e6
+    assert (tmp_path / "tiny.onnx").stat().st_size <= 250_000
 
 
 def test_calibration_clips_come_from_every_class_and_training_folds_alone(data):
@@ -165,18 +221,21 @@ def test_the_golden_signal_is_neither_silent_nor_clipped():
 
 
 def test_mistakes_end_in_one_line(data, checkpoint, tmp_path):
-    def fails(path, message, *options):
-        done = subprocess.run(
-            [sys.executable, "-m", "export", str(path), "--data", str(data), "--licence", LICENCE, *options],
-            capture_output=True, text=True, cwd=ROOT,
-        )  # fmt: skip
-        assert done.returncode in (1, 2)
+    def check_fails(path, message, *options, code=1):
+        done = run_module("export", path, "--licence", LICENCE, "--out", tmp_path / "out", *options, code=code)
         assert message in done.stderr
-        assert "Traceback" not in done.stderr
 
     (tmp_path / "x.pt").write_text("no checkpoint")
-    fails(tmp_path / "x.pt", "is not a checkpoint of edge-listen")
-    fails(tmp_path / "no.pt", "does not exist")
+    check_fails(tmp_path / "x.pt", "is not a checkpoint of edge-listen", "--data", data)
+    check_fails(tmp_path / "no.pt", "does not exist", code=2)
     save_checkpoint(tmp_path / "c.pt", dataclasses.replace(checkpoint, labels=("a", "b", "d")))
-    fails(tmp_path / "c.pt", "the model has no class c", "--out", str(tmp_path / "out"))
+    check_fails(tmp_path / "c.pt", "there is no manifest.jsonl beside")
+    check_fails(tmp_path / "c.pt", "the model has no class c", "--data", data)
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_the_data_of_a_run_is_found_beside_its_checkpoint(data, checkpoint, tmp_path):
+    save_checkpoint(tmp_path / "checkpoint.pt", checkpoint)
+    read_manifest(data).save(tmp_path / "manifest.jsonl")
+    run_module("export", tmp_path / "checkpoint.pt", "--licence", LICENCE, "--out", tmp_path / "out", "--name", "x")
+    assert Classifier(tmp_path / "out" / "x.int8.onnx").spec.provenance.accuracy is not None

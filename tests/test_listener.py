@@ -19,7 +19,7 @@ class Blocks:
     def __init__(self, samples, gaps=None, started=1000.0):
         self.samples, self.gaps, self.started = samples, gaps or {}, started
 
-    def blocks(self, sample_rate, length, first=None):
+    def blocks(self, sample_rate, length, first=None, channels=1):
         start, lost_before, size, index = 0, 0, first or length, 0
         while start < len(self.samples):
             lost = self.gaps.get(index, 0)

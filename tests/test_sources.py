@@ -67,6 +67,57 @@ def test_channel_and_mix(tmp_path):
         SoundFile(path, channel=2).read(RATE)
 
 
+def test_two_channels(tmp_path):
+    """Of stereo both, of one channel or a chosen one that twice, of more the first two."""
+    rng = np.random.default_rng(0)
+    for n, expected in ((1, [0, 0]), (2, [0, 1]), (6, [0, 1])):
+        samples = rng.uniform(-0.5, 0.5, (4000, n)).astype(np.float32)
+        soundfile.write(tmp_path / "x.wav", samples, RATE, subtype="FLOAT")
+        assert np.array_equal(SoundFile(tmp_path / "x.wav").read(RATE, 2), samples[:, expected])
+        chosen = SoundFile(tmp_path / "x.wav", channel=n - 1).read(RATE, 2)
+        assert np.array_equal(chosen, samples[:, [n - 1, n - 1]])
+
+
+def test_two_channels_are_resampled_each_for_itself(tmp_path):
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (50_000, 2))
+    soundfile.write(tmp_path / "x.wav", samples, 44_100, subtype="FLOAT")
+    blocks = list(SoundFile(tmp_path / "x.wav").blocks(RATE, 1000, None, 2))
+    assert {b.samples.shape for b in blocks[:-1]} == {(1000, 2)}
+    both = np.concatenate([b.samples for b in blocks])
+    for channel in (0, 1):
+        assert np.allclose(both[:, channel], SoundFile(tmp_path / "x.wav", channel=channel).read(RATE), atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
+@pytest.mark.parametrize(("start", "end"), [(0.5, 1.25), (0.0, 0.1), (1.9, None), (1.9, 60.0), (0.0, np.inf)])
+def test_a_segment_is_that_part_of_the_recording(tmp_path, suffix, start, end):
+    path = tmp_path / f"x.{suffix}"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.3, 0.3, 2 * RATE), RATE)
+    whole = SoundFile(path).read(RATE)
+    part = SoundFile(path, start=start, end=end).read(RATE)
+    assert np.array_equal(part, whole[round(start * RATE) : None if end in (None, np.inf) else round(end * RATE)])
+
+
+def test_segments_that_are_none(tmp_path, tone_wav):
+    for start, end, message in (
+        (5.0, None, r"ends at 5\.000 s, before its segment from 5 s"),
+        (2.0, 2.0, "2 to 2 s of .* is no segment"),
+        (-1.0, 2.0, "-1 to 2 s of .* is no segment"),
+        (float("nan"), None, "is no segment"),
+    ):
+        with pytest.raises(InputError, match=message):
+            SoundFile(tone_wav, start=start, end=end).read(RATE)
+
+
+def test_a_cut_file_is_told_by_the_segment_that_reaches_the_cut(tmp_path):
+    path = tmp_path / "cut.flac"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 80_000), RATE)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert len(SoundFile(path, end=1.0).read(RATE)) == RATE
+    with pytest.raises(InputError, match=r"truncated|cannot be read"):
+        SoundFile(path, start=1.0).read(RATE)
+
+
 def test_resampled_blocks_equal_the_whole(tmp_path):
     path = tmp_path / "noise.flac"
     soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 150_000), 44_100)
@@ -212,6 +263,13 @@ def test_raw_pcm_in_odd_pieces():
     stream = PcmStream(RATE, 2, channel=1, file=Trickle(values.tobytes()))
     samples = np.concatenate([b.samples for b in stream.blocks(RATE, 100)])
     assert np.allclose(samples, values[1::2] / 32768)
+
+
+def test_raw_pcm_of_two_channels():
+    values = np.random.default_rng(0).integers(-3000, 3000, (900, 2)).astype("<i2")
+    stream = PcmStream(RATE, 2, file=Trickle(values.tobytes()))
+    samples = np.concatenate([b.samples for b in stream.blocks(RATE, 100, None, 2)])
+    assert np.array_equal(samples, values.astype(np.float32) / 32768)
 
 
 def test_raw_pcm_is_resampled():

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import tomllib
+import types
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from edge.config import FrontendConfig
+from edge.errors import EdgeError
 from train.augment import AugmentConfig
+from train.effects import MicrophoneConfig
 
 RECIPES = Path(__file__).parent / "recipes"
+CHOICES = {
+    "optimiser": ("adamw", "sgd"),
+    "schedule": ("one-cycle", "cosine", "plateau", "constant"),
+    "precision": ("float32", "bfloat16", "float16"),
+    "balance": ("none", "sampling", "loss"),
+}
 
 
 @dataclass(frozen=True)
@@ -21,36 +33,117 @@ class TrainConfig:
     model: dict[str, Any] = field(default_factory=dict)  # fields of the architecture's configuration
     frontend: FrontendConfig = FrontendConfig()
     augment: AugmentConfig = AugmentConfig()
+    microphone: MicrophoneConfig = MicrophoneConfig()  # what the views are made with
+    views: int = 6  # other microphones that each clip is heard through, beside itself
+    view_share: float = 0.3  # of the training windows that come from a view
+    backgrounds: str = ""  # folder of recordings that are mixed in; see augment.background
+    init: str = ""  # checkpoint whose weights it starts from
+    trunk_rate: float = 1.0  # with init: learning rate of all but the last layer, relative
     train_folds: tuple[int, ...] = (1, 2, 3, 4)
     validation_folds: tuple[int, ...] = ()  # looked at while training; empty: none
-    test_fold: int | None = 5  # never looked at; recorded, so that others can test on it
+    test_fold: int | None = 5  # never looked at while training
     epochs: int = 300
-    batch_size: int = 64
-    learning_rate: float = 3e-3  # peak of the one-cycle schedule
+    batch_size: int = 32
+    optimiser: str = "adamw"  # or "sgd"
+    learning_rate: float = 3e-3  # the highest of the schedule
+    momentum: float = 0.9  # of SGD
     weight_decay: float = 0.02
+    schedule: str = "one-cycle"  # "cosine", "plateau" or "constant"
     warm_up: float = 0.15  # share of the run in which the learning rate rises
+    plateau_factor: float = 0.3  # of the learning rate, when the loss has stopped falling
+    plateau_patience: int = 10  # epochs that measured the loss, until then
+    patience: int = 0  # epochs without a better validation accuracy, until the run ends with its best weights; 0: never
+    clip_norm: float = 5.0  # of the gradient; 0: any
     average: float = 0.04  # share of the run over which the weights are averaged, exponentially
     label_smoothing: float = 0.0
-    teachers: tuple[str, ...] = ()  # checkpoints whose mean opinion is learnt beside the labels (Hinton 2015)
+    balance: str = "none"  # rare classes: drawn more often ("sampling"), or weighing more ("loss")
+    teachers: tuple[str, ...] = ()  # checkpoints or recipes whose mean opinion is learnt (Hinton 2015); recipe@seed
     distil: float = 0.6  # share of the teachers in the loss
     distil_temperature: float = 2.0  # softens both sides
-    bfloat16: bool = True  # autocast; the weights stay float32
+    precision: str = "bfloat16"  # of the forward pass (autocast); the weights stay float32
     seed: int = 0
     validate_every: int = 10  # epochs
     checkpoint_every: int = 5  # epochs
 
+    def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
+        for name in ("epochs", "batch_size", "validate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed: 1 or more")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate is {self.learning_rate}; allowed: above 0")
+        for name in ("warm_up", "label_smoothing", "distil", "view_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed: 0 to 1")
 
-def read_recipe(name: str) -> TrainConfig:
-    """The configuration in a TOML file. Raises ValueError for what it does not know."""
+
+def find_recipe(name: str) -> Path:
+    """The TOML file of a recipe, by name or path. Raises ValueError."""
     path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
         raise ValueError(f"there is no recipe {name!r}; there are {there}, or give a TOML file")
+    return path
+
+
+def read_recipe(name: str, settings: Sequence[str] = ()) -> TrainConfig:
+    """The configuration in a recipe, with ``settings`` like "augment.mix=0.5" on top.
+
+    Raises ValueError for what it does not know.
+    """
+    path = find_recipe(name)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-        values["frontend"] = FrontendConfig(**values.get("frontend", {}))
-        augment = {k: tuple(v) if isinstance(v, list) else v for k, v in values.get("augment", {}).items()}
-        values["augment"] = AugmentConfig(**augment)
-        return TrainConfig(**values)
-    except (tomllib.TOMLDecodeError, TypeError) as error:
+        for setting in settings:
+            _merge(values, _parse(setting))
+        return config_of(values)
+    except (tomllib.TOMLDecodeError, TypeError, ValueError, EdgeError) as error:
         raise ValueError(f"recipe {path}: {error}") from None
+
+
+def _parse(setting: str) -> dict[str, Any]:
+    """``a.b=1`` as the nested dictionary that TOML makes of it; a value that is no TOML is a string."""
+    key, equals, value = setting.partition("=")
+    if not equals:
+        raise ValueError(f"setting {setting!r}; write it as key=value, for example augment.mix=0.5")
+    try:
+        return tomllib.loads(f"{key} = {value}")
+    except tomllib.TOMLDecodeError:
+        return tomllib.loads(f"{key} = {json.dumps(value)}")
+
+
+def _merge(values: dict[str, Any], more: dict[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, dict) and isinstance(values.get(key), dict):
+            _merge(values[key], value)
+        else:
+            values[key] = value
+
+
+def config_of(values: dict[str, Any]) -> TrainConfig:
+    """A configuration from plain values, as TOML and JSON have them."""
+    return _build(TrainConfig, values)
+
+
+def _build(cls: Any, values: dict[str, Any]) -> Any:
+    """A dataclass of ours, with its dataclasses, tuples and numbers. Raises TypeError, ValueError."""
+    hints = get_type_hints(cls)
+    if unknown := sorted(set(values) - set(hints)):
+        raise ValueError(f"unknown key {', '.join(unknown)}; there are {', '.join(hints)}")
+    return cls(**{key: _convert(hints[key], value, key) for key, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, key: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value)
+    if isinstance(hint, types.UnionType):
+        return value
+    if isinstance(value, list):
+        return tuple(value)
+    if hint is float and type(value) is int:
+        return float(value)
+    if isinstance(hint, type) and type(value) is not hint:
+        raise ValueError(f"{key} is {value!r}; allowed: {hint.__name__}")
+    return value

@@ -1,76 +1,214 @@
-"""Clips as mel power, computed once, and training windows cut out of them."""
+"""Clips as mel power, and the training windows cut out of them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import signal
+import sys
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
 
 from edge.config import FrontendConfig
-from edge.sources.file import SoundFile
-from train.frontend import MelPower
+from edge.errors import EdgeError
+from train.effects import MicrophoneConfig, another_microphone
+from train.frontend import power_of
 from train.manifest import Clip
 
-CACHE_VERSION = 1  # raise it when the same clip and front end would give other features
+CLIPS_A_WORKER = 100  # at least, for a process to be worth its start
+CACHE_VERSION = 2  # raise it when the same clip, front end and view would give other features
 
 
 @dataclass(frozen=True)
-class Features:
-    """Mel power of many clips, end to end in one array that may lie on disk."""
+class View:
+    """A clip as another microphone in another room hears it; the number seeds what is drawn."""
 
-    power: NDArray[np.float32]  # [total_frames, n_mels]
-    starts: NDArray[np.int64]  # [n_clips] first frame of each clip
-    lengths: NDArray[np.int64]  # [n_clips] frames of each clip
-
-    def clip(self, index: int) -> NDArray[np.float32]:
-        """[n_frames, n_mels] of one clip."""
-        return self.power[self.starts[index] : self.starts[index] + self.lengths[index]]
+    number: int
+    microphone: MicrophoneConfig
 
 
-def load_features(clips: list[Clip], frontend: FrontendConfig, min_frames: int, cache: Path) -> Features:
-    """Features of ``clips``, from ``cache`` where they are there. A clip shorter than ``min_frames`` ends in silence.
+class Features(Protocol):
+    """Mel power of many clips."""
 
-    The cache's key holds the front end and each file's path, size and time of change: it is never stale.
+    errors: dict[int, str]  # clips that cannot be read, and why; they have no features
+
+    def __len__(self) -> int:
+        """Clips, with those that cannot be read."""
+
+    def clip(self, index: int) -> Tensor:
+        """One clip: [n_frames, channels, n_mels]."""
+
+
+class Decoder:
+    """Recordings → mel power, one at a time."""
+
+    def __init__(self, clips: Sequence[Clip], frontend: FrontendConfig, view: View | None) -> None:
+        self.clips, self.frontend, self.view = clips, frontend, view
+        self._power = power_of(frontend)
+        self.errors: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def clip(self, index: int) -> Tensor:
+        """One clip: [n_frames, channels, n_mels], at least one frame. Raises EdgeError."""
+        frontend, clip = self.frontend, self.clips[index]
+        samples = clip.source().read(frontend.sample_rate, frontend.channels).reshape(-1, frontend.channels)
+        missing = frontend.win_length - len(samples)
+        channels = np.pad(samples, ((0, max(0, missing)), (0, 0))).T  # [channels, n]
+        if self.view is not None:
+            seed = [self.view.number, zlib.crc32(f"{clip.path.name} {clip.start}".encode())]
+            channels = np.stack(
+                [
+                    another_microphone(c, frontend.sample_rate, np.random.default_rng(seed), self.view.microphone)
+                    for c in channels
+                ]
+            )
+        with torch.inference_mode():
+            return self._power(torch.from_numpy(np.ascontiguousarray(channels))).clone()
+
+
+class CachedFeatures:
+    """Mel power of many clips, end to end in one array: memory-mapped, or on an accelerator."""
+
+    def __init__(self, power: Tensor, lengths: NDArray[np.int64], errors: dict[int, str]) -> None:
+        self.power = power  # [total_frames, channels, n_mels]
+        self.lengths, self.errors = lengths, errors  # frames of each clip; 0 for one that cannot be read
+        self._ends = np.cumsum(lengths)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def clip(self, index: int) -> Tensor:
+        """One clip: [n_frames, channels, n_mels]."""
+        return self.power[self._ends[index] - self.lengths[index] : self._ends[index]]
+
+    def to(self, device: str) -> CachedFeatures:
+        """The same on ``device``."""
+        return self if device == "cpu" else CachedFeatures(self.power.to(device), self.lengths, self.errors)
+
+
+def load_features(
+    clips: Sequence[Clip],
+    frontend: FrontendConfig,
+    cache: Path | None,
+    *,
+    view: View | None = None,
+    device: str = "cpu",
+) -> Features:
+    """Features of ``clips``: from ``cache`` where they are there; without a cache, decoded whenever they are asked for.
+
+    The cache's key holds the front end, the view, and each file's path, size, time of change and part that is the
+    clip: it is never stale.
     """
-    files = [(str(c.path.resolve()), c.path.stat().st_size, c.path.stat().st_mtime_ns) for c in clips]
-    key = json.dumps([CACHE_VERSION, asdict(frontend), min_frames, files])
+    if cache is None:
+        return _checked(Decoder(clips, frontend, view))
+    power_of_what = {name: value for name, value in asdict(frontend).items() if not name.startswith("log_")}
+    view_key = None if view is None else asdict(view)
+    key = json.dumps([CACHE_VERSION, power_of_what, [_identity(c) for c in clips], view_key])
     folder = cache / hashlib.sha256(key.encode()).hexdigest()[:24]
-    if not (folder / "lengths.npy").exists():
-        _compute(clips, frontend, min_frames, folder)
-    lengths = np.load(folder / "lengths.npy")
-    power = np.load(folder / "power.npy", mmap_mode="r")
-    return Features(power, np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
+    if not (folder / "clips.json").exists():
+        _fill(folder, Decoder(clips, frontend, view))
+    index = json.loads((folder / "clips.json").read_text(encoding="utf-8"))
+    lengths = np.array(index["lengths"], np.int64)
+    shape = (int(lengths.sum()), frontend.channels, frontend.n_mels)
+    # Copy on write: torch takes no array that cannot be written.
+    power = np.memmap(folder / "power.f32", np.float32, "c", shape=shape) if shape[0] else np.empty(shape, np.float32)
+    errors = {int(number): error for number, error in index["errors"].items()}
+    return CachedFeatures(torch.from_numpy(power), lengths, errors).to(device)
 
 
-def _compute(clips: list[Clip], frontend: FrontendConfig, min_frames: int, folder: Path) -> None:
+def _identity(clip: Clip) -> list[str | int | float | None]:
+    """What changes when the clip's sound does."""
+    try:
+        status = clip.path.stat()
+    except OSError:
+        return [str(clip.path), None]
+    return [str(clip.path.resolve()), status.st_size, status.st_mtime_ns, clip.start, clip.end]
+
+
+def _fill(folder: Path, decoder: Decoder) -> None:
+    """Write ``power.f32``, then ``clips.json``, which says that the folder is complete."""
     folder.mkdir(parents=True, exist_ok=True)
-    mel_power = MelPower(frontend)
-    lengths = []
-    part = folder / f"power.{os.getpid()}.part"
+    lengths, errors, part = [], {}, folder / f"power.{os.getpid()}.part"
     with part.open("wb") as file:
-        for clip in clips:
-            samples = SoundFile(clip.path).read(frontend.sample_rate)
-            missing = frontend.n_samples(min_frames) - len(samples)
-            samples = np.pad(samples, (0, max(0, missing)))
-            power = mel_power(torch.from_numpy(samples)).T.contiguous().numpy()
+        for index, power in enumerate(_decoded(decoder)):
+            if isinstance(power, str):
+                errors[index], power = power, np.empty(0, np.float32)  # noqa: PLW2901
             power.tofile(file)
             lengths.append(len(power))
-    raw = np.memmap(part, np.float32, "r", shape=(sum(lengths), frontend.n_mels))
-    array = folder / f"power.{os.getpid()}.npy"
-    np.save(array, raw)
-    part.unlink()
-    array.replace(folder / "power.npy")
-    done = folder / f"lengths.{os.getpid()}.npy"
-    np.save(done, np.array(lengths, np.int64))
-    done.replace(folder / "lengths.npy")  # last: it says that the folder is complete
+    part.replace(folder / "power.f32")
+    done = folder / f"clips.{os.getpid()}.part"
+    done.write_text(json.dumps({"lengths": lengths, "errors": errors}), encoding="utf-8")
+    done.replace(folder / "clips.json")
+
+
+def _decoded(decoder: Decoder) -> Iterator[NDArray[np.float32] | str]:
+    """The mel power of each clip, or why it cannot be read: by as many processes as are worth their start."""
+    workers = min(os.cpu_count() or 1, len(decoder) // CLIPS_A_WORKER)
+    if workers < 2:
+        yield from (_attempt(decoder, index) for index in _progress(decoder))
+        return
+    # Spawned, not forked: torch's threads do not survive a fork.
+    with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (decoder,)) as executor:
+        results = executor.map(_work, range(len(decoder)), chunksize=8)
+        yield from (next(results) for _ in _progress(decoder))
+
+
+def _attempt(decoder: Decoder, index: int) -> NDArray[np.float32] | str:
+    try:
+        return decoder.clip(index).numpy()
+    except EdgeError as error:
+        return str(error)
+
+
+_worker: Decoder  # of this process
+
+
+def _start_worker(decoder: Decoder) -> None:
+    global _worker  # noqa: PLW0603
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    torch.set_num_threads(1)
+    _worker = decoder
+
+
+def _work(index: int) -> NDArray[np.float32] | str:
+    return _attempt(_worker, index)
+
+
+def _checked(decoder: Decoder) -> Decoder:
+    """``decoder``, knowing which clips cannot be read."""
+    for index in _progress(decoder):
+        try:
+            decoder.clips[index].source().read(decoder.frontend.sample_rate)
+        except EdgeError as error:
+            decoder.errors[index] = str(error)
+    return decoder
+
+
+def _progress(decoder: Decoder) -> Iterator[int]:
+    """The clips' numbers, with a bar on a terminal."""
+    title = "features" if decoder.view is None else f"features, microphone {decoder.view.number}"
+    console = Console(stderr=True)
+    yield from track(range(len(decoder)), title, console=console, disable=not sys.stderr.isatty(), transient=True)
+
+
+def padded(power: Tensor, n_frames: int) -> Tensor:
+    """[n, channels, n_mels] → at least ``n_frames`` of them: a clip that is shorter than a window ends in silence."""
+    return nn.functional.pad(power, (0, 0, 0, 0, 0, max(0, n_frames - len(power))))
 
 
 class WindowSampler:
@@ -78,42 +216,60 @@ class WindowSampler:
 
     TRIES = 4  # places looked at for one that is not silence
 
-    def __init__(self, features: Features, labels: NDArray[np.int64], window_frames: int) -> None:
-        self.features, self.labels, self.window_frames = features, labels, window_frames
-        self._energy = np.concatenate([[0.0], np.cumsum(features.power.sum(axis=1, dtype=np.float64))])
+    def __init__(
+        self,
+        features: Features,
+        window_frames: int,
+        *,
+        chosen: Sequence[int] | None = None,
+        views: Sequence[Features] = (),
+        view_share: float = 0.5,
+        weights: NDArray[np.float64] | None = None,
+    ) -> None:
+        """``chosen``: the clips to draw from (all); ``weights``: how often each is drawn (each once an epoch)."""
+        self.features, self.window_frames = features, window_frames
+        self.chosen = np.arange(len(features)) if chosen is None else np.asarray(chosen)
+        self._stores, self._view_share = (features, *views), view_share if views else 0.0
+        self.shares = None if weights is None else weights / weights.sum()
+        self._energies: dict[int, NDArray[np.float64]] = {}
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.chosen)
 
     def epoch(self, batch_size: int, stretch: float, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every clip once, shuffled: (mel power [B, window_frames, n_mels], label [B]). The last batch is dropped
+        """Shuffled: (mel power [B, channels, window_frames, n_mels], clip numbers [B]). The last batch is dropped
         where it is not full. ``stretch``: up to this many octaves faster or slower.
         """
-        order = rng.permutation(len(self))
-        for first in range(0, max(1, len(self) - batch_size + 1), batch_size):
-            chosen = order[first : first + batch_size]
-            yield self.windows(chosen, stretch, rng), torch.from_numpy(self.labels[chosen])
+        order = rng.choice(self.chosen, len(self), replace=self.shares is not None, p=self.shares)
+        for first in range(0, len(order) - batch_size + 1, batch_size):
+            batch = order[first : first + batch_size]
+            yield self.windows(batch, stretch, rng), torch.from_numpy(batch)
 
-    def windows(self, chosen: NDArray[np.int64], stretch: float, rng: np.random.Generator) -> Tensor:
-        """One window of each chosen clip: mel power [B, window_frames, n_mels]."""
-        speed = 2.0 ** rng.uniform(-stretch, stretch, len(chosen))
-        start = self._place(chosen, rng)
-        length = self.features.lengths[chosen][:, None]
-        time = start[:, None] + speed[:, None] * np.arange(self.window_frames)  # [B, T] in frames of the clip
+    def windows(self, clips: NDArray[np.int64], stretch: float, rng: np.random.Generator) -> Tensor:
+        """One window of each clip: mel power [B, channels, window_frames, n_mels]."""
+        speeds = 2.0 ** rng.uniform(-stretch, stretch, len(clips))
+        places = rng.random((len(clips), self.TRIES))
+        viewed = rng.random(len(clips)) < self._view_share
+        views = viewed * rng.integers(len(self._stores) > 1, len(self._stores), len(clips))  # 0: the recording itself
+        return torch.stack([self._window(*draw) for draw in zip(clips, speeds, places, views, strict=True)])
+
+    def _window(self, clip: int, speed: float, places: NDArray[np.float64], view: int) -> Tensor:
+        power = padded(self._stores[view].clip(int(clip)), self.window_frames)  # [n_frames, channels, n_mels]
+        place = self._place(int(clip), power, (places * len(power)).astype(np.int64))
+        time = place + speed * np.arange(self.window_frames)  # in frames of the clip
         before = np.floor(time).astype(np.int64)
-        weight = torch.from_numpy((time - before).astype(np.float32))[..., None]
-        base = self.features.starts[chosen][:, None]
-        left = torch.from_numpy(self.features.power[base + before % length])
-        right = torch.from_numpy(self.features.power[base + (before + 1) % length])
-        return torch.lerp(left, right, weight)
+        weight = torch.from_numpy((time - before).astype(np.float32)).to(power.device)[:, None, None]
+        left = power[torch.from_numpy(before % len(power)).to(power.device)]
+        right = power[torch.from_numpy((before + 1) % len(power)).to(power.device)]
+        return torch.lerp(left, right, weight).transpose(0, 1)  # [channels, window_frames, n_mels]
 
-    def _place(self, chosen: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-        """A start frame for each clip: the first of a few whose window has a fair share of the clip's energy."""
-        starts, lengths = self.features.starts[chosen], self.features.lengths[chosen]
-        tries = (rng.random((self.TRIES, len(chosen))) * lengths).astype(np.int64)
+    def _place(self, clip: int, power: Tensor, tries: NDArray[np.int64]) -> int:
+        """A start frame: the first of ``tries`` whose window has a fair share of the clip's energy."""
+        if clip not in self._energies:
+            frames = power.sum((1, 2), dtype=torch.float64).cpu().numpy()
+            self._energies[clip] = np.concatenate([[0.0], np.cumsum(frames)])
+        energy, length = self._energies[clip], len(power)
         stop = tries + self.window_frames
-        total = self._energy[starts + lengths] - self._energy[starts]
-        inside = self._energy[starts + np.minimum(stop, lengths)] - self._energy[starts + tries]
-        inside += self._energy[starts + np.clip(stop - lengths, 0, lengths)] - self._energy[starts]  # wrapped
-        fair = inside >= 0.4 * total * np.minimum(1, self.window_frames / lengths)
-        return np.take_along_axis(tries, np.argmax(fair, axis=0)[None], axis=0)[0]
+        inside = energy[np.minimum(stop, length)] - energy[tries] + energy[np.clip(stop - length, 0, length)]  # wrapped
+        fair = inside >= 0.4 * energy[-1] * min(1.0, self.window_frames / length)
+        return int(tries[np.argmax(fair)])

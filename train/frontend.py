@@ -10,8 +10,21 @@ from torchaudio.transforms import MelScale, Spectrogram
 from edge.config import FrontendConfig
 
 
+def power_of(config: FrontendConfig) -> nn.Module:
+    """Samples [channels, n_samples] → power [n_frames, channels, n_mels], which :func:`log_scale` makes an input."""
+    return Waveform() if config.kind == "waveform" else MelPower(config)
+
+
+class Waveform(nn.Module):
+    """The samples themselves, one a frame."""
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """[channels, n_samples] → [n_samples, channels, 1]."""
+        return samples.T.unsqueeze(2)
+
+
 class MelPower(nn.Module):
-    """Samples [..., n_samples] → mel power [..., n_mels, n_frames]; :func:`log_scale` makes it the network's input."""
+    """Mel power of each channel for itself."""
 
     def __init__(self, config: FrontendConfig) -> None:
         super().__init__()
@@ -30,14 +43,16 @@ class MelPower(nn.Module):
         )
 
     def forward(self, samples: Tensor) -> Tensor:
-        """[..., n_samples] → [..., n_mels, n_frames]."""
+        """[channels, n_samples] → [n_frames, channels, n_mels]."""
         missing = self.config.n_fft - self.config.win_length  # torch centres the window in n_fft samples
         samples = nn.functional.pad(samples, (missing // 2, missing - missing // 2))
-        return self.mel(self.spectrogram(samples))
+        return self.mel(self.spectrogram(samples)).permute(2, 0, 1)
 
 
 def log_scale(power: Tensor, config: FrontendConfig) -> Tensor:
-    """Mel power → the network's input, of the same shape."""
+    """Power → the network's input, of the same shape; a waveform stays what it is."""
+    if config.kind == "waveform":
+        return power
     return (torch.log(power + config.log_floor) - config.log_mean) / config.log_std
 
 

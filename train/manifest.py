@@ -1,30 +1,28 @@
-"""Any data set as one manifest: which file, which label, which fold."""
+"""Any data set as one manifest: which clip, which labels, which fold."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import random
-from collections import defaultdict
-from dataclasses import dataclass
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from edge.bulk import SUFFIXES
+from train.clip import Clip, ManifestError
+from train.readers import read_listing
+from train.readers.options import ReadOptions
+from train.splits import deal, from_one
 
-N_FOLDS = 5  # made where the data set has none
+__all__ = ["Clip", "Manifest", "ManifestError", "ReadOptions", "read_manifest"]
 
+NAMED = 10  # skipped files named one by one in the log; all are in Manifest.skipped
 
-class ManifestError(Exception):
-    """A data set that cannot be read; says what is wrong and what would be right."""
+DEFAULT = ReadOptions()
 
-
-@dataclass(frozen=True)
-class Clip:
-    """One labelled recording."""
-
-    path: Path
-    label: str
-    fold: int
+log = logging.getLogger("train.manifest")
 
 
 @dataclass(frozen=True)
@@ -34,13 +32,15 @@ class Manifest:
     name: str
     labels: tuple[str, ...]
     clips: tuple[Clip, ...]
+    multi_label: bool = False  # a clip may have none, one or several labels
+    skipped: tuple[str, ...] = field(default=(), compare=False)  # what could not be used: name and reason
 
     def digest(self) -> str:
         """Changes when a clip, a label or a fold does."""
-        rows = [(clip.path.name, clip.label, clip.fold) for clip in self.clips]
-        return hashlib.sha256(repr((self.labels, rows)).encode()).hexdigest()[:16]
+        rows = [(clip.path.name, clip.labels, clip.fold, clip.start, clip.end) for clip in self.clips]
+        return hashlib.sha256(repr((self.labels, self.multi_label, rows)).encode()).hexdigest()[:16]
 
-    def in_folds(self, folds: list[int]) -> list[Clip]:
+    def in_folds(self, folds: Sequence[int]) -> list[Clip]:
         """The clips of ``folds``, in the manifest's order.
 
         Raises:
@@ -52,63 +52,73 @@ class Manifest:
                 raise ManifestError(f"fold {fold} has no clips; folds of {self.name}: {sorted(there)}")
         return [clip for clip in self.clips if clip.fold in folds]
 
+    def save(self, path: Path) -> None:
+        """Write JSON Lines that :func:`read_manifest` reads back; files below its folder by their path from there."""
+        header = {"manifest": self.name, "labels": self.labels, "multi_label": self.multi_label}
+        folder = path.absolute().parent
+        lines = [json.dumps(row) for row in (header, *(_row(clip, folder) for clip in self.clips))]
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        part.replace(path)
 
-def read_manifest(root: Path, *, seed: int = 0) -> Manifest:
-    """The data set under ``root``: ESC-50's official layout, else a folder for each class.
 
-    A folder for each class is split into five stratified folds, seeded, by file.
+def read_manifest(root: Path, options: ReadOptions = DEFAULT) -> Manifest:
+    """The data set ``root``: a folder, or a table. Files that cannot be used are named in the log and skipped.
 
     Raises:
-        ManifestError: when ``root`` is neither.
+        ManifestError: for what is no data set, and with ``options.strict`` for a file that cannot be used.
     """
-    if not root.is_dir():
-        raise ManifestError(f"{root} is not a folder; give the folder of a data set")
-    if (root / "meta" / "esc50.csv").is_file():
-        return _read_esc50(root)
-    return _read_folders(root, seed)
-
-
-def _read_esc50(root: Path) -> Manifest:
-    """``meta/esc50.csv`` with filename, fold, target and category beside ``audio/`` (Piczak 2015)."""
-    table = root / "meta" / "esc50.csv"
-    targets: dict[str, int] = {}
-    clips = []
-    with table.open(newline="", encoding="utf-8") as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
-            try:
-                path = root / "audio" / row["filename"]
-                targets[row["category"]] = int(row["target"])
-                clips.append(Clip(path, row["category"], int(row["fold"])))
-            except (KeyError, TypeError, ValueError) as error:
-                raise ManifestError(
-                    f"{table}, line {number}: {error!r}; needs filename, fold, target, category"
-                ) from None
+    listing = read_listing(root, options)
+    clips = [clip for clip in listing.clips if clip.path.is_file()]
+    missing = [clip for clip in listing.clips if not clip.path.is_file()]
+    skipped = [*listing.skipped, *(f"{clip.name}: does not exist" for clip in missing)]
+    if not listing.clips:
+        raise ManifestError(f"{root} names no clips")
     if not clips:
-        raise ManifestError(f"{table} names no clips")
-    missing = [clip.path for clip in clips if not clip.path.is_file()]
-    if missing:
-        raise ManifestError(f"{len(missing)} of {len(clips)} files of {table} are missing, the first is {missing[0]}")
-    return Manifest("ESC-50", tuple(sorted(targets, key=lambda label: targets[label])), tuple(clips))
-
-
-def _read_folders(root: Path, seed: int) -> Manifest:
-    """``root/<label>/**/*.wav`` and every other format that libsndfile reads."""
-    by_label: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(root.rglob("*")):
-        relative = path.relative_to(root)
-        if path.suffix.lower() in SUFFIXES and len(relative.parts) > 1:
-            by_label[relative.parts[0]].append(path)
-    if len(by_label) < 2:
         raise ManifestError(
-            f"{root} has {len(by_label)} folders with sound files; needs at least two, one for each class"
+            f"none of the {len(missing)} files of {root} is there, the first would be {missing[0].path}; "
+            "give the folder of a table's files with --audio"
         )
-    clips = []
-    for label, paths in sorted(by_label.items()):
-        if len(paths) < 2:
-            raise ManifestError(
-                f"class {label!r} has one clip, {paths[0]}; needs two, to train on one and test the other"
-            )
-        shuffled = random.Random(f"{seed}/{label}").sample(paths, len(paths))
-        # From the last fold down, which is held out by default: every class is in it.
-        clips += [Clip(path, label, N_FOLDS - i % N_FOLDS) for i, path in enumerate(shuffled)]
-    return Manifest(root.resolve().name, tuple(sorted(by_label)), tuple(sorted(clips, key=lambda clip: clip.path)))
+    if skipped and options.strict:
+        raise ManifestError(f"{len(skipped)} files of {root} cannot be used, the first: {skipped[0]}")
+    labels = listing.labels or tuple(sorted({label for clip in listing.clips for label in clip.labels}))
+    if options.classes:
+        labels, clips = _only(options.classes, labels, clips)
+    _check_labels(root, labels, clips, missing, options.n_folds > 1 and not listing.multi_label)
+    clips = from_one(clips) if listing.has_folds else deal(clips, options.n_folds, options.seed)
+    _log(skipped)
+    return Manifest(listing.name, labels, tuple(clips), listing.multi_label, tuple(skipped))
+
+
+def _row(clip: Clip, folder: Path) -> dict[str, Any]:
+    path = clip.path.absolute()
+    text = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+    row = {"path": text, "labels": clip.labels, "fold": clip.fold, "group": clip.group}
+    return row | {"start": clip.start, "end": clip.end}
+
+
+def _only(classes: Sequence[str], labels: Sequence[str], clips: Sequence[Clip]) -> tuple[tuple[str, ...], list[Clip]]:
+    """``labels`` and ``clips`` of ``classes``. Raises ManifestError for one that is not there."""
+    if unknown := sorted(set(classes) - set(labels)):
+        raise ManifestError(f"there is no class {', '.join(unknown)}; there are: {', '.join(labels)}")
+    kept = [clip for clip in clips if not clip.labels or set(clip.labels) & set(classes)]
+    kept = [replace(clip, labels=tuple(label for label in clip.labels if label in classes)) for clip in kept]
+    return tuple(label for label in labels if label in classes), kept
+
+
+def _check_labels(
+    root: Path, labels: Sequence[str], clips: Sequence[Clip], missing: Sequence[Clip], several: bool
+) -> None:
+    there = {label for clip in clips for label in clip.labels}
+    gone = {label for clip in missing for label in clip.labels} & set(labels) - there
+    if gone:
+        raise ManifestError(f"class {min(gone)!r} of {root} has no clips left: its files do not exist")
+    if several and len(labels) < 2:
+        raise ManifestError(f"{root} has one class, {', '.join(labels)}; needs two to tell apart, or --n-folds 1")
+
+
+def _log(skipped: Sequence[str]) -> None:
+    for line in skipped[:NAMED]:
+        log.warning("skipped %s", line)
+    if len(skipped) > NAMED:
+        log.warning("skipped %d files more; describe names them all", len(skipped) - NAMED)

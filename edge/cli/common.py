@@ -118,7 +118,7 @@ channel_option = click.option(
     default="mix",
     show_default=True,
     callback=channel_value,
-    help="Channel to listen to, counted from 0, or mix.",
+    help="Channel to listen to, counted from 0, or mix; of a mix, a stereo model hears both channels.",
 )
 
 

@@ -14,9 +14,9 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A run of consecutive mono samples."""
+    """A run of consecutive samples."""
 
-    samples: F32  # [n] in [-1, 1]; valid until the next block is taken
+    samples: F32  # [n] or [n, channels] in [-1, 1]; valid until the next block is taken
     position: int  # stream position of the first sample, counting those that were lost
     adc_time: float  # when the first sample was converted (of a file: as if just now), seconds since the Unix epoch
     lost: int = 0  # samples that are missing right before this block
@@ -30,9 +30,10 @@ class Source(Protocol):
     def name(self) -> str:
         """What the user knows it by: a device's name, a file's path."""
 
-    def blocks(self, sample_rate: int, length: int, first: int | None = None) -> Iterator[Block]:
+    def blocks(self, sample_rate: int, length: int, first: int | None = None, channels: int = 1) -> Iterator[Block]:
         """Open, and give blocks of ``length`` samples at ``sample_rate`` Hz, the first of ``first``; the last may be
-        shorter. Closing the iterator closes the device or file.
+        shorter. Closing the iterator closes the device or file. Of two ``channels`` both are given, of one the mix; a
+        source with one gives it twice.
 
         Raises:
             EdgeError: what went wrong, and the remedy.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -12,7 +13,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from edge.audio import Resampler, first_bad, to_mono
+from edge.audio import Resampler, first_bad, silence, to_channels
 from edge.errors import InputError
 from edge.sources.block import Block
 from edge.sources.reblock import reblock
@@ -30,26 +31,36 @@ TRUNCATED_OGG = "lacks an end-of-stream bit"
 
 
 class SoundFile:
-    """A recording, read as fast as it is taken, or paced like a microphone with ``realtime``."""
+    """A recording or a segment of it, read as fast as it is taken, or paced like a microphone with ``realtime``."""
 
-    def __init__(self, path: str | Path, *, channel: int | None = None, realtime: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        channel: int | None = None,
+        realtime: bool = False,
+        start: float = 0.0,
+        end: float | None = None,
+    ) -> None:
         self.path = Path(path)
-        self.channel = channel  # from 0; None mixes all
+        self.channel = channel  # from 0; None takes all
         self.realtime = realtime
+        self.start = start  # seconds, of the segment
+        self.end = end  # seconds; None, and what is beyond the recording, is its end
 
     @property
     def name(self) -> str:
         """The path as it was given."""
         return str(self.path)
 
-    def blocks(self, sample_rate: int, length: int, first: int | None = None) -> Iterator[Block]:
+    def blocks(self, sample_rate: int, length: int, first: int | None = None, channels: int = 1) -> Iterator[Block]:
         """See :class:`edge.sources.Source`; raises InputError for what cannot be read."""
-        chunks = self._chunks(self._open(), sample_rate)
+        chunks = self._chunks(self._open(), sample_rate, channels)
         return paced(reblock(chunks, length, first), sample_rate, realtime=self.realtime)
 
-    def read(self, sample_rate: int) -> F32:
-        """The whole recording at ``sample_rate`` Hz: float32 [n_samples]. Raises InputError."""
-        return np.concatenate(list(self._chunks(self._open(), sample_rate)))
+    def read(self, sample_rate: int, channels: int = 1) -> F32:
+        """All of it at ``sample_rate`` Hz: float32 [n] for one channel, [n, channels] for two. Raises InputError."""
+        return np.concatenate(list(self._chunks(self._open(), sample_rate, channels)))
 
     def _open(self) -> soundfile.SoundFile:
         try:
@@ -74,35 +85,61 @@ class SoundFile:
                 f"channel {self.channel} of {self.path} does not exist",
                 remedy=f"it has {file.channels}, counted from 0",
             )
+        self._seek(file)
         log = file.extra_info
         cut = TRUNCATED.search(log)
         if TRUNCATED_OGG in log or (cut and int(cut[2]) < int(cut[1]) < STREAMED_BYTES):
             raise self._truncated(f"{cut[2]} of {cut[1]} bytes" if cut else "its end is missing")
 
-    def _chunks(self, file: soundfile.SoundFile, sample_rate: int) -> Iterator[F32]:
-        resample, done = Resampler(file.samplerate, sample_rate), 0
+    def _seek(self, file: soundfile.SoundFile) -> None:
+        """Go to the segment's start."""
+        end = math.inf if self.end is None else self.end
+        if not (0 <= self.start < end):
+            raise InputError(
+                f"{self.start:g} to {end:g} s of {self.path} is no segment", remedy="its end must be after its start"
+            )
+        first = round(self.start * file.samplerate)
+        if first and first >= file.frames:
+            raise InputError(
+                f"{self.path} ends at {file.frames / file.samplerate:.3f} s, before its segment from {self.start:g} s",
+                remedy="correct the segment's start",
+            )
+        try:
+            if first:
+                file.seek(first)
+        except soundfile.LibsndfileError as error:
+            raise self._unreadable(error) from None
+
+    def _chunks(self, file: soundfile.SoundFile, sample_rate: int, channels: int) -> Iterator[F32]:
+        resample = Resampler(file.samplerate, sample_rate, channels)
+        done = first = round(self.start * file.samplerate)
+        last = file.frames
+        if self.end is not None and self.end * file.samplerate < last:
+            last = round(self.end * file.samplerate)
         with file:
-            while True:
-                try:
-                    chunk = file.read(CHUNK, dtype="float32", always_2d=True)
-                except soundfile.LibsndfileError as error:
-                    raise self._unreadable(error) from None
-                if not len(chunk):
-                    break
-                mono = to_mono(chunk, self.channel)
-                if (bad := first_bad(mono)) is not None:
+            while len(chunk := self._read(file, min(CHUNK, last - done))):
+                samples = to_channels(chunk, channels, self.channel)
+                if (bad := first_bad(samples)) is not None:
                     raise InputError(
-                        f"{self.path} has a value that is no sample, {mono[bad]:g}, "
-                        f"at {(done + bad) / file.samplerate:.3f} s",
+                        f"{self.path} has a value that is no sample, {bad[1]:g}, "
+                        f"at {(done + bad[0]) / file.samplerate:.3f} s",
                         remedy="repair the recording, or convert it to 16-bit PCM",
                     )
-                done += len(mono)
-                yield resample(mono)
-            if done == 0:
+                done += len(samples)
+                yield resample(samples)
+            if done == first:
                 raise InputError(f"{self.path} has no samples", remedy="give a recording with sound in it")
-            if done < file.frames < 1 << 62:  # libsndfile gives 2**63 - 1 where it does not know
+            if done < last < 1 << 62:  # libsndfile gives 2**63 - 1 where it does not know
                 raise self._truncated(f"{done} of {file.frames} samples")
-        yield resample(np.empty(0, np.float32), last=True)
+        yield resample(silence(0, channels), last=True)
+
+    def _read(self, file: soundfile.SoundFile, n: int) -> F32:
+        """The next ``n`` samples, fewer at the end: [≤ n, channels]."""
+        try:
+            chunk: F32 = file.read(n, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise self._unreadable(error) from None
+        return chunk
 
     def _truncated(self, how_much: str) -> InputError:
         return InputError(f"{self.path} is truncated: {how_much}", remedy="copy the recording again")

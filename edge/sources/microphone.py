@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.audio import Resampler, to_mono
+from edge.audio import Resampler, silence, to_channels
 from edge.errors import DeviceError
 from edge.ring import Overrun, RingBuffer
 from edge.sources.block import Block
@@ -54,7 +54,7 @@ class Microphone:
 
     def __init__(self, device: str | int | None = None, *, channel: int | None = None) -> None:
         self.wanted = device  # index, id, name or a part of it; None is the default device
-        self.channel = channel  # from 0; None mixes the first two
+        self.channel = channel  # from 0; None takes the first two
         self.opened: InputDevice | None = None  # what was found
         self.rate: int | None = None  # Hz, the rate that the device runs at
 
@@ -75,26 +75,30 @@ class Microphone:
             )
         return self.opened
 
-    def blocks(self, sample_rate: int, length: int, first: int | None = None) -> Iterator[Block]:
+    def blocks(self, sample_rate: int, length: int, first: int | None = None, channels: int = 1) -> Iterator[Block]:
         """See :class:`edge.sources.Source`; raises DeviceError. Never ends by itself."""
         device = self._find()
-        n_channels = min(device.channels, 2) if self.channel is None else self.channel + 1
-        self.rate = _find_rate(device, n_channels, sample_rate)
-        capture = _Capture(RingBuffer(round(RING_SECONDS * self.rate), n_channels))
-        stream = _open(device, n_channels, self.rate, capture)
-        return self._take(capture, stream, sample_rate, length, first or length)
+        n_captured = min(device.channels, 2) if self.channel is None else self.channel + 1
+        self.rate = _find_rate(device, n_captured, sample_rate)
+        capture = _Capture(RingBuffer(round(RING_SECONDS * self.rate), n_captured))
+        stream = _open(device, n_captured, self.rate, capture)
+        return self._take(capture, stream, sample_rate, length, first or length, channels)
 
-    def _take(self, capture: _Capture, stream: Any, sample_rate: int, length: int, need: int) -> Iterator[Block]:
+    def _take(
+        self, capture: _Capture, stream: Any, sample_rate: int, length: int, need: int, channels: int
+    ) -> Iterator[Block]:
         try:
-            yield from self._blocks(capture, stream, sample_rate, length, need)
+            yield from self._blocks(capture, stream, sample_rate, length, need, channels)
         finally:
             stream.close(ignore_errors=True)
 
-    def _blocks(self, capture: _Capture, stream: Any, sample_rate: int, length: int, need: int) -> Iterator[Block]:
+    def _blocks(
+        self, capture: _Capture, stream: Any, sample_rate: int, length: int, need: int, channels: int
+    ) -> Iterator[Block]:
         assert self.rate is not None
         ratio = sample_rate / self.rate
-        resample = Resampler(self.rate, sample_rate)
-        pending = np.empty(0, np.float32)  # resampled samples that make no whole block yet
+        resample = Resampler(self.rate, sample_rate, channels)
+        pending = silence(0, channels)  # resampled samples that make no whole block yet
         # Sample i of the resampler is native sample origin + i / ratio, whatever its filter still holds back.
         origin, given = 0, 0
         read, position, lost, overflows = 0, 0, 0, 0
@@ -109,11 +113,11 @@ class Microphone:
                 # The listener was too slow by more than the ring: go on with the newest half of it.
                 resume = capture.ring.written - capture.ring.capacity // 2
                 lost += len(pending) + round((resume - read) * ratio)
-                resample, pending = Resampler(self.rate, sample_rate), np.empty(0, np.float32)
+                resample, pending = Resampler(self.rate, sample_rate, channels), silence(0, channels)
                 read, origin, given = resume, resume, 0
                 continue
             read += len(native)
-            resampled = resample(to_mono(native, self.channel))
+            resampled = resample(to_channels(native, channels, self.channel))
             given += len(resampled)
             pending = np.concatenate([pending, resampled])
             while len(pending) >= need:

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.audio import Resampler, to_mono
+from edge.audio import Resampler, silence, to_channels
 from edge.errors import InputError
 from edge.sources.block import Block
 from edge.sources.file import MAX_CHANNELS, MAX_RATE, MIN_RATE, paced
@@ -41,14 +41,14 @@ class PcmStream:
             raise InputError("standard input is closed", remedy="pipe 16-bit PCM into it")
         self._file = sys.stdin.buffer if file is None else file
 
-    def blocks(self, sample_rate: int, length: int, first: int | None = None) -> Iterator[Block]:
+    def blocks(self, sample_rate: int, length: int, first: int | None = None, channels: int = 1) -> Iterator[Block]:
         """See :class:`edge.sources.Source`; raises InputError when the pipe ends without a sample."""
-        return paced(reblock(self._chunks(sample_rate), length, first), sample_rate, realtime=False)
+        return paced(reblock(self._chunks(sample_rate, channels), length, first), sample_rate, realtime=False)
 
-    def _chunks(self, sample_rate: int) -> Iterator[F32]:
+    def _chunks(self, sample_rate: int, channels: int) -> Iterator[F32]:
         frame = 2 * self.channels  # bytes
         size = max(1, round(CHUNK_SECONDS * self.rate)) * frame
-        resample, pending, empty = Resampler(self.rate, sample_rate), b"", True
+        resample, pending, empty = Resampler(self.rate, sample_rate, channels), b"", True
         read = getattr(self._file, "read1", self._file.read)  # what is there now, without waiting for more
         while data := read(size):
             pending += data
@@ -56,7 +56,7 @@ class PcmStream:
             if whole:
                 samples = np.frombuffer(pending[:whole], "<i2").reshape(-1, self.channels).astype(np.float32)
                 pending, empty = pending[whole:], False
-                yield resample(to_mono(samples / np.float32(FULL_SCALE), self.channel))
+                yield resample(to_channels(samples / np.float32(FULL_SCALE), channels, self.channel))
         if empty:
             raise InputError("standard input ended without a sample", remedy="pipe 16-bit PCM into it")
-        yield resample(np.empty(0, np.float32), last=True)
+        yield resample(silence(0, channels), last=True)

@@ -3,54 +3,154 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.config import DEFAULT_HOP
+from edge.config import DEFAULT_HOP, ModelSpec
 from edge.errors import EdgeError
-from train.manifest import ManifestError, read_manifest
+from train.cli.data import reading_options
+from train.manifest import ManifestError, ReadOptions, read_manifest
+
+if TYPE_CHECKING:
+    from train.evaluate import Report
+    from train.manifest import Clip
+    from train.robustness import Robustness
 
 ESC50 = Path(__file__).parents[3] / "shared" / "data" / "esc50"
 
 
 @click.command(name="evaluate")
 @click.argument("data", type=click.Path(path_type=Path), default=ESC50)
-@click.option("--model", type=click.Path(dir_okay=False, path_type=Path), help="ONNX file. [default: the bundled int8]")
+@reading_options
+@click.option(
+    "--model",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="ONNX file, or checkpoint.pt. [default: the bundled int8]",
+)
 @click.option("--fold", type=int, multiple=True, help="Repeatable. [default: the fold that the model never saw]")
 @click.option(
     "--hop", type=float, default=DEFAULT_HOP, show_default=True, help="Seconds between the windows of a clip."
 )
+@click.option("--degrade", is_flag=True, help="Also through seven other microphones, lines and rooms.")
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="PNG of the confusion matrix; FILE-reliability.png beside it.",
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Processes. [default: one a core]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-def command(
-    data: Path, model: Path | None, fold: tuple[int, ...], hop: float, workers: int | None, as_json: bool
-) -> None:
-    """Accuracy of a model file on DATA, through the runtime that listens.
+def command(data: Path, options: ReadOptions, picture: Path | None, as_json: bool, **settings: Any) -> None:
+    """Accuracy of a model on DATA, through the runtime that listens.
 
-    DATA is a folder as `fit` takes it; without it, ESC-50 in ../shared/data/esc50.
+    DATA as `fit` takes it; without it, ESC-50 in ../shared/data/esc50. Clips that cannot be read are left out, and
+    named.
     """
-    from edge.classifier import Classifier
-    from train.evaluate import evaluate
-
     try:
-        manifest, spec = read_manifest(data), Classifier(model).spec
-        folds = list(fold)
-        if not folds and spec.provenance.test_fold is not None and spec.provenance.dataset == manifest.name:
-            folds = [spec.provenance.test_fold]
-        clips = manifest.in_folds(folds) if folds else list(manifest.clips)
-        report = evaluate(model, clips, hop=hop, workers=workers)
+        found = run(data, options, **settings)
+        for message in found["report"].skipped:
+            click.echo(f"left out: {message}", err=True)
+        if picture:
+            draw(found["report"], found["spec"].labels, picture)
     except (EdgeError, ManifestError) as error:
         raise click.ClickException(str(error)) from None
-    precision = spec.provenance.precision
-    if as_json:
-        click.echo(json.dumps({"model": spec.name, "precision": precision, "folds": folds, **asdict(report)}))
-        return
+    except OSError as error:
+        raise click.ClickException(f"{picture} cannot be written: {error.strerror}; give another --picture") from None
+    (print_json if as_json else print_text)(**found)
+
+
+def run(
+    data: Path,
+    options: ReadOptions,
+    *,
+    model: Path | None = None,
+    fold: tuple[int, ...] = (),
+    hop: float = DEFAULT_HOP,
+    degrade: bool = False,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """``name`` of the data set, ``spec`` of the model, ``folds``, ``report`` and ``robustness`` (None: not asked for).
+
+    Raises ManifestError, EdgeError.
+    """
+    from train.evaluate import evaluate, is_checkpoint, spec_of
+
+    if is_checkpoint(model):
+        import torch
+
+        torch.set_num_threads(1)  # a single window is too little to share
+    manifest, spec = read_manifest(data, options), spec_of(model)
+    folds = list(fold)
+    if not folds and spec.provenance.test_fold is not None and spec.provenance.dataset == manifest.name:
+        folds = [spec.provenance.test_fold]
+    clips = manifest.in_folds(folds) if folds else list(manifest.clips)
+    report = evaluate(model, clips, hop=hop, workers=workers, strict=options.strict)
+    robustness = degraded(report, model, clips, hop, workers) if degrade else None
+    return {"name": manifest.name, "spec": spec, "folds": folds, "report": report, "robustness": robustness}
+
+
+def degraded(report: Report, model: Path | None, clips: list[Clip], hop: float, workers: int | None) -> Robustness:
+    """``report`` beside those of the degraded clips, with a bar on a terminal."""
+    from train.effects import DEGRADATIONS
+    from train.robustness import Robustness, degraded_reports
+
+    reports = degraded_reports(model, clips, hop=hop, workers=workers)
+    quiet = not sys.stderr.isatty()
+    with click.progressbar(reports, len(DEGRADATIONS), "degrading", file=sys.stderr, hidden=quiet) as bar:
+        return Robustness(report, dict(bar))
+
+
+def draw(report: Report, labels: tuple[str, ...], picture: Path) -> None:
+    """Write the confusion matrix, where there is one, and the reliability diagram."""
+    from train.figures import confusion_figure, reliability_figure, save_png
+
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    if report.confusion:
+        save_png(confusion_figure(report.confusion, labels), picture)
+    save_png(reliability_figure(report.bins), picture.with_name(f"{picture.stem}-reliability.png"))
+
+
+def print_json(name: str, spec: ModelSpec, folds: list[int], report: Report, robustness: Robustness | None) -> None:
+    """One object; ``degraded`` has the accuracy of each degradation, and the points that it costs."""
+    page = {
+        "model": spec.name,
+        "precision": spec.provenance.precision,
+        "dataset": name,
+        "folds": folds,
+        **asdict(report),
+    }
+    if robustness:
+        page["degraded"] = {
+            effect: {
+                "accuracy": there.accuracy,
+                "window_accuracy": there.window_accuracy,
+                "loss": robustness.losses[effect],
+            }
+            for effect, there in robustness.degraded.items()
+        }
+        page |= {"mean_loss": robustness.mean_loss, "worst": robustness.worst}
+    click.echo(json.dumps(page))
+
+
+def print_text(name: str, spec: ModelSpec, folds: list[int], report: Report, robustness: Robustness | None) -> None:
+    """Classes, averages, the degradations, and the accuracy last."""
     for row in report.classes:
-        click.echo(f"{row.label:24} precision {row.precision:.2f}  recall {row.recall:.2f}  F1 {row.f1:.2f}")
+        click.echo(
+            f"{row.label:24} precision {row.precision:.2f}  recall {row.recall:.2f}  F1 {row.f1:.2f}  "
+            f"average precision {row.average_precision:.2f}  of {row.clips}"
+        )
+    click.echo(
+        f"{'mean of the classes':24} precision {report.macro_precision:.2f}  recall {report.macro_recall:.2f}  "
+        f"F1 {report.macro_f1:.2f}  average precision {report.mean_average_precision:.2f}"
+    )
+    click.echo(f"calibration error {report.calibration_error:.3f}, mean confidence {report.mean_confidence:.3f}")
+    if robustness:
+        click.echo("\n".join(["", *robustness.table(), "", robustness.summary()]))
     where = f"fold {', '.join(map(str, folds))}" if folds else "all folds"
     click.echo(
-        f"{spec.name} {precision} on {where} of {manifest.name}: "
+        f"{spec.name} {spec.provenance.precision} on {where} of {name}: "
         f"{report.accuracy:.2%} of {report.clips} clips, {report.window_accuracy:.2%} of {report.windows} windows"
     )

@@ -2,73 +2,128 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from edge.errors import EdgeError
-from train.config import RECIPES, read_recipe
-from train.manifest import ManifestError, read_manifest
+from train.cli.data import data_options
+from train.cli.runs import all_settings, run_options
+from train.config import TrainConfig, read_recipe
+from train.manifest import Manifest, ManifestError, ReadOptions, read_manifest
+from train.progress import RunProgress
+from train.tracking import NAMES, open_trackers
 
 
 @click.command(name="fit")
-@click.argument("data", type=click.Path(path_type=Path))
+@data_options
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/fit"), show_default=True)
+@click.option("--init", help='Start from these weights: "bundled", or a checkpoint.pt. Its network is used.')
+@click.option("--test-fold", type=int, help="Never looked at; 0: none. [default: the last fold]")
 @click.option(
-    "--recipe",
-    default="default",
-    show_default=True,
-    help=f"Name in {RECIPES.parent.name}/{RECIPES.name}/, or a TOML file.",
+    "--validation-fold", type=int, multiple=True, help="Looked at while training, not trained on. Repeatable."
 )
-@click.option("--epochs", type=click.IntRange(min=1), help="[default: the recipe's]")
-@click.option("--seed", type=click.IntRange(min=0), help="[default: the recipe's]")
-@click.option("--test-fold", type=int, default=5, show_default=True, help="Never looked at; 0 holds nothing out.")
-@click.option("--validation-fold", type=int, default=0, help="Looked at while training, not trained on; 0: none.")
-@click.option("--threads", type=click.IntRange(min=1), help="Of torch. [default: one a core]")
-@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), default=Path(".cache/features"))
+@run_options
+@click.option("--track", type=click.Choice(NAMES), multiple=True, help="Also write the history there. Repeatable.")
+@click.option("--report/--no-report", "with_report", default=True, show_default=True, help="Write OUT/report.html.")
 def command(
     data: Path,
+    options: ReadOptions,
     out: Path,
+    init: str | None,
+    test_fold: int | None,
+    validation_fold: tuple[int, ...],
     recipe: str,
+    settings: tuple[str, ...],
     epochs: int | None,
     seed: int | None,
-    test_fold: int,
-    validation_fold: int,
+    backgrounds: Path | None,
+    device: str,
     threads: int | None,
     cache: Path,
+    no_cache: bool,
+    track: tuple[str, ...],
+    with_report: bool,
 ) -> None:
-    """Train on DATA: ESC-50's official layout, or a folder for each class.
+    """Train on DATA, and write OUT/checkpoint.pt.
 
-    An interrupted run goes on when the same command is given again. Writes OUT/checkpoint.pt.
+    An interrupted run goes on when the same command is given again. Under torchrun, the processes share the work.
     """
     import torch
-
-    from train.loop import fit
 
     if threads:
         torch.set_num_threads(threads)
     try:
-        manifest = read_manifest(data)
-        manifest.in_folds([fold for fold in (test_fold, validation_fold) if fold])  # they must be there
-        folds = tuple(sorted({clip.fold for clip in manifest.clips} - {test_fold, validation_fold}))
-        config = replace(
-            read_recipe(recipe),
-            train_folds=folds,
-            test_fold=test_fold or None,
-            validation_folds=(validation_fold,) if validation_fold else (),
+        manifest = read_manifest(data, options)
+        if init and recipe == "default":
+            recipe = "finetune"
+        config = read_recipe(recipe, all_settings(settings, epochs, seed, backgrounds))
+        config = with_folds(config, manifest, test_fold, validation_fold)
+        path = run_fit(
+            config, manifest, out, None if no_cache else cache, init, device, options.strict, track, with_report
         )
-        config = replace(config, epochs=epochs or config.epochs, seed=config.seed if seed is None else seed)
-        with click.progressbar(length=config.epochs, label=str(out)) as bar:
-
-            def report(record: dict[str, Any]) -> None:
-                bar.update(record["epoch"] - bar.pos)
-                bar.label = f"{out} loss {record['loss']:.3f}"
-                if "accuracy" in record:
-                    click.echo(f"\nepoch {record['epoch']}: validation accuracy {record['accuracy']:.2%}", err=True)
-
-            path = fit(config, manifest, out, cache, report)
     except (EdgeError, ManifestError, ValueError) as error:
         raise click.ClickException(str(error)) from None
-    click.echo(path)
+    if path is not None:  # the first process of several reports
+        click.echo(path)
+
+
+def with_folds(
+    config: TrainConfig, manifest: Manifest, test_fold: int | None, validation_folds: tuple[int, ...]
+) -> TrainConfig:
+    """``config`` with these folds held out, trained on the others. Raises ManifestError."""
+    folds = {clip.fold for clip in manifest.clips}
+    test = max(folds) if test_fold is None else test_fold
+    held_out = [fold for fold in (test, *validation_folds) if fold]
+    manifest.in_folds(held_out)  # they must be there
+    train = tuple(sorted(folds - set(held_out)))
+    if not train:
+        raise ManifestError(f"every fold of {manifest.name} is held out, {sorted(folds)}; leave one to train on")
+    return replace(config, train_folds=train, test_fold=test or None, validation_folds=validation_folds)
+
+
+def run_fit(
+    config: TrainConfig,
+    manifest: Manifest,
+    out: Path,
+    cache: Path | None,
+    init: str | None,
+    device: str,
+    strict: bool,
+    track: tuple[str, ...],
+    with_report: bool,
+) -> Path | None:
+    """Train, with progress, trackers and report. Returns the checkpoint, or None in a process that only helps."""
+    from train import distributed
+    from train.initial import start_from
+    from train.report import write_report
+    from train.run import run
+
+    if init:
+        config = start_from(config, init)
+    group, trackers, failed = distributed.start(device), [], True
+    try:
+        if group.main:
+            trackers = open_trackers(track, out, asdict(config) | {"data": manifest.name})
+        with RunProgress() as progress:
+
+            def report(run_out: Path, run_config: TrainConfig, record: dict[str, Any]) -> None:
+                progress.show(run_out, run_config.epochs, record)
+                for tracker in trackers if run_out == out else ():
+                    tracker.log(record, record["epoch"])
+
+            path = run(config, manifest, out, cache, report, device=device, strict=strict)
+        if not group.main:
+            return None
+        files = [path, write_report(out)] if with_report else [path]
+        for tracker in trackers:
+            for file in files:
+                tracker.artifact(file)
+        failed = False
+        return path
+    finally:
+        for tracker in trackers:
+            tracker.close(failed=failed)
+        distributed.stop()

@@ -1,0 +1,111 @@
+"""The preview: a picture and a sound of every augmentation, the same for the same seed."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from edge.config import FrontendConfig
+from edge.sources.file import SoundFile
+from tests.conftest import run_module
+from train.cli.preview import run
+from train.config import read_recipe
+from train.effects import DEGRADATIONS
+from train.manifest import ReadOptions, read_manifest
+from train.preview import examples, rebuilt, write_preview
+
+RATE = 16_000
+RECIPE = """
+[augment]
+band_limit = 0
+equalise_db = 0
+mel_masks = 0
+noise = 0
+reverberation = 0.2
+[microphone]
+response = 0
+band_limit = 0
+codec = 0
+telephone = 0
+mu_law = 0
+quiet = 0
+dc_offset = 0
+"""
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for label, frequency in (("low", 300), ("high", 3000)):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for i in range(2):
+            time = np.arange(2 * RATE) / RATE
+            soundfile.write(tmp_path / "data" / label / f"{i}<b>.wav", 0.2 * np.sin(2 * np.pi * frequency * time), RATE)
+    return tmp_path / "data"
+
+
+def preview(folders, out, recipe=RECIPE, clip=None, seed=0):
+    path = out.with_suffix(".toml")
+    path.write_text(recipe)
+    page = run(folders, ReadOptions(), out, clip, seed, str(path))
+    return page, {p.name: p.read_bytes() for p in out.iterdir() if p.suffix != ".html"}
+
+
+def test_parts_that_are_on_have_picture_and_sound(folders, tmp_path):
+    page, files = preview(folders, tmp_path / "a", clip=folders / "low" / "0<b>.wav")
+    on = ["stretch", "shift", "gain_db", "mix", "reverberation", "background", "time_masks", "together"]
+    names = ["clip-original", *(f"augmentation-{name}" for name in on)]
+    names += [f"microphone-{name}" for name in ("reverberation", "clipping", "view1", "view2", "view3")]
+    names += [f"degradation-{name}" for name in DEGRADATIONS]
+    assert files.keys() == {"sheet.png", *(f"{name}{suffix}" for name in names for suffix in (".png", ".wav"))}
+    text = page.read_text()
+    assert all(f'src="{name}.wav"' in text for name in names)
+    assert "0&lt;b&gt;.wav" in text  # a file's name is text, not markup
+    for name in names:
+        samples = SoundFile(tmp_path / "a" / f"{name}.wav").read(RATE)
+        assert 0 < np.abs(samples).max() <= 1
+        assert abs(len(samples) - 4 * RATE) < RATE / 10
+    quiet, loud = (
+        SoundFile(tmp_path / "a" / f"{n}.wav").read(RATE).std() for n in ("degradation-quiet", "clip-original")
+    )
+    assert 20 * np.log10(loud / quiet) == pytest.approx(30, abs=0.5)
+
+
+def test_the_seed_decides(folders, tmp_path):
+    (tmp_path / "r.toml").write_text(RECIPE)
+    clips, config = list(read_manifest(folders).clips[:3]), read_recipe(str(tmp_path / "r.toml"))
+    first, again, other = (list(examples(clips, config, seed)) for seed in (0, 0, 1))
+    assert [e.samples.tobytes() for e in first] == [e.samples.tobytes() for e in again]
+    changed = {a.stem for a, b in zip(first, other, strict=True) if a.samples.tobytes() != b.samples.tobytes()}
+    assert changed >= {f"augmentation-{part}" for part in ("stretch", "shift", "gain_db", "mix", "together")}
+    assert not changed & {"clip-original", "degradation-low_pass"}
+    for out in ("a", "b"):
+        write_preview(first[:2], RATE, tmp_path / out, "x")
+    files = {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()}
+    assert files == {p.name: p.read_bytes() for p in (tmp_path / "b").iterdir()}
+
+
+def test_networks_that_hear_waves(folders, tmp_path):
+    waveform = "[frontend]\nkind = 'waveform'\nhop_length = 1\nwin_length = 1\nn_mels = 1\n"
+    (tmp_path / "r.toml").write_text(RECIPE.replace("noise = 0", "stretch = 0") + waveform)
+    clips, config = list(read_manifest(folders).clips[:3]), read_recipe(str(tmp_path / "r.toml"))
+    made = {e.stem: e for e in examples(clips, config, 0)}
+    assert "augmentation-shift" not in made
+    assert np.array_equal(made["augmentation-polarity"].samples, -made["clip-original"].samples)
+
+
+def test_rebuilt_sound_has_the_frequency_of_its_log_mel(folders):
+    import torch
+
+    from train.frontend import log_scale, power_of
+
+    frontend = FrontendConfig()
+    samples = torch.from_numpy(SoundFile(folders / "high" / "0<b>.wav").read(RATE))
+    torch.manual_seed(0)
+    sound = rebuilt(log_scale(power_of(frontend)(samples[None])[:, 0], frontend).T, frontend)
+    loudest = np.abs(np.fft.rfft(sound)).argmax() * RATE / len(sound)
+    assert loudest == pytest.approx(3000, abs=100)
+
+
+def test_mistakes_end_in_one_line(folders, tmp_path):
+    done = run_module("train", "preview", folders, "--clip", tmp_path / "no.wav", "--out", tmp_path / "o", code=1)
+    assert "does not exist" in done.stderr
+    assert not (tmp_path / "o").exists()

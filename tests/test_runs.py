@@ -1,0 +1,122 @@
+"""Runs as users start them: killed, shared among processes, cross-validated."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from models import build
+from models.checkpoint import load_checkpoint
+from tests.conftest import ROOT, run_module
+from tests.test_train import folders, write_tone  # noqa: F401  # a fixture
+
+RECIPE = """epochs = 6
+batch_size = 8
+views = 1
+precision = "float32"
+checkpoint_every = 1
+[model]
+widths = [8, 8]
+last_width = 8
+column_width = 8
+n_columns = 21
+dropout = 0.0
+[augment]
+mix = 0.3
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+def arguments(data, recipe, out, tmp_path):
+    options = ("--recipe", recipe, "--out", out, "--cache", tmp_path / "cache", "--threads", 1, "--device", "cpu")
+    return [str(a) for a in ("fit", data, *options, "--no-report")]
+
+
+def check_same_weights(one, other):
+    a, b = (load_checkpoint(out / "checkpoint.pt").state for out in (one, other))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(folders, recipe, tmp_path):  # noqa: F811
+    run_module("train", *arguments(folders, recipe, tmp_path / "whole", tmp_path))
+    command = [
+        sys.executable,
+        "-m",
+        "train",
+        *arguments(folders, recipe, tmp_path / "cut", tmp_path),
+        "--set",
+        "epochs=6",
+    ]
+    history = tmp_path / "cut" / "history.jsonl"
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not (history.exists() and history.read_text().count("\n") >= 2) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "cut" / "checkpoint.pt").exists()
+    run_module("train", *arguments(folders, recipe, tmp_path / "cut", tmp_path))
+    check_same_weights(tmp_path / "whole", tmp_path / "cut")
+    curves = [
+        [json.loads(line)["loss"] for line in (tmp_path / out / "history.jsonl").read_text().splitlines()]
+        for out in ("whole", "cut")
+    ]
+    assert curves[0] == curves[1]
+    assert len(curves[0]) == 6
+
+
+def test_two_processes_do_what_one_does(folders, recipe, tmp_path):  # noqa: F811
+    # Few and small steps, in proportion to the gradients: a long run makes much of the last bits of a sum.
+    few = ("--epochs", "2", "--set", "optimiser=sgd", "--set", "learning_rate=1e-4", "--set", "views=0")
+    run_module("train", *arguments(folders, recipe, tmp_path / "one", tmp_path), *few)
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "train")
+    done = subprocess.run(
+        [sys.executable, *launch, *arguments(folders, recipe, tmp_path / "two", tmp_path), *few],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / out / "history.jsonl").read_text().splitlines()]
+        for out in ("one", "two")
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=5e-3)
+    one, two = (load_checkpoint(tmp_path / out / "checkpoint.pt") for out in ("one", "two"))
+    torch.manual_seed(0)
+    fresh = build(one.architecture, **one.config)
+    learnt = torch.cat([(one.state[name] - tensor).flatten() for name, tensor in fresh.named_parameters()])
+    apart = torch.cat([(one.state[name] - two.state[name]).flatten() for name, _ in fresh.named_parameters()])
+    assert apart.norm() < 0.02 * learnt.norm()
+
+
+def test_cross_validation_measures_the_exported_files(folders, recipe, tmp_path):  # noqa: F811
+    command = ["crossval", folders, "--recipe", recipe, "--out", tmp_path / "cv", "--cache", tmp_path / "cache"]
+    command += ["--fold", 4, "--fold", 5, "--jobs", 2, "--epochs", 12, "--device", "cpu"]
+    command += ["--json", tmp_path / "cv.json"]
+    done = run_module("train", *command)
+    result = json.loads((tmp_path / "cv.json").read_text())
+    assert [fold["fold"] for fold in result["folds"]] == [4, 5]
+    assert result["mean"] == pytest.approx(sum(fold["accuracy"] for fold in result["folds"]) / 2)
+    assert result["mean"] > 0.6  # three tones
+    assert result["model"] == "streaming"
+    assert result["bytes"] == max((tmp_path / "cv" / f"fold-{n}" / "fold.int8.onnx").stat().st_size for n in (4, 5))
+    assert result["macs"] > 0
+    assert "| mean |" in done.stdout
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "cv").rglob("*.onnx")}
+    run_module("train", *command)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cv").rglob("*.onnx")} == stamps
+
+
+def test_mistakes_of_cross_validation(folders, tmp_path):  # noqa: F811
+    assert "fold 7 has no clips" in run_module("train", "crossval", folders, "--fold", 7, code=1).stderr

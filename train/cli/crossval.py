@@ -1,0 +1,85 @@
+"""``python -m train crossval DATA``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from edge.errors import EdgeError
+from train.cli.data import data_options
+from train.cli.runs import all_settings, run_options
+from train.config import read_recipe
+from train.crossval import CrossValidation, cross_validate, write_json
+from train.manifest import ManifestError, ReadOptions, read_manifest
+from train.progress import RunProgress, Watch
+
+
+@click.command(name="crossval")
+@data_options
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/crossval"), show_default=True
+)
+@click.option("--fold", type=int, multiple=True, help="Hold out only this one. Repeatable. [default: each in turn]")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Folds trained at once.")
+@click.option(
+    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Also write the result here."
+)
+@run_options
+def command(
+    data: Path,
+    options: ReadOptions,
+    out: Path,
+    fold: tuple[int, ...],
+    jobs: int,
+    json_path: Path | None,
+    recipe: str,
+    settings: tuple[str, ...],
+    epochs: int | None,
+    seed: int | None,
+    backgrounds: Path | None,
+    device: str,
+    threads: int | None,
+    cache: Path,
+    no_cache: bool,
+) -> None:
+    """Hold out each fold of DATA in turn, train on the others, export, and measure the int8 file as a device runs it.
+
+    An interrupted cross-validation goes on when the same command is given again.
+    """
+    try:
+        manifest = read_manifest(data, options)
+        manifest.in_folds(list(fold))  # they must be there
+        config = read_recipe(recipe, all_settings(settings, epochs, seed, backgrounds))
+        with RunProgress() as progress:
+            result = cross_validate(
+                config,
+                manifest,
+                out,
+                None if no_cache else cache,
+                folds=fold,
+                device=device,
+                jobs=jobs,
+                threads=threads or 1,
+                command=shlex.join(["python", "-m", "train", *sys.argv[1:]]),
+                tick=Watch(out, progress).look,
+            )
+    except (EdgeError, ManifestError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    write_json(result, json_path or out / "crossval.json")
+    click.echo(table(result))
+
+
+def table(result: CrossValidation) -> str:
+    """In Markdown."""
+    lines = ["| fold held out | int8, clips | int8, windows | fp32, clips |", "|---|---|---|---|"]
+    lines += [
+        f"| {row.fold} | {row.accuracy:.2%} | {row.window_accuracy:.2%} | {row.fp32_accuracy:.2%} |"
+        for row in result.folds
+    ]
+    mean = f"**{result.mean:.2%}** ± {100 * result.spread:.1f}"
+    lines.append(f"| mean | {mean} | {result.window_mean:.2%} | {result.fp32_mean:.2%} |")
+    cost = f"{result.macs / 1e6:.0f} MMAC a window, {result.bytes / 1000:.0f} kB"
+    return "\n".join([*lines, "", f"`{result.model}` on {result.dataset}: {cost}"])

@@ -1,0 +1,48 @@
+"""``python -m train preview DATA``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edge.errors import EdgeError
+from train.cli.data import data_options
+from train.manifest import Clip, ManifestError, ReadOptions, read_manifest
+
+
+@click.command(name="preview")
+@data_options
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/preview"), show_default=True
+)
+@click.option(
+    "--clip", type=click.Path(dir_okay=False, path_type=Path), help="Recording to show. [default: any of DATA]"
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the clips and of all draws.")
+@click.option("--recipe", default="default", show_default=True, help="Name in train/recipes/, or a TOML file.")
+def command(data: Path, options: ReadOptions, out: Path, clip: Path | None, seed: int, recipe: str) -> None:
+    """What augmentation and degradation do to a clip of DATA, as pictures and sounds: OUT/index.html."""
+    try:
+        click.echo(run(data, options, out, clip, seed, recipe))
+    except (EdgeError, ManifestError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(f"{out} cannot be written: {error.strerror}; give another --out") from None
+
+
+def run(data: Path, options: ReadOptions, out: Path, clip: Path | None, seed: int, recipe: str) -> Path:
+    """Returns the page. Raises EdgeError, ManifestError, ValueError, OSError."""
+    import numpy as np
+
+    from train.config import read_recipe
+    from train.preview import examples, write_preview
+
+    config, manifest = read_recipe(recipe), read_manifest(data, options)
+    chosen = np.random.default_rng(seed).choice(len(manifest.clips), 3, replace=len(manifest.clips) < 3)
+    clips = [manifest.clips[number] for number in chosen]
+    if clip:
+        clips[0] = Clip(clip, (), 0)
+    made = list(examples(clips, config, seed, multi_label=manifest.multi_label))
+    title = f"{clips[0].path.name}, recipe {recipe}, seed {seed}"
+    return write_preview(made, config.frontend.sample_rate, out, title)

@@ -1,0 +1,171 @@
+"""Cross-validation: each fold held out in turn, trained on the others, exported, and measured as a device runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from edge.classifier import Classifier
+from train.config import TrainConfig
+from train.evaluate import evaluate
+from train.manifest import Manifest, ManifestError, read_manifest
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """What the files of one fold's network make of that fold."""
+
+    fold: int
+    accuracy: float  # int8, of clips: the mean of their windows' probabilities
+    window_accuracy: float  # int8, of single windows
+    fp32_accuracy: float  # of clips
+    fp32_window_accuracy: float
+    clips: int
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """All folds."""
+
+    model: str  # architecture
+    macs: int  # multiply-accumulates of a window
+    bytes: int  # of the int8 file, the largest
+    folds: tuple[FoldResult, ...]
+    mean: float  # int8, of clips
+    spread: float  # standard deviation over the folds
+    window_mean: float
+    fp32_mean: float
+    dataset: str
+    clips: int
+    seconds: float  # from the beginning to the end of this call
+    command: str
+    git_revision: str  # of the code that trained
+    machine: str
+
+
+@dataclass(frozen=True)
+class _Task:
+    config: TrainConfig
+    manifest: Path
+    out: Path
+    cache: Path | None
+    device: str
+    threads: int
+
+
+def cross_validate(
+    config: TrainConfig,
+    manifest: Manifest,
+    out: Path,
+    cache: Path | None,
+    *,
+    folds: Sequence[int] | None = None,
+    device: str = "auto",
+    jobs: int = 1,
+    threads: int = 1,
+    command: str = "",
+    tick: Callable[[], None] = lambda: None,
+) -> CrossValidation:
+    """Train and measure every fold of ``manifest`` (or ``folds``), ``jobs`` at a time. Goes on where it stopped.
+
+    ``tick`` is called about every second. Raises ManifestError, ValueError, EdgeError as ``fit`` does.
+    """
+    started = time.monotonic()
+    there = sorted({clip.fold for clip in manifest.clips})
+    if len(there) < 2:
+        raise ManifestError(f"{manifest.name} has one fold, {there}; cross-validation needs two at least")
+    out.mkdir(parents=True, exist_ok=True)
+    manifest.save(out / "manifest.jsonl")
+    tasks = [
+        _Task(
+            replace(config, train_folds=tuple(f for f in there if f != fold), test_fold=fold, validation_folds=()),
+            out / "manifest.jsonl", out / f"fold-{fold}", cache, device, threads,
+        )
+        for fold in folds or there
+    ]  # fmt: skip
+    _in_processes(_train, tasks, jobs, tick)
+    results = [_measure(task, manifest) for task in tasks]
+    specs = [Classifier(_file(task, "int8")).spec for task in tasks]
+    return CrossValidation(
+        model=config.architecture,
+        macs=specs[0].provenance.macs,
+        bytes=max(_file(task, "int8").stat().st_size for task in tasks),
+        folds=tuple(results),
+        mean=statistics.mean(r.accuracy for r in results),
+        spread=statistics.stdev(r.accuracy for r in results) if len(results) > 1 else 0.0,
+        window_mean=statistics.mean(r.window_accuracy for r in results),
+        fp32_mean=statistics.mean(r.fp32_accuracy for r in results),
+        dataset=manifest.name,
+        clips=len(manifest.clips),
+        seconds=round(time.monotonic() - started, 1),
+        command=command,
+        git_revision=", ".join(sorted({spec.provenance.git_revision for spec in specs})),
+        machine=f"{platform.machine()}, {os.cpu_count()} cores, device {device}",
+    )
+
+
+def write_json(result: CrossValidation, path: Path) -> None:
+    """``result`` to ``path``: whole, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def _in_processes(work: Callable[[_Task], Any], tasks: Sequence[_Task], jobs: int, tick: Callable[[], None]) -> None:
+    """``work`` on every task; the first error ends all. Spawned, not forked: torch's threads do not survive a fork."""
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as executor:
+        pending: set[Future[Any]] = {executor.submit(work, task) for task in tasks}
+        try:
+            while pending:
+                done, pending = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
+                tick()
+                for future in done:
+                    future.result()
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _train(task: _Task) -> None:
+    import torch
+
+    from train.run import run
+
+    torch.set_num_threads(task.threads)
+    manifest = read_manifest(task.manifest)
+    run(task.config, manifest, task.out, task.cache, lambda *_: None, device=task.device)
+
+
+def _measure(task: _Task, manifest: Manifest) -> FoldResult:
+    """Export by the command that users have: nothing here may know how."""
+    if not _file(task, "int8").exists():
+        command = ["-m", "export", task.out / "checkpoint.pt", "--out", task.out, "--name", "fold", "--licence", "none"]
+        done = subprocess.run(
+            [sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise ValueError(f"the export of {task.out} failed: {done.stderr.strip()}")
+    assert task.config.test_fold is not None
+    clips = manifest.in_folds([task.config.test_fold])
+    int8, fp32 = (evaluate(_file(task, precision), clips) for precision in ("int8", "fp32"))
+    return FoldResult(
+        task.config.test_fold, int8.accuracy, int8.window_accuracy, fp32.accuracy, fp32.window_accuracy, int8.clips
+    )
+
+
+def _file(task: _Task, precision: str) -> Path:
+    return task.out / ("fold.int8.onnx" if precision == "int8" else "fold.onnx")

@@ -1,0 +1,66 @@
+"""What is minimised: labels, one or several a clip, and the opinion of teachers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, from_numpy, nn
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss of a batch.
+
+    One label a clip: cross-entropy over a softmax. Several or none (``multi_label``): the mean binary cross-entropy of
+    independent sigmoids, times the number of classes, so that both have the same size.
+    """
+
+    multi_label: bool = False
+    smoothing: float = 0.0  # share of each label that is spread over all classes
+    weights: Tensor | None = None  # [n_labels], mean 1: rare classes count more
+    distil: float = 0.0  # share of the teachers
+    temperature: float = 2.0  # softens both sides (Hinton 2015, section 2)
+
+    def __call__(self, logits: Tensor, targets: Tensor, opinion: Tensor | None = None) -> Tensor:
+        """``logits``, ``targets`` and the teachers' ``opinion`` (:meth:`soften`), each [B, n_labels] → a scalar."""
+        loss = self._labels(logits, targets)
+        if opinion is None:
+            return loss
+        # Softened gradients are smaller by the temperature's square: give them their size back.
+        taught = self._against(logits / self.temperature, opinion) * self.temperature**2
+        return loss.lerp(taught, self.distil)
+
+    def soften(self, logits: Tensor) -> Tensor:
+        """A teacher's opinion: [B, n_labels] logits → probabilities."""
+        softened = logits.float() / self.temperature
+        return softened.sigmoid() if self.multi_label else softened.softmax(1)
+
+    def _labels(self, logits: Tensor, targets: Tensor) -> Tensor:
+        floor = 0.5 if self.multi_label else 1 / targets.shape[1]
+        return self._against(logits, targets * (1 - self.smoothing) + self.smoothing * floor, self.weights)
+
+    def _against(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        if self.multi_label:
+            losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, weights, reduction="none")
+            return losses.sum(1).mean()
+        return nn.functional.cross_entropy(logits, targets, weights)
+
+
+def class_weights(targets: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Weights that make every class count alike: [n_clips, n_labels] of 0 and 1 → [n_labels], mean 1."""
+    inverse = 1 / np.maximum(targets.sum(0), 1)
+    return (inverse / inverse.mean()).astype(np.float32)
+
+
+def clip_weights(targets: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How often to draw each clip, so that every class comes alike: that of its rarest label. [n_clips]"""
+    inverse = 1 / np.maximum(targets.sum(0), 1)
+    weights = (targets * inverse).max(1)
+    return np.where(weights > 0, weights, inverse.min()).astype(np.float64)  # a clip without labels: as the commonest
+
+
+def as_tensor(weights: NDArray[np.float32], device: str) -> Tensor:
+    """On ``device``."""
+    return from_numpy(weights).to(device)

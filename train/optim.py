@@ -1,0 +1,93 @@
+"""Optimisers and learning-rate schedules by name."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+from train.config import TrainConfig
+
+
+def make_optimiser(model: nn.Module, config: TrainConfig, head: str | None) -> torch.optim.Optimizer:
+    """AdamW, or SGD with Nesterov's momentum. Weight decay is for matrices and kernels, not for biases and norms.
+
+    ``head``: the name of the last layer, which learns at the full rate while the others learn at ``trunk_rate`` of it.
+    """
+    groups = []
+    for in_head in (False, True):
+        rate = config.learning_rate * (1.0 if in_head or head is None else config.trunk_rate)
+        for decays in (False, True):
+            chosen = [
+                p
+                for name, p in model.named_parameters()
+                if p.requires_grad
+                and (p.ndim > 1) == decays
+                and (head is not None and name.startswith(head)) == in_head
+            ]
+            if chosen:
+                groups.append({"params": chosen, "lr": rate, "weight_decay": config.weight_decay * decays})
+    if config.optimiser == "adamw":
+        return torch.optim.AdamW(groups, lr=config.learning_rate)
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0)
+
+
+class Schedule:
+    """The learning rate of each step; ``warm_up`` is the share of the run in which it rises."""
+
+    def __init__(self, optimiser: torch.optim.Optimizer, config: TrainConfig, steps: int) -> None:
+        """``steps``: of the whole run."""
+        warm = max(1, round(config.warm_up * steps))
+        shape = SHAPES.get(config.schedule, _constant)
+        self._steps = LambdaLR(optimiser, lambda step: shape(step / warm, (step - warm) / max(1, steps - warm)))
+        self._plateau: ReduceLROnPlateau | None = None
+        if config.schedule == "plateau":
+            self._plateau = ReduceLROnPlateau(optimiser, factor=config.plateau_factor, patience=config.plateau_patience)
+
+    def step(self) -> None:
+        """After each step of the optimiser."""
+        self._steps.step()
+
+    def end_epoch(self, loss: float) -> None:
+        """After each epoch that measured ``loss``: validation's where there is one, training's otherwise."""
+        if self._plateau is not None:
+            self._plateau.step(loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that it takes to go on."""
+        return {"steps": self._steps.state_dict(), "plateau": self._plateau and self._plateau.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
+        self._steps.load_state_dict(state["steps"])
+        if self._plateau is not None:
+            self._plateau.load_state_dict(state["plateau"])
+
+
+# The learning rate relative to its highest, of the share of the warm-up that is over, and of the share of the rest.
+
+
+def _one_cycle(rise: float, fall: float) -> float:
+    """Half a cosine up from 1/25, half a cosine down to almost nothing (Smith 2018)."""
+    return 1 / 25 + 24 / 25 * _half_cosine(1 - rise) if rise < 1 else max(4e-6, _half_cosine(fall))
+
+
+def _cosine(rise: float, fall: float) -> float:
+    """A straight rise, half a cosine down (Loshchilov 2017, without restarts)."""
+    return _constant(rise, fall) if rise < 1 else _half_cosine(fall)
+
+
+def _constant(rise: float, fall: float) -> float:
+    """A straight rise, and no fall: of that, a plateau takes care."""
+    return min(1.0, max(rise, 1e-3))
+
+
+def _half_cosine(share: float) -> float:
+    """From 1 to 0."""
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+SHAPES = {"one-cycle": _one_cycle, "cosine": _cosine}

@@ -1,0 +1,91 @@
+"""What a run trains on, looks at, and holds out: the clips of its folds, with their features."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edge.bulk import find_recordings
+from train.config import TrainConfig
+from train.dataset import View, WindowSampler, load_features
+from train.losses import clip_weights
+from train.manifest import Clip, Manifest, ManifestError
+
+log = logging.getLogger(__name__)
+
+
+class Parts:
+    """The clips of a run. ``train``, ``validation`` and ``test`` are numbers of clips in the manifest."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        manifest: Manifest,
+        window_frames: int,
+        cache: Path | None,
+        device: str,
+        *,
+        strict: bool = False,
+    ) -> None:
+        """Raises ManifestError for a fold without clips, and when no clip can be read, or one cannot and ``strict``."""
+        self.config, self.clips, self.window_frames = config, manifest.clips, window_frames
+        for folds in (config.train_folds, config.validation_folds, (config.test_fold,) if config.test_fold else ()):
+            manifest.in_folds(list(folds))  # they must be there
+        frontend = config.frontend
+        self.features = load_features(manifest.clips, frontend, cache, device=device)
+        self._views = [
+            load_features(manifest.clips, frontend, cache, view=View(n + 1, config.microphone), device=device)
+            for n in range(config.views)
+        ]
+        self._leave_out(strict=strict)
+        self.targets = np.zeros((len(manifest.clips), len(manifest.labels)), np.float32)  # 1 where a clip has a label
+        for row, clip in zip(self.targets, manifest.clips, strict=True):
+            row[[manifest.labels.index(label) for label in clip.labels]] = 1
+        self.train = self._numbers(config.train_folds)
+        self.validation = self._numbers(config.validation_folds)
+        self.test = self._numbers((config.test_fold,))
+        if len(self.train) == 0:
+            raise ManifestError(f"no clip of the training folds {config.train_folds} can be read")
+        self._background = self._backgrounds(cache, device) if config.backgrounds else None
+
+    def sampler(self) -> WindowSampler:
+        """Of the training windows."""
+        return WindowSampler(
+            self.features,
+            self.window_frames,
+            chosen=self.train,
+            views=self._views,
+            view_share=self.config.view_share,
+            weights=clip_weights(self.targets[self.train]) if self.config.balance == "sampling" else None,
+        )
+
+    def backgrounds(self, count: int, rng: np.random.Generator) -> Tensor | None:
+        """Windows of background noise: [count, channels, window_frames, n_mels]; None where none is given."""
+        if self._background is None:
+            return None
+        return self._background.windows(rng.choice(self._background.chosen, count), 0.0, rng)
+
+    def _numbers(self, folds: Sequence[int | None]) -> NDArray[np.int64]:
+        there = (n for n, clip in enumerate(self.clips) if clip.fold in folds and n not in self.features.errors)
+        return np.fromiter(there, np.int64)
+
+    def _leave_out(self, *, strict: bool) -> None:
+        errors = list(self.features.errors.values())
+        if errors and (strict or len(errors) == len(self.clips)):
+            raise ManifestError(f"{len(errors)} of {len(self.clips)} clips cannot be read, the first: {errors[0]}")
+        for error in errors:
+            log.warning("left out: %s", error)
+
+    def _backgrounds(self, cache: Path | None, device: str) -> WindowSampler:
+        paths = find_recordings([Path(self.config.backgrounds)])
+        clips = [Clip(path, (), 0) for path in paths]
+        features = load_features(clips, self.config.frontend, cache, device=device)
+        usable = [n for n in range(len(clips)) if n not in features.errors]
+        if not usable:
+            raise ManifestError(f"backgrounds: {self.config.backgrounds} has no recording that can be read")
+        return WindowSampler(features, self.window_frames, chosen=usable)
