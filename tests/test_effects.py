@@ -9,6 +9,7 @@ import soundfile
 from edge.sources.file import SoundFile
 from train.degraded import Degraded
 from train.effects import (
+    CODECS,
     DEGRADATIONS,
     PARTS,
     TITLES,
@@ -182,3 +183,12 @@ def test_both_channels_are_degraded_alike(tmp_path):
     (block,) = Degraded(SoundFile(tmp_path / "a.wav"), "reverberation").blocks(RATE, RATE, channels=2)
     assert block.samples.shape == (RATE, 2)
     assert np.array_equal(block.samples[:, 0], block.samples[:, 1])
+
+
+@pytest.mark.parametrize("name", sorted(CODECS))
+@pytest.mark.parametrize("level", [0.0, 0.99999, 1.0])
+def test_codecs_take_every_level(name, level):
+    samples = np.random.default_rng(0).standard_normal(8000).astype(np.float32) * 0.1
+    heard = codec(samples, 16_000, name, level, 8_000)
+    assert heard.shape == samples.shape
+    assert np.corrcoef(heard[200:-200], samples[200:-200])[0, 1] != pytest.approx(1.0, abs=1e-6)

@@ -16,10 +16,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from edge.classifier import Classifier
 from train.config import TrainConfig
 from train.evaluate import evaluate
 from train.manifest import Manifest, ManifestError, read_manifest
+from train.parts import fill_cache
+from train.run import run, teacher_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -96,6 +100,9 @@ def cross_validate(
         )
         for fold in folds or there
     ]  # fmt: skip
+    if cache is not None:
+        for every in (config, *(teacher_config(name, config) for name in config.teachers if not name.endswith(".pt"))):
+            fill_cache(every, manifest, cache)
     _in_processes(_train, tasks, jobs, tick)
     results = [_measure(task, manifest) for task in tasks]
     specs = [Classifier(_file(task, "int8")).spec for task in tasks]
@@ -141,10 +148,6 @@ def _in_processes(work: Callable[[_Task], Any], tasks: Sequence[_Task], jobs: in
 
 
 def _train(task: _Task) -> None:
-    import torch
-
-    from train.run import run
-
     torch.set_num_threads(task.threads)
     manifest = read_manifest(task.manifest)
     run(task.config, manifest, task.out, task.cache, lambda *_: None, device=task.device)

@@ -24,6 +24,7 @@ Range = tuple[float, float]
 
 TELEPHONE_RATE = 8_000  # Hz
 MU = 255  # G.711
+MOST_COMPRESSED = 0.9999  # libsndfile rounds what is nearer to 1 up to a quality that its MP3 encoder does not have
 CODECS = {"vorbis": ("OGG", "VORBIS"), "mp3": ("MP3", "MPEG_LAYER_III")}  # libsndfile's format and subtype
 # The microphone of a small device: 500 to 6000 Hz, and a resonance of its case.
 SMALL_DEVICE_HZ = np.array([100, 300, 500, 1000, 2500, 4000, 6000, 8000, 16000.0])
@@ -109,7 +110,7 @@ def codec(samples: F32, rate: int, name: str, level: float, coded_rate: int | No
     sent, buffer = np.clip(resample(samples, rate, coded_rate), -1, 1), io.BytesIO()
     if len(sent) == 0:  # a sample or two, at a lower rate
         return np.zeros_like(samples)
-    soundfile.write(buffer, sent, coded_rate, subtype, format=format_, compression_level=level)
+    soundfile.write(buffer, sent, coded_rate, subtype, format=format_, compression_level=min(level, MOST_COMPRESSED))
     buffer.seek(0)
     heard = soundfile.read(buffer, dtype="float32")[0]
     return fit_length(resample(heard, coded_rate, rate), len(samples))

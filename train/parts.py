@@ -19,6 +19,17 @@ from train.manifest import Clip, Manifest, ManifestError
 log = logging.getLogger(__name__)
 
 
+def views_of(config: TrainConfig) -> list[View]:
+    """The other microphones of a run."""
+    return [View(number, config.microphone) for number in range(1, config.views + 1)]
+
+
+def fill_cache(config: TrainConfig, manifest: Manifest, cache: Path) -> None:
+    """Compute the features that a run will ask for, so that several runs at once need not each."""
+    for view in (None, *views_of(config)):
+        load_features(manifest.clips, config.frontend, cache, view=view)
+
+
 class Parts:
     """The clips of a run. ``train``, ``validation`` and ``test`` are numbers of clips in the manifest."""
 
