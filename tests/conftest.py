@@ -27,11 +27,11 @@ FP32 = BUNDLED.with_name("edge-listen.onnx")
 needs_esc50 = pytest.mark.skipif(not ESC50.is_dir(), reason=f"real recordings are not there: {ESC50}")
 
 
-def run_module(module, *arguments, code=0, **options):
+def run_module(module, *arguments, code=0, timeout=300, **options):
     """``python -m module`` to its end; the exit code must be ``code``, and nothing may look like a traceback."""
     done = subprocess.run(
         [sys.executable, "-m", module, *map(str, arguments)],
-        capture_output=True, text=True, cwd=ROOT, timeout=300, **options,
+        capture_output=True, text=True, cwd=ROOT, timeout=timeout, **options,
     )  # fmt: skip
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
