@@ -68,7 +68,7 @@ def folders(tmp_path):
     return root
 
 
-def fails(root, message, **options):
+def check_refused(root, message, **options):
     with pytest.raises(ManifestError, match=message):
         read_manifest(root, ReadOptions(**options))
 
@@ -97,9 +97,9 @@ def test_rows_of_a_table_can_be_chosen(tmp_path):
     assert (manifest.labels, len(manifest.clips)) == (("dog", "rooster"), 4)
     either = read_manifest(root, ReadOptions(where=("category=dog", "category=rooster", "fold=2")))
     assert [c.path.name for c in either.clips] == ["2-114280-A-0.wav", "2-100786-A-1.wav"]
-    fails(root, "no row has esc10 = yes; there are: False, True", where=("esc10=yes",))
-    fails(root, "there is no column 'esc11' for --where; there are: filename, fold", where=("esc11=True",))
-    fails(root, "has no '='; give column=value", where=("esc10",))
+    check_refused(root, "no row has esc10 = yes; there are: False, True", where=("esc10=yes",))
+    check_refused(root, "there is no column 'esc11' for --where; there are: filename, fold", where=("esc11=True",))
+    check_refused(root, "has no '='; give column=value", where=("esc10",))
 
 
 def test_urbansound8k(tmp_path):
@@ -230,7 +230,7 @@ def test_several_labels(tmp_path):
     lists = table(tmp_path / "t.jsonl", '{"path": "0.wav", "labels": ["a", "b"], "fold": 1}',
                   '{"path": "1.wav", "labels": [], "fold": 2}')  # fmt: skip
     assert [c.labels for c in read_manifest(lists).clips] == [("a", "b"), ()]
-    fails(path, "is 'rain' in one row and 'car' in another", where=("fold=1", "labels=rain", "labels=car"))
+    check_refused(path, "is 'rain' in one row and 'car' in another", where=("fold=1", "labels=rain", "labels=car"))
 
 
 def test_labels_out_of_file_names(tmp_path):
@@ -310,7 +310,7 @@ def test_the_real_esc50():
 )
 def test_data_that_is_none(tmp_path, prepare, message):
     prepare(tmp_path / "x")
-    fails(tmp_path / "x", message)
+    check_refused(tmp_path / "x", message)
 
 
 @pytest.mark.parametrize(
@@ -331,14 +331,14 @@ def test_data_that_is_none(tmp_path, prepare, message):
     ],
 )
 def test_options_that_do_not_fit(folders, options, message):
-    fails(folders, message, **options)
+    check_refused(folders, message, **options)
 
 
 def test_a_column_that_is_not_there(tmp_path):
     path = table(tmp_path / "t.csv", "path,label", "a.wav,dog")
-    fails(path, "no column 'klass'; it has: path, label", label_column="klass")
-    fails(path, "no column '4'; it has: 1, 2", path_column="1", label_column="4")
-    fails(path, "is a file; the layout folders is a folder", layout="folders")
+    check_refused(path, "no column 'klass'; it has: path, label", label_column="klass")
+    check_refused(path, "no column '4'; it has: 1, 2", path_column="1", label_column="4")
+    check_refused(path, "is a file; the layout folders is a folder", layout="folders")
 
 
 def test_missing_files_are_named_and_skipped_or_the_end(tmp_path, caplog):
@@ -349,13 +349,13 @@ def test_missing_files_are_named_and_skipped_or_the_end(tmp_path, caplog):
     assert len(manifest.clips) == 7
     assert manifest.skipped == (f"{root / 'audio' / rows[3][0]}: does not exist",)
     assert manifest.skipped[0] in caplog.text
-    fails(root, r"1 files of .* cannot be used, the first: .*3-3-A-1\.wav: does not exist", strict=True)
+    check_refused(root, r"1 files of .* cannot be used, the first: .*3-3-A-1\.wav: does not exist", strict=True)
     for name, *_, label, _, _ in rows:
         if label == "b":
             (root / "audio" / name).unlink(missing_ok=True)
-    fails(root, "class 'b' of .* has no clips left")
+    check_refused(root, "class 'b' of .* has no clips left")
     table(root / "meta" / "esc50.csv", "filename,fold,target,category", "a.wav,one,0,dog")
-    fails(root, "line 2: fold is 'one'; allowed is a whole number")
+    check_refused(root, "line 2: fold is 'one'; allowed is a whole number")
 
 
 def test_nothing_is_skipped_silently(folders):
@@ -367,7 +367,7 @@ def test_nothing_is_skipped_silently(folders):
     assert [line.partition(": ")[2] for line in read_manifest(folders).skipped] == [
         ".m4a is not read; convert it to WAV or FLAC", "is not in a class's folder", "has no recordings"
     ]  # fmt: skip
-    fails(folders, "3 files of .* cannot be used", strict=True)
+    check_refused(folders, "3 files of .* cannot be used", strict=True)
     options = ReadOptions(pattern=r"^(?P<group>[0-4])$", layout="folders", n_folds=1)
     assert sum("does not match --pattern" in line for line in read_manifest(folders, options).skipped) == 15
 
@@ -510,7 +510,7 @@ def test_a_damaged_saved_manifest(folders):
         ('"multi_label": false', '"multi_label": 1', "first line has manifest, labels and multi_label"),
     ):
         path.write_text(good.replace(old, new, 1))
-        fails(path, message)
+        check_refused(path, message)
 
 
 # Descriptions

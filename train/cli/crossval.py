@@ -10,8 +10,7 @@ import click
 
 from edge.errors import EdgeError
 from train.cli.data import data_options
-from train.cli.runs import all_settings, run_options
-from train.config import read_recipe
+from train.cli.runs import RunOptions, run_options
 from train.crossval import CrossValidation, cross_validate, write_json
 from train.manifest import ManifestError, ReadOptions, read_manifest
 from train.progress import RunProgress, Watch
@@ -35,15 +34,7 @@ def command(
     fold: tuple[int, ...],
     jobs: int,
     json_path: Path | None,
-    recipe: str,
-    settings: tuple[str, ...],
-    epochs: int | None,
-    seed: int | None,
-    backgrounds: Path | None,
-    device: str,
-    threads: int | None,
-    cache: Path,
-    no_cache: bool,
+    asked: RunOptions,
 ) -> None:
     """Hold out each fold of DATA in turn, train on the others, export, and measure the int8 file as a device runs it.
 
@@ -52,17 +43,17 @@ def command(
     try:
         manifest = read_manifest(data, options)
         manifest.in_folds(list(fold))  # they must be there
-        config = read_recipe(recipe, all_settings(settings, epochs, seed, backgrounds))
+        config = asked.config()
         with RunProgress() as progress:
             result = cross_validate(
                 config,
                 manifest,
                 out,
-                None if no_cache else cache,
+                asked.features,
                 folds=fold,
-                device=device,
+                device=asked.device,
                 jobs=jobs,
-                threads=threads or 1,
+                threads=asked.threads or 1,
                 command=shlex.join(["python", "-m", "train", *sys.argv[1:]]),
                 tick=Watch(out, progress).look,
             )

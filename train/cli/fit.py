@@ -10,8 +10,8 @@ import click
 
 from edge.errors import EdgeError
 from train.cli.data import data_options
-from train.cli.runs import all_settings, run_options
-from train.config import TrainConfig, read_recipe
+from train.cli.runs import RunOptions, run_options
+from train.config import TrainConfig
 from train.manifest import Manifest, ManifestError, ReadOptions, read_manifest
 from train.progress import RunProgress
 from train.tracking import NAMES, open_trackers
@@ -35,15 +35,7 @@ def command(
     init: str | None,
     test_fold: int | None,
     validation_fold: tuple[int, ...],
-    recipe: str,
-    settings: tuple[str, ...],
-    epochs: int | None,
-    seed: int | None,
-    backgrounds: Path | None,
-    device: str,
-    threads: int | None,
-    cache: Path,
-    no_cache: bool,
+    asked: RunOptions,
     track: tuple[str, ...],
     with_report: bool,
 ) -> None:
@@ -51,19 +43,12 @@ def command(
 
     An interrupted run goes on when the same command is given again. Under torchrun, the processes share the work.
     """
-    import torch
-
-    if threads:
-        torch.set_num_threads(threads)
+    asked.set_threads()
     try:
         manifest = read_manifest(data, options)
-        if init and recipe == "default":
-            recipe = "finetune"
-        config = read_recipe(recipe, all_settings(settings, epochs, seed, backgrounds))
+        config = asked.config("finetune" if init and asked.recipe == "default" else None)
         config = with_folds(config, manifest, test_fold, validation_fold)
-        path = run_fit(
-            config, manifest, out, None if no_cache else cache, init, device, options.strict, track, with_report
-        )
+        path = run_fit(config, manifest, out, asked, init, options.strict, track, with_report)
     except (EdgeError, ManifestError, ValueError) as error:
         raise click.ClickException(str(error)) from None
     if path is not None:  # the first process of several reports
@@ -88,9 +73,8 @@ def run_fit(
     config: TrainConfig,
     manifest: Manifest,
     out: Path,
-    cache: Path | None,
+    asked: RunOptions,
     init: str | None,
-    device: str,
     strict: bool,
     track: tuple[str, ...],
     with_report: bool,
@@ -103,7 +87,7 @@ def run_fit(
 
     if init:
         config = start_from(config, init)
-    group, trackers, failed = distributed.start(device), [], True
+    group, trackers, failed = distributed.start(asked.device), [], True
     try:
         if group.main:
             trackers = open_trackers(track, out, asdict(config) | {"data": manifest.name})
@@ -114,7 +98,7 @@ def run_fit(
                 for tracker in trackers if run_out == out else ():
                     tracker.log(record, record["epoch"])
 
-            path = run(config, manifest, out, cache, report, device=device, strict=strict)
+            path = run(config, manifest, out, asked.features, report, device=asked.device, strict=strict)
         if not group.main:
             return None
         files = [path, write_report(out)] if with_report else [path]

@@ -2,53 +2,90 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import click
 
-from train.config import RECIPES
+from train.config import RECIPES, TrainConfig, read_recipe
 
 CACHE = Path(".cache/features")
+OPTIONS = [
+    click.option(
+        "--recipe",
+        default="default",
+        show_default=True,
+        help=f"Name in {RECIPES.parent.name}/{RECIPES.name}/, or a TOML file.",
+    ),
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Change a field of the recipe, as in --set augment.mix=0.5. Repeatable.",
+    ),
+    click.option("--epochs", type=click.IntRange(min=1), help="[default: the recipe's]"),
+    click.option("--seed", type=click.IntRange(min=0), help="[default: the recipe's]"),
+    click.option(
+        "--backgrounds",
+        type=click.Path(exists=True, path_type=Path),
+        help="Folder of noise that is mixed in (augment.background).",
+    ),
+    click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if any."),
+    click.option("--threads", type=click.IntRange(min=1), help="Of torch, for each process. [default: its own]"),
+    click.option("--cache", type=click.Path(file_okay=False, path_type=Path), default=CACHE, show_default=True),
+    click.option("--no-cache", is_flag=True, help="Decode the clips again whenever they are needed."),
+]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What was asked for."""
+
+    recipe: str
+    settings: tuple[str, ...]  # "key=value"
+    epochs: int | None
+    seed: int | None
+    backgrounds: Path | None
+    device: str
+    threads: int | None
+    cache: Path
+    no_cache: bool
+
+    def config(self, recipe: str | None = None) -> TrainConfig:
+        """The recipe (or another one) with all settings. Raises ValueError."""
+        shortcuts = {
+            "epochs": self.epochs,
+            "seed": self.seed,
+            "backgrounds": self.backgrounds and str(self.backgrounds),
+        }
+        more = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
+        return read_recipe(recipe or self.recipe, [*self.settings, *more])
+
+    @property
+    def features(self) -> Path | None:
+        """Where features are cached; None: nowhere."""
+        return None if self.no_cache else self.cache
+
+    def set_threads(self) -> None:
+        """Of torch, in this process."""
+        import torch
+
+        if self.threads:
+            torch.set_num_threads(self.threads)
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --recipe, --set, --epochs, --seed, --backgrounds, --device, --threads, --cache and --no-cache."""
-    options = (
-        click.option(
-            "--recipe",
-            default="default",
-            show_default=True,
-            help=f"Name in {RECIPES.parent.name}/{RECIPES.name}/, or a TOML file.",
-        ),
-        click.option(
-            "--set",
-            "settings",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="Change a field of the recipe, as in --set augment.mix=0.5. Repeatable.",
-        ),
-        click.option("--epochs", type=click.IntRange(min=1), help="[default: the recipe's]"),
-        click.option("--seed", type=click.IntRange(min=0), help="[default: the recipe's]"),
-        click.option(
-            "--backgrounds",
-            type=click.Path(exists=True, path_type=Path),
-            help="Folder of noise that is mixed in (augment.background).",
-        ),
-        click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if any."),
-        click.option("--threads", type=click.IntRange(min=1), help="Of torch, for each process. [default: its own]"),
-        click.option("--cache", type=click.Path(file_okay=False, path_type=Path), default=CACHE, show_default=True),
-        click.option("--no-cache", is_flag=True, help="Decode the clips again whenever they are needed."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    """Adds the options; the command gets them as ``asked``, a :class:`RunOptions`."""
 
+    @functools.wraps(command)
+    def with_options(*arguments: Any, **values: Any) -> Any:
+        asked = RunOptions(**{f.name: values.pop(f.name) for f in fields(RunOptions)})
+        return command(*arguments, asked=asked, **values)
 
-def all_settings(
-    settings: tuple[str, ...], epochs: int | None, seed: int | None, backgrounds: Path | None
-) -> list[str]:
-    """The shortcuts among the options, as settings."""
-    shortcuts = {"epochs": epochs, "seed": seed, "backgrounds": backgrounds and str(backgrounds)}
-    return [*settings, *(f"{key}={value}" for key, value in shortcuts.items() if value is not None)]
+    for option in reversed(OPTIONS):
+        with_options = option(with_options)
+    return with_options

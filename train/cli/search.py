@@ -10,8 +10,7 @@ import click
 from edge.errors import EdgeError
 from train.cli.data import data_options
 from train.cli.fit import with_folds
-from train.cli.runs import all_settings, run_options
-from train.config import read_recipe
+from train.cli.runs import RunOptions, run_options
 from train.manifest import ManifestError, ReadOptions, read_manifest
 
 LOOKS = 10  # times that a trial is validated, so that it can be stopped
@@ -47,23 +46,13 @@ def command(
     pareto: bool,
     test_fold: int | None,
     validation_fold: tuple[int, ...],
-    recipe: str,
-    settings: tuple[str, ...],
-    epochs: int | None,
-    seed: int | None,
-    backgrounds: Path | None,
-    device: str,
-    threads: int | None,
-    cache: Path,
-    no_cache: bool,
+    asked: RunOptions,
 ) -> None:
     """Search for settings and sizes that recognise the validation fold of DATA best.
 
     A search that stopped goes on when the same command is given again; --trials and --timeout may differ. Writes
     OUT/best.toml, a recipe, and OUT/trials.csv.
     """
-    import torch
-
     try:
         from train.search import Search, search
         from train.space import SPACES, read_space
@@ -71,11 +60,10 @@ def command(
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error.name} is not installed; pip install -e '.[search]'") from None
 
-    if threads:
-        torch.set_num_threads(threads)
+    asked.set_threads()
     try:
         manifest = read_manifest(data, options)
-        base = read_recipe(recipe, all_settings(settings, epochs, seed, backgrounds))
+        base = asked.config()
         base = with_folds(base, manifest, test_fold, validation_fold)
         base = replace(base, validate_every=min(base.validate_every, max(1, base.epochs // LOOKS)))
         task = Search(
@@ -87,7 +75,7 @@ def command(
             pareto=pareto,
             timeout=timeout,
         )
-        study = search(task, manifest, out, None if no_cache else cache, click.echo, device=device)
+        study = search(task, manifest, out, asked.features, click.echo, device=asked.device)
     except (EdgeError, ManifestError, ValueError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(summary(study, out))
