@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
@@ -148,9 +149,18 @@ def _in_processes(work: Callable[[_Task], Any], tasks: Sequence[_Task], jobs: in
 
 
 def _train(task: _Task) -> None:
+    Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(task.threads)
     manifest = read_manifest(task.manifest)
     run(task.config, manifest, task.out, task.cache, lambda *_: None, device=task.device)
+
+
+def _end_with_parent() -> None:
+    """A fold takes hours: nobody is there to take its result when the command was killed."""
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _measure(task: _Task, manifest: Manifest) -> FoldResult:
