@@ -43,7 +43,7 @@ UNTRAINED = {
 FILES = (".int8.onnx", ".onnx")
 COLUMNS = (
     "parameters", "MMAC", "int8 file", "clips", "windows",
-    "window, int8 (ms)", "window, fp32", "hop, int8", "hop, fp32",
+    "window, int8 (ms)", "window, fp32", "hop, int8", "hop, fp32", "epochs", "revision",
 )  # fmt: skip
 
 
@@ -67,20 +67,26 @@ def main(data: Path, epochs: int, out: Path, only: tuple[str, ...], rounds: int,
 
 
 def run(data: Path, epochs: int, out: Path, names: tuple[str, ...], rounds: int) -> dict[str, Any]:
-    """The report: ``machine``, ``epochs`` and one of ``rows`` for each of ``names``."""
+    """The report: ``machine`` and one of ``rows`` for each of ``names``."""
     manifest = read_manifest(data, ReadOptions(classes=ESC10))
     rows = {name: trained(name, epochs, manifest, out / name) for name in names}
     for name, stages in timed([out / name / f"{name}{suffix}" for name in names for suffix in FILES], rounds).items():
         rows[name] |= stages
-    return {"machine": machine(), "revision": git_revision(), "epochs": epochs, "rows": rows}
+    return {"machine": machine(), "rows": rows}
 
 
 def trained(name: str, epochs: int, manifest: Manifest, out: Path) -> dict[str, Any]:
-    """The row of ``name`` without its times, from ``out`` where it is there."""
+    """The row of ``name`` without its times, from ``out`` where it is there.
+
+    Raises ValueError where what is there was trained otherwise.
+    """
     path = out / "row.json"
+    made = {"epochs": epochs, "digest": manifest.digest()}
     if path.is_file():
         row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return row
+        if made.items() <= row.items():
+            return row
+        raise ValueError(f"{out} was trained on other clips, or with other --epochs; give another --out, or delete it")
     config, note = configured(name, epochs)
     checkpoint = load_checkpoint(fit(config, manifest, out, out.parent / "cache", lambda r: progress(name, r)))
     command = "python -m benchmarks.architectures"
@@ -95,6 +101,8 @@ def trained(name: str, epochs: int, manifest: Manifest, out: Path) -> dict[str, 
         "accuracy": report.accuracy,
         "window_accuracy": report.window_accuracy,
         "note": note,
+        "revision": git_revision(),
+        **made,
     }
     path.with_suffix(".part").write_text(json.dumps(row), encoding="utf-8")
     path.with_suffix(".part").replace(path)
@@ -145,8 +153,7 @@ def table(report: dict[str, Any]) -> str:
     """The report in Markdown, best first."""
     m = report["machine"]
     lines = [
-        f"{m['cpu']}, {m['cores']} cores, onnxruntime {m['onnxruntime']}, one thread; revision {report['revision']}, "
-        f"{report['epochs']} epochs.",
+        f"{m['cpu']}, {m['cores']} cores, onnxruntime {m['onnxruntime']}, one thread.",
         "",
         f"| architecture | {' | '.join(COLUMNS)} |",
         f"|---|{'---|' * len(COLUMNS)}",
@@ -156,7 +163,7 @@ def table(report: dict[str, Any]) -> str:
         sizes = f"{r['parameters'] / 1e3:.0f} k | {r['macs'] / 1e6:.0f} | {r['int8_bytes'] / 1e3:.0f} kB"
         scores = f"{r['accuracy']:.1%} | {r['window_accuracy']:.1%}"
         times = " | ".join(f"{r[key]:.2f}" for key in ("window_int8", "window_fp32", "hop_int8", "hop_fp32"))
-        lines.append(f"| {name} | {sizes} | {scores} | {times} |")
+        lines.append(f"| {name} | {sizes} | {scores} | {times} | {r['epochs']} | {r['revision']} |")
         notes += [f"{name}: {r['note']}."] if r["note"] else []
     return "\n".join([*lines, "", *notes]).rstrip() + "\n"
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from edge.audio import to_channels
 from edge.classifier import Classifier
-from edge.config import DEFAULT_HOP
 from edge.features import make_frontend
 
 F32 = NDArray[np.float32]
@@ -59,7 +58,7 @@ class ModelResult:
 class Subject:
     """One model file, and each of its stages as a function without arguments."""
 
-    def __init__(self, path: Path | None, audio: F32, hop: float, provider: str, threads: int) -> None:
+    def __init__(self, path: Path | None, audio: F32, hop: float | None, provider: str, threads: int) -> None:
         self.classifier = Classifier(path, provider=provider, threads=threads)
         spec = self.classifier.spec
         audio = to_channels(audio[:, None], spec.frontend.channels)
@@ -110,7 +109,7 @@ def bench(
     models: Sequence[Path | None],
     audio: F32,
     *,
-    hop: float = DEFAULT_HOP,
+    hop: float | None = None,
     rounds: int = 200,
     paced_seconds: float = 10.0,
     provider: str = "auto",

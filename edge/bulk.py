@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -15,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.classifier import Classifier
-from edge.config import DEFAULT_HOP
 from edge.errors import EdgeError
 from edge.listener import listen
 from edge.sources.block import Source
 from edge.sources.file import SoundFile
+from edge.workers import start_worker
 
 F32 = NDArray[np.float32]
 
@@ -54,7 +53,7 @@ def find_recordings(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
-def classify_source(classifier: Classifier, source: Source, hop: float = DEFAULT_HOP) -> FileResult:
+def classify_source(classifier: Classifier, source: Source, hop: float | None = None) -> FileResult:
     """Every window of one recording, through the very loop that listens. An unreadable one has ``error``."""
     path = Path(source.name)
     try:
@@ -69,7 +68,7 @@ def classify_files(
     paths: Iterable[Path],
     model: Path | None = None,
     *,
-    hop: float = DEFAULT_HOP,
+    hop: float | None = None,
     channel: int | None = None,
     provider: str = "auto",
     workers: int | None = None,
@@ -83,7 +82,7 @@ def classify_sources(
     sources: Sequence[Source],
     model: Path | None = None,
     *,
-    hop: float = DEFAULT_HOP,
+    hop: float | None = None,
     provider: str = "auto",
     workers: int | None = None,
 ) -> Iterator[FileResult]:
@@ -113,9 +112,9 @@ _worker: Classifier  # of this process
 
 def _start_worker(model: Path | None, provider: str) -> None:
     global _worker  # noqa: PLW0603
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    start_worker()
     _worker = Classifier(model, provider=provider)
 
 
-def _work(task: tuple[Source, float]) -> FileResult:
+def _work(task: tuple[Source, float | None]) -> FileResult:
     return classify_source(_worker, *task)

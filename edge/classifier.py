@@ -12,7 +12,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edge.audio import Resampler, first_bad, padded, to_channels
-from edge.config import DEFAULT_HOP, METADATA_KEY, PROVIDERS, ModelSpec
+from edge.config import METADATA_KEY, PROVIDERS, ModelSpec
 from edge.errors import ContractError, InputError, ProviderError
 from edge.features import make_frontend
 
@@ -49,7 +49,7 @@ class Classifier:
         """The classes, in the order of the probabilities."""
         return self.spec.labels
 
-    def classify(self, samples: F32, sample_rate: int | None = None, *, hop: float = DEFAULT_HOP) -> F32:
+    def classify(self, samples: F32, sample_rate: int | None = None, *, hop: float | None = None) -> F32:
         """Probabilities of a whole recording, the mean over its windows: [n_labels].
 
         ``samples``: float in [-1, 1] or signed integers, [n] or [n, channels], at ``sample_rate`` Hz (the model's,
@@ -59,7 +59,7 @@ class Classifier:
         probs: F32 = self.windows(samples, sample_rate, hop=hop).mean(axis=0)
         return probs
 
-    def windows(self, samples: F32, sample_rate: int | None = None, *, hop: float = DEFAULT_HOP) -> F32:
+    def windows(self, samples: F32, sample_rate: int | None = None, *, hop: float | None = None) -> F32:
         """Probabilities of each window of a recording: [n_windows, n_labels]; see :meth:`classify`.
 
         What is shorter than one window is followed by silence up to one; a rest shorter than a hop is left out.
@@ -75,7 +75,7 @@ class Classifier:
         pieces = (samples[start : start + size] for start in range(0, len(samples), size))
         return np.stack([probs for piece in pieces for probs in stream.push(piece)])
 
-    def stream(self, hop: float = DEFAULT_HOP) -> Stream:
+    def stream(self, hop: float | None = None) -> Stream:
         """A new stream of decisions every ``hop`` seconds, or the nearest that the model can."""
         return Stream(self, self.spec.hop_frames(hop))
 

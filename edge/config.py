@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from edge.errors import ContractError
 
-DEFAULT_HOP = 0.5  # seconds between decisions; a model takes the nearest that it can
+DEFAULT_HOP = 0.5  # seconds between decisions; a model takes the nearest that it can, or its window if shorter
 PROVIDERS = {  # our names of onnxruntime's execution providers
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -59,8 +59,13 @@ class FrontendConfig:
             _require(getattr(self, name) > 0, f"frontend.{name}", getattr(self, name), "a whole number above 0")
         _require(self.kind in ("log_mel", "waveform"), "frontend.kind", self.kind, "'log_mel' or 'waveform'")
         _require(self.channels in (1, 2), "frontend.channels", self.channels, "1 or 2")
+        _require(self.sample_rate <= 768_000, "frontend.sample_rate", self.sample_rate, "at most 768000")
+        if self.kind == "log_mel":
+            self._require_mels()
         for name in ("win_length", "hop_length", "n_mels") if self.kind == "waveform" else ():
             _require(getattr(self, name) == 1, f"frontend.{name}", getattr(self, name), "1 for a waveform")
+
+    def _require_mels(self) -> None:
         _require(self.win_length <= self.n_fft, "frontend.win_length", self.win_length, f"at most n_fft {self.n_fft}")
         _require(
             self.hop_length <= self.win_length,
@@ -70,7 +75,6 @@ class FrontendConfig:
         )
         _require(self.n_fft <= 1 << 16, "frontend.n_fft", self.n_fft, "at most 65536")
         _require(self.n_mels <= self.n_fft // 2, "frontend.n_mels", self.n_mels, f"at most {self.n_fft // 2}")
-        _require(self.sample_rate <= 768_000, "frontend.sample_rate", self.sample_rate, "at most 768000")
         nyquist = self.sample_rate / 2
         _require(0 <= self.f_min < self.f_max, "frontend.f_min", self.f_min, f"0 up to f_max {self.f_max}")
         _require(self.f_max <= nyquist, "frontend.f_max", self.f_max, f"at most half the sample rate, {nyquist}")
@@ -187,12 +191,15 @@ class ModelSpec:
         """The smallest hop between decisions, in seconds: one column, or one frame for a model without columns."""
         return max(1, self.column_stride) * self.frontend.hop_length / self.frontend.sample_rate
 
-    def hop_frames(self, seconds: float) -> int:
+    def hop_frames(self, seconds: float | None = None) -> int:
         """Frames of the hop nearest to ``seconds`` that is a whole number of columns, at least one, at most a window.
+        None: DEFAULT_HOP, or a window where that is shorter.
 
         Raises:
             ContractError: when ``seconds`` is not above zero, or longer than the window.
         """
+        if seconds is None:
+            seconds = min(DEFAULT_HOP, self.window_seconds)
         if not (math.isfinite(seconds) and 0 < seconds <= self.window_seconds):
             raise ContractError(
                 f"hop of {seconds} s is not possible", remedy=f"use {self.step_seconds:g} to {self.window_seconds:g} s"
@@ -201,7 +208,7 @@ class ModelSpec:
         steps = max(1, round(seconds / self.step_seconds))
         return min(steps, self.window_frames // step) * step
 
-    def hop_samples(self, seconds: float) -> int:
+    def hop_samples(self, seconds: float | None = None) -> int:
         """Samples of that hop; see :meth:`hop_frames`."""
         return self.hop_frames(seconds) * self.frontend.hop_length
 

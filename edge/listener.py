@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from edge.audio import padded, silence
 from edge.classifier import Classifier
-from edge.config import DEFAULT_HOP
 from edge.errors import InputError
 from edge.sources.block import Block, Source
 
@@ -44,8 +43,9 @@ class Window:
         return [(self.labels[i], float(self.probs[i])) for i in best]
 
 
-def listen(source: Source, classifier: Classifier, hop: float = DEFAULT_HOP) -> Iterator[Window]:
-    """Open ``source``, and classify it for as long as it lasts, every ``hop`` seconds or the nearest possible.
+def listen(source: Source, classifier: Classifier, hop: float | None = None) -> Iterator[Window]:
+    """Open ``source``, and classify it for as long as it lasts, every ``hop`` seconds or the nearest possible (see
+    :meth:`edge.config.ModelSpec.hop_frames`).
 
     A source that ends before its first window is followed by silence; a rest shorter than a hop is left out. Lost
     samples count as silence, so that positions stay true.
@@ -59,11 +59,11 @@ def listen(source: Source, classifier: Classifier, hop: float = DEFAULT_HOP) -> 
     return _windows(blocks, source.name, classifier, hop)
 
 
-def _windows(blocks: Iterator[Block], name: str, classifier: Classifier, hop: float) -> Iterator[Window]:
+def _windows(blocks: Iterator[Block], name: str, classifier: Classifier, hop: float | None) -> Iterator[Window]:
     spec = classifier.spec
     rate = spec.frontend.sample_rate
     stream, origin, decided = classifier.stream(hop), 0, 0  # origin: the stream's first sample, in the source
-    zeros, lost, overflows = 0, 0, 0
+    end = zeros = lost = overflows = 0
     with closing(blocks):  # type: ignore[type-var]  # a generator, which mypy knows as an iterator only
         for block in blocks:
             started = time.perf_counter()
@@ -97,6 +97,8 @@ def _windows(blocks: Iterator[Block], name: str, classifier: Classifier, hop: fl
                     overflows=overflows,
                 )
                 lost, overflows = 0, 0
+    if end == 0:  # less than one sample at the model's rate
+        _padded(silence(0, spec.frontend.channels), name, classifier)
 
 
 def _padded(samples: F32, name: str, classifier: Classifier) -> F32:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -41,8 +42,9 @@ def main(
     workers: int | None,
 ) -> None:
     """Export CHECKPOINT to OUT/NAME.onnx and OUT/NAME.int8.onnx, with a model card."""
-    options = f"--name {name} --licence {licence!r} --temperature {temperature:g}{' --degrade' * degrade}"
-    command = made_by or f"python -m export {checkpoint.name} {options}"
+    options = ["--data", str(data)] if data else []
+    options += ["--name", name, "--licence", licence, "--temperature", f"{temperature:g}", *["--degrade"] * degrade]
+    command = made_by or f"python -m export {shlex.join([checkpoint.name, *options])}"
     try:
         exported = export(
             load_checkpoint(checkpoint),
@@ -54,6 +56,7 @@ def main(
             command=command,
             workers=workers,
             degrade=degrade,
+            same=data is not None,
         )
     except (EdgeError, ManifestError, ParityError, ValueError) as error:
         raise click.ClickException(str(error)) from None

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edge.audio import padded
 from edge.classifier import Classifier
-from edge.config import DEFAULT_HOP, FrontendConfig, ModelSpec
+from edge.config import FrontendConfig, ModelSpec
 from edge.errors import EdgeError
 from edge.features import make_frontend
 from export.card import model_card
@@ -32,6 +32,7 @@ from train.robustness import Robustness, degraded_reports
 F32 = NDArray[np.float32]
 
 CALIBRATION_CLIPS = 200
+HOPS = 4  # that are compared at least, streamed against whole
 STEM = 1  # convolutions that may stay in float32: the first, whose input is float32
 
 
@@ -58,16 +59,23 @@ def export(
     command: str,
     workers: int | None = None,
     degrade: bool = False,
+    same: bool = False,
 ) -> Exported:
     """Make, verify and measure both files in a temporary folder, then move them to ``out``.
 
-    ``degrade`` measures the int8 file on degraded recordings as well, for the card.
+    ``degrade`` measures the int8 file on degraded recordings as well, for the card. ``same`` refuses ``data`` that is
+    not, to the last clip, what the checkpoint was trained on: other clips would be held out.
 
     Raises:
         ParityError: when the files do not agree with the checkpoint; ``out`` is left as it was.
         ManifestError, EdgeError: when the data or a clip cannot be read.
+        ValueError: for ``degrade`` where nothing was held out.
     """
+    if degrade and checkpoint.provenance["test_fold"] is None:
+        raise ValueError("--degrade measures the fold that was held out, and none was; leave --degrade out")
     manifest = read_manifest(data)
+    if same and checkpoint.provenance.get("digest", manifest.digest()) != manifest.digest():
+        raise ManifestError(f"{data} is not the data set that it was trained on; leave --data out")
     specs = {
         precision: build_spec(checkpoint, name=name, temperature=temperature, licence=licence, precision=precision)
         for precision in ("fp32", "int8")
@@ -124,8 +132,11 @@ def _verify(
     probs = {precision: file_probs(classifier, windows) for precision, classifier in classifiers.items()}
     expected = torch_probs(checkpoint.model(), windows, spec)
     minute = np.concatenate([read(clip, spec.frontend) for clip in clips[:12]])
+    least = spec.window_samples + HOPS * spec.hop_samples()
+    if len(minute) < least:
+        minute = np.resize(minute, (least, *minute.shape[1:]))  # repeated
     for classifier in classifiers.values():
-        check_streaming(classifier, minute, DEFAULT_HOP)
+        check_streaming(classifier, minute)
     return [
         compare("fp32 against torch", expected, probs["fp32"], FP32),
         compare("int8 against fp32", probs["fp32"], probs["int8"], INT8),

@@ -20,6 +20,7 @@ def model_card(
 ) -> str:
     """Markdown. ``reports`` and ``sizes`` (bytes) are by precision, "fp32" and "int8"."""
     p = spec.provenance
+    held_out = "Nothing" if p.test_fold is None else f"Fold {p.test_fold}"
     lines = [
         f"# {spec.name}",
         "",
@@ -31,7 +32,7 @@ def model_card(
         f"{sizes['int8'] / 1000:.0f} kB, fp32 file {sizes['fp32'] / 1000:.0f} kB.",
         f"- **Front end**: {_front_end(spec.frontend)}.",
         f"- **Trained on**: {p.dataset}, folds {', '.join(map(str, p.train_folds))}; seed {p.seed}, {p.epochs} epochs, "
-        f"revision {p.git_revision}. Fold {p.test_fold} was held out of training.",
+        f"revision {p.git_revision}. {held_out} was held out of training.",
         f"- **Licence of the weights**: {spec.licence}.",
         f"- **Made by**: `{command}`",
         "",

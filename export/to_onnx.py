@@ -14,7 +14,7 @@ OPSET = 17
 
 
 class Streaming(nn.Module):
-    """(frames [1, 1, n_mels, T], ring [1, C, N]) → (probs [1, K], ring [1, C, N]).
+    """(frames [1, channels, n_mels, T], ring [1, C, N]) → (probs [1, K], ring [1, C, N]).
 
     The new columns push the oldest out of the ring; a whole window of frames pushes out all of them.
     """

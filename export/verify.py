@@ -74,7 +74,7 @@ def file_probs(classifier: Classifier, windows: Sequence[F32]) -> F32:
     return np.stack([classifier.run(w, classifier.new_ring())[0] for w in windows])
 
 
-def check_streaming(classifier: Classifier, samples: F32, hop: float) -> int:
+def check_streaming(classifier: Classifier, samples: F32, hop: float | None = None) -> int:
     """Streamed decisions must equal those of whole windows, bit for bit. Returns how many were compared."""
     spec = classifier.spec
     hop_frames = spec.hop_frames(hop)

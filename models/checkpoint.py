@@ -14,6 +14,8 @@ from torch import nn
 from edge.config import FrontendConfig
 from models.registry import build
 
+ORIGIN = ("dataset", "train_folds", "test_fold", "seed", "epochs", "git_revision")  # what provenance has at least
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -27,9 +29,13 @@ class Checkpoint:
     state: dict[str, torch.Tensor]  # weights and buffers
 
     def model(self) -> nn.Module:
-        """The network in evaluation mode, with its weights."""
+        """The network in evaluation mode, with its weights. Raises ValueError where they do not fit."""
         model = build(self.architecture, **self.config)
-        model.load_state_dict(self.state)
+        try:
+            model.load_state_dict(self.state)
+        except RuntimeError as error:
+            why = " ".join(str(error).split())
+            raise ValueError(f"the weights do not fit the architecture {self.architecture}: {why:.200}") from None
         return model.eval()
 
 
@@ -54,6 +60,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
         header = json.loads(data["header"])
+        if missing := [name for name in ORIGIN if name not in header["provenance"]]:
+            raise ValueError(f"its provenance lacks {', '.join(missing)}")
         return Checkpoint(
             architecture=header["architecture"],
             config=header["config"],

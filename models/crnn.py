@@ -34,6 +34,11 @@ class Crnn(nn.Module):
 
     def __init__(self, config: CrnnConfig) -> None:
         super().__init__()
+        if len(config.widths) != len(config.time_strides):
+            raise ValueError(
+                f"crnn has {len(config.widths)} widths and {len(config.time_strides)} time_strides; give one of each "
+                "for each convolution"
+            )
         self.config, self.window_frames = config, config.window_frames
         layers, rows = [], config.n_mels
         inputs = (config.channels, *config.widths)

@@ -31,6 +31,10 @@ class ThreeBlockCnn(nn.Module):
 
     def __init__(self, config: ThreeBlockConfig) -> None:
         super().__init__()
+        least = 2 ** len(config.widths)  # each block halves
+        for name in ("n_mels", "window_frames"):
+            if (size := getattr(config, name)) < least:
+                raise ValueError(f"{name} is {size}; allowed for {len(config.widths)} widths: at least {least}")
         self.config, self.window_frames = config, config.window_frames
         layers: list[nn.Module] = []
         for inputs, outputs in zip((config.channels, *config.widths), config.widths, strict=False):

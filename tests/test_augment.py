@@ -57,6 +57,12 @@ def test_augmentation_is_seeded_and_keeps_its_shapes(device, channels):
     assert not torch.equal(results[0], results[2])
 
 
+@pytest.mark.filterwarnings("ignore:At least one mel filterbank")
+def test_bands_without_a_frequency_are_refused():
+    with pytest.raises(ValueError, match=r"n_mels 128 with n_fft 512: some bands .*; use fewer n_mels, or a larger"):
+        Augment(FULL, FrontendConfig(n_mels=128, n_fft=512))
+
+
 def test_every_augmentation_can_be_switched_off():
     power, targets = batch()
     added, soft = change(FULL.alone(), power, targets, power.flip(0))

@@ -131,6 +131,7 @@ def test_a_waveform_has_frames_of_one_sample(field):
     waveform = FrontendConfig(kind="waveform", win_length=1, hop_length=1, n_mels=1)
     assert [waveform.n_frames(n) for n in (0, 1, 1000)] == [0, 1, 1000]
     assert waveform.n_samples(1000) == 1000
+    assert dataclasses.replace(waveform, sample_rate=8_000).n_samples(8_000) == 8_000  # whatever f_max would be
     with pytest.raises(ContractError, match=rf"frontend\.{field} is 2; allowed: 1 for a waveform"):
         dataclasses.replace(waveform, **{field: 2})
 
@@ -153,6 +154,10 @@ def test_hop_is_the_nearest_whole_number_of_columns(spec):
     assert spec.hop_frames(spec.step_seconds * 1.6) == 2 * spec.column_stride
     assert spec.hop_frames(spec.step_seconds / 10) == spec.column_stride
     assert spec.hop_frames(spec.window_seconds) <= spec.window_frames
+    assert spec.hop_frames() == spec.hop_frames(0.5)
+    short = dataclasses.replace(spec, window_frames=20, column_stride=0)
+    assert short.window_seconds < 0.5
+    assert short.hop_frames() == 20  # the window where that is shorter
     for wrong in (0, -1, spec.window_seconds + 0.01, float("nan"), float("inf")):
         with pytest.raises(ContractError, match="hop"):
             spec.hop_frames(wrong)

@@ -1,6 +1,7 @@
 """Data sets: five layouts, folds, tables that come back, descriptions, and everything that may be wrong with them."""
 
 import json
+import os
 from collections import Counter, defaultdict
 from functools import partial
 from pathlib import Path
@@ -182,11 +183,60 @@ def test_tables(tmp_path, name):
 def test_text_without_a_header(tmp_path, separator):
     for i in (1, 2):
         wav(tmp_path / "audio" / f"{i}.wav")
+    path = table(tmp_path / "pairs.txt", f"1.wav{separator}dog", f'"2.wav"{separator}car horn')
+    assert [c.label for c in read_manifest(path, ReadOptions(n_folds=1)).clips] == ["dog", "car horn"]
     lines = [separator.join(cells) for cells in (("1.wav", "dog", "3"), ("2.wav", "cat", "4"))]
     path = table(tmp_path / "list.txt", *lines)
-    assert [c.label for c in read_manifest(path, ReadOptions(n_folds=1)).clips] == ["dog", "cat"]
+    if separator.strip(" "):
+        check_refused(path, "line 1: has 3 columns, and no header", n_folds=1)
+    else:
+        assert read_manifest(path, ReadOptions(n_folds=1)).labels == ("cat 4", "dog 3")
     numbered = ReadOptions(path_column="1", label_column="3", fold_column="3")
     assert [(c.label, c.fold) for c in read_manifest(path, numbered).clips] == [("3", 3), ("4", 4)]
+
+
+def test_folds_are_counted_on_all_rows(tmp_path):
+    """What is chosen has the number that it has among all."""
+    lines = [f"{i}.wav,{'ab'[i % 2]},{i // 2},{'yes' if i > 3 else 'no'}" for i in range(8)]
+    for i in range(8):
+        wav(tmp_path / f"{i}.wav")
+    path = table(tmp_path / "t.csv", "path,label,fold,far", *lines)
+    assert [c.fold for c in read_manifest(path).clips] == [1, 1, 2, 2, 3, 3, 4, 4]
+    chosen = read_manifest(path, ReadOptions(where=("far=yes",))).clips
+    assert [c.fold for c in chosen] == [3, 3, 4, 4]
+    for name in ("0.wav", "1.wav"):
+        (tmp_path / name).unlink()
+    assert [c.fold for c in read_manifest(path).clips] == [2, 2, 3, 3, 4, 4]
+
+
+def test_lines_end_at_line_feeds_alone(tmp_path):
+    wav(tmp_path / "1.wav")
+    for label in ("a\x0bb", "a\x0cb", "a\x85b", "a\u2028b", "a\nb"):
+        quoted = table(tmp_path / "t.csv", "path,label", f'1.wav,"{label}"')
+        assert [c.label for c in read_manifest(quoted, ReadOptions(n_folds=1)).clips] == [label]
+        lines = table(tmp_path / "t.jsonl", json.dumps({"path": "1.wav", "label": label}, ensure_ascii=False))
+        assert [c.label for c in read_manifest(lines, ReadOptions(n_folds=1)).clips] == [label]
+
+
+def test_official_folds_are_told_from_dealt_ones(tmp_path, folders):
+    assert not read_manifest(folders).official
+    read_manifest(folders).save(tmp_path / "m.jsonl")
+    assert read_manifest(tmp_path / "m.jsonl").official
+    assert read_manifest(esc50_layout(tmp_path / "esc", ESC_ROWS)).official
+
+
+def test_folders_that_cannot_be_read_are_named(folders, monkeypatch):
+    closed, scandir = folders / "low" / "closed", os.scandir
+    wav(closed / "1.wav")
+
+    def refuse(path):
+        if str(path) == str(closed):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert read_manifest(folders).skipped == (f"{closed}: cannot be read: Permission denied",)
+    check_refused(folders, "closed: cannot be read", strict=True)
 
 
 def test_named_columns_and_spans(tmp_path):
@@ -294,6 +344,13 @@ def test_the_real_esc50():
         (lambda root: table(root / "t.csv", "path,label", "a.wav,x,y"), "line 2: has 3 columns; the header has 2"),
         (lambda root: table(root / "t.csv", "path,label,fold", "a.wav,x,three"), "line 2: fold 'three'; allowed are"),
         (lambda root: table(root / "t.csv", "path,label,fold", "a.wav,x,"), "line 2: fold is missing"),
+        (lambda root: table(root / "t.csv", "path,label,fold", "a.wav,x,-1"), "line 2: fold '-1'; allowed are whole"),
+        (
+            lambda root: table(root / "t.csv", "path,label", f"{'a' * 300}.wav,x"),
+            "… cannot be read: File name too long",
+        ),
+        (lambda root: table(root / "t.json", "[" * 100_000), "is no JSON table"),
+        (lambda root: table(root / "t.jsonl", "[" * 100_000), "line 1: no JSON"),
         (lambda root: table(root / "t.csv", "path,label,start", "a.wav,x,-1"), "start is '-1'; allowed are seconds"),
         (lambda root: table(root / "t.csv", "path,label,end", "a.wav,x,nan"), "end is 'nan'; allowed are seconds"),
         (lambda root: table(root / "t.csv", "path,label,start,end", "a.wav,x,2,2"), "ends at 2 s, but starts at 2 s"),
@@ -507,6 +564,8 @@ def test_a_damaged_saved_manifest(folders):
         ('["low"], "fold"', '["lower"], "fold"', "unknown label lower"),
         ('["low"], "fold"', '[], "fold"', "has 0 labels; needs one"),
         ('"fold": 5', '"fold": "x"', "fold is 'x'"),
+        ('["low"], "fold"', '5, "fold"', "labels is 5; allowed is a list"),
+        ('["high", "low", "middle"]', '["high", "low", "low"]', "labels has one twice: high, low, low"),
         ('"multi_label": false', '"multi_label": 1', "first line has manifest, labels and multi_label"),
     ):
         path.write_text(good.replace(old, new, 1))
@@ -541,6 +600,9 @@ def test_facts_of_a_clip(tmp_path):
     assert facts.level_db == pytest.approx(10 * np.log10((0.125 + 0.01) / 2), abs=0.01)
     soundfile.write(tmp_path / "x.wav", samples, RATE)
     assert measure(Clip(tmp_path / "x.wav", ("a",), 1)).digest == facts.digest
+    soundfile.write(tmp_path / "fast.wav", samples, 2 * RATE)
+    soundfile.write(tmp_path / "more.wav", np.pad(samples, [(0, 0), (0, 1)]), RATE)
+    assert len({measure(Clip(tmp_path / n, ("a",), 1)).digest for n in ("x.wav", "fast.wav", "more.wav")}) == 3
     assert measure(Clip(path, ("a",), 1, start=0.5, end=1.0)).seconds == 0.5
     assert "before its segment" in measure(Clip(path, ("a",), 1, start=5.0)).error
     assert "does not exist" in measure(Clip(tmp_path / "no.wav", ("a",), 1)).error
@@ -621,6 +683,8 @@ def test_the_command_fails_in_one_line(folders, tmp_path):
     assert "is not a folder" in train("describe", tmp_path / "no", code=1).stderr
     done = train("describe", folders, "--workers", 1, "--picture", tmp_path / "p.doc", code=1)
     assert "no picture that can be written" in done.stderr
+    assert "30 readable clips" in done.stdout
+    assert "File name too long" in train("describe", "x" * 300, code=1).stderr
     assert not list(tmp_path.glob("p.doc*"))
 
 
@@ -641,16 +705,18 @@ def test_the_options_of_reading_reach_the_command(tmp_path):
     assert CliRunner().invoke(command, ["x"]).output.strip() == repr(("x", ReadOptions(), None))
 
 
-def test_pictures_of_many_classes_and_of_none():
+def test_pictures_of_many_classes_and_of_none(tmp_path):
     from train.describe import describe
     from train.manifest import Manifest
-    from train.overview import overview
+    from train.overview import overview, save
 
-    labels = tuple(f"class {i}" for i in range(300))
+    labels = ("$x^$", *(f"class {i}" for i in range(1, 300)))
     clips = tuple(Clip(Path(f"{i}.wav"), (label,), 1 + i % 5) for i, label in enumerate(labels))
     facts = [Facts(seconds=0.01 * (i + 1), sample_rate=RATE, channels=1, digest=str(i)) for i in range(300)]
-    description = describe(Manifest("many", labels, clips), facts)
+    description = describe(Manifest("many $y_$", labels, clips), facts)
     figure = overview(description, list(zip(clips, facts, strict=True)))
+    save(figure, tmp_path / "p.SVG")  # names are text, not formulas
+    assert "$x^$" in (tmp_path / "p.SVG").read_text()
     assert len(figure.axes[0].get_yticklabels()) == 200
     assert figure.axes[1].get_xscale() == "log"
     broken = [Facts(error="broken")] * 300

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 
 import numpy as np
@@ -13,10 +13,11 @@ import torch
 from edge.bulk import FileResult, classify_sources
 from edge.classifier import BUNDLED
 from edge.config import FrontendConfig
+from edge.errors import ContractError
 from edge.features import make_frontend
 from edge.sources.file import SoundFile
 from models import build
-from models.checkpoint import Checkpoint, save_checkpoint
+from models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from tests.conftest import ROOT, run_module
 from tests.scoring import read_truth
 from train.degraded import Degraded
@@ -165,12 +166,12 @@ def test_degraded_recordings_are_the_same_in_every_process(clips):
 # Checkpoints
 
 
-def checkpoint(path, architecture="streaming", frontend=None, multi_label=False):
+def checkpoint(path, architecture="streaming", frontend=None, multi_label=False, test_fold=None, **sizes):
     torch.manual_seed(0)
     frontend = frontend or FrontendConfig()
-    sizes = {"n_mels": frontend.n_mels, "channels": frontend.channels, "n_labels": 3}
+    sizes |= {"n_mels": frontend.n_mels, "channels": frontend.channels, "n_labels": 3}
     model = build(architecture, **sizes).eval()
-    provenance = {"dataset": "sounds", "train_folds": [1], "test_fold": None, "seed": 0, "epochs": 1}
+    provenance = {"dataset": "sounds", "train_folds": [1], "test_fold": test_fold, "seed": 0, "epochs": 1}
     provenance |= {"git_revision": "x", "multi_label": multi_label}
     save_checkpoint(
         path, Checkpoint(architecture, asdict(model.config), frontend, NAMES, provenance, model.state_dict())
@@ -224,6 +225,37 @@ def test_no_checkpoint(tmp_path, clips):
         evaluate(tmp_path / "c.pt", clips)
     with pytest.raises(ManifestError, match=r"none\.pt cannot be read"):
         evaluate(tmp_path / "none.pt", clips)
+    checkpoint(tmp_path / "c.pt", "streaming-tiny")
+    damaged = load_checkpoint(tmp_path / "c.pt")
+    save_checkpoint(tmp_path / "odd.pt", replace(damaged, architecture="transformer"))
+    with pytest.raises(ManifestError, match=r"odd\.pt cannot be read: unknown architecture 'transformer'"):
+        evaluate(tmp_path / "odd.pt", clips)
+    damaged.state.popitem()
+    save_checkpoint(tmp_path / "cut.pt", damaged)
+    with pytest.raises(ManifestError, match=r"cut\.pt cannot be read: the weights do not fit"):
+        evaluate(tmp_path / "cut.pt", clips)
+
+
+def test_a_hop_that_cannot_be_is_named(clips):
+    with pytest.raises(ContractError, match=r"hop of 60 s is not possible"):
+        evaluate(None, clips, hop=60, workers=1)
+
+
+def test_windows_shorter_than_the_default_hop(clips, tmp_path):
+    torch.set_num_threads(1)
+    checkpoint(tmp_path / "c.pt", "crnn", window_frames=40)
+    report = evaluate(tmp_path / "c.pt", clips[:1])
+    assert report.windows > 2 * SoundFile(clips[0].path).read(RATE).size / RATE
+
+
+def test_a_clip_of_no_sample_is_left_out(clips, tmp_path):
+    """One sample at 48 kHz is none at 16 kHz."""
+    soundfile.write(tmp_path / "tiny.wav", [0.5], 48_000)
+    tiny = Clip(tmp_path / "tiny.wav", clips[0].labels, 1)
+    for effect in (None, "telephone"):
+        report = evaluate(None, [clips[0], tiny], workers=1, effect=effect)
+        assert report.clips == 1
+        assert "tiny.wav ends after 0 samples" in report.skipped[0]
 
 
 # The command
@@ -267,6 +299,25 @@ def test_mistakes_end_in_one_line(folders, tmp_path):
     picture = tmp_path / "file" / "x.png"
     done = command(folders, "--fold", 5, "--workers", 1, "--picture", picture, code=1)
     assert "cannot be written" in done.stderr
+    done = command("x" * 300, "--workers", 1, "--picture", tmp_path / "x.png", code=1)
+    assert "x… cannot be read: File name too long" in done.stderr
+
+
+def test_only_official_folds_are_taken_as_held_out(folders, tmp_path, caplog):
+    """Dealt ones may be others than those of the training; a run's manifest has those of the training."""
+    from train.cli.evaluate import run
+
+    torch.set_num_threads(1)
+    checkpoint(tmp_path / "c.pt", "streaming-tiny", test_fold=5)
+    data = shutil.copytree(folders, tmp_path / "sounds")
+    found = run(data, ReadOptions(), model=tmp_path / "c.pt")
+    assert (found["folds"], found["report"].clips) == ([], 6)
+    assert "the folds of sounds were dealt here" in caplog.text
+    caplog.clear()
+    read_manifest(data).save(tmp_path / "manifest.jsonl")
+    found = run(tmp_path / "manifest.jsonl", ReadOptions(), model=tmp_path / "c.pt")
+    assert (found["folds"], found["report"].clips) == ([5], 3)
+    assert not caplog.text
 
 
 def test_reading_options_reach_the_data(folders):

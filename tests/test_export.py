@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import shutil
 
 import numpy as np
 import onnx
@@ -23,7 +24,7 @@ from models import build
 from models.checkpoint import Checkpoint, save_checkpoint
 from tests.conftest import run_module
 from tests.test_listener import Blocks
-from train.manifest import read_manifest
+from train.manifest import ManifestError, read_manifest
 
 SMALL = {"widths": (16, 16), "last_width": 16, "column_width": 16, "n_columns": 21, "n_labels": 3}
 LICENCE = "CC0-1.0"
@@ -234,8 +235,61 @@ def test_mistakes_end_in_one_line(data, checkpoint, tmp_path):
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.fixture
+def short(tmp_path):
+    """Clips of a twentieth of a second, and a checkpoint whose window is twice as long."""
+    for label in "abc":
+        (tmp_path / "short" / label).mkdir(parents=True)
+        for i in range(5):
+            noise = np.random.default_rng([i, ord(label)]).uniform(-0.3, 0.3, 800)
+            soundfile.write(tmp_path / "short" / label / f"{i}.wav", noise, 16_000)
+    torch.manual_seed(0)
+    sizes = {"widths": (8,), "time_strides": (2,), "hidden": 4, "window_frames": 8, "n_labels": 3}
+    model = build("crnn", **sizes)
+    return tmp_path / "short", Checkpoint("crnn", sizes, FrontendConfig(), tuple("abc"), PROVENANCE, model.state_dict())
+
+
+def test_clips_shorter_than_a_window_shorter_than_a_hop(short, tmp_path):
+    data, checkpoint = short
+    exported = run(checkpoint, data, tmp_path / "out")
+    spec = Classifier(exported.int8).spec
+    assert 0.05 < spec.window_seconds < 0.5
+    assert exported.reports["int8"].windows == 3
+
+
+def test_streaming_is_checked_on_clips_shorter_than_a_window(checkpoint, short, tmp_path):
+    exported = run(checkpoint, short[0], tmp_path / "out")
+    assert exported.reports["int8"].clips == 3
+
+
+def test_other_data_is_not_taken_for_that_of_the_training(data, checkpoint, tmp_path):
+    """Another recording deals other folds: what would be called held out may have been trained on."""
+    digest = read_manifest(data).digest()
+    checkpoint = dataclasses.replace(checkpoint, provenance=PROVENANCE | {"digest": digest})
+    assert run(checkpoint, data, tmp_path / "out", same=True).reports
+    more = shutil.copytree(data, tmp_path / "data")
+    shutil.copy(more / "a" / "0.wav", more / "a" / "new.wav")
+    with pytest.raises(ManifestError, match="data is not the data set that it was trained on; leave --data out"):
+        run(checkpoint, more, tmp_path / "out", same=True)
+    save_checkpoint(tmp_path / "c.pt", checkpoint)
+    options = ("--licence", LICENCE, "--out", tmp_path / "o", "--data", more)
+    assert "leave --data out" in run_module("export", tmp_path / "c.pt", *options, code=1).stderr
+
+
+def test_nothing_held_out_is_said_and_not_measured(data, checkpoint, tmp_path):
+    checkpoint = dataclasses.replace(checkpoint, provenance=PROVENANCE | {"test_fold": None})
+    exported = run(checkpoint, data, tmp_path)
+    assert "Nothing was held out of training." in exported.card.read_text()
+    with pytest.raises(ValueError, match="--degrade measures the fold that was held out, and none was"):
+        run(checkpoint, data, tmp_path, degrade=True)
+
+
 def test_the_data_of_a_run_is_found_beside_its_checkpoint(data, checkpoint, tmp_path):
     save_checkpoint(tmp_path / "checkpoint.pt", checkpoint)
     read_manifest(data).save(tmp_path / "manifest.jsonl")
     run_module("export", tmp_path / "checkpoint.pt", "--licence", LICENCE, "--out", tmp_path / "out", "--name", "x")
     assert Classifier(tmp_path / "out" / "x.int8.onnx").spec.provenance.accuracy is not None
+    named = ("--data", tmp_path / "manifest.jsonl", "--out", tmp_path / "out", "--name", "my model")
+    run_module("export", tmp_path / "checkpoint.pt", "--licence", LICENCE, *named)
+    made_by = f"`python -m export checkpoint.pt --data {tmp_path}/manifest.jsonl --name 'my model' --licence"
+    assert made_by in (tmp_path / "out" / "my model.md").read_text()

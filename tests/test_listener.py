@@ -83,7 +83,7 @@ def test_after_a_long_gap_the_stream_begins_anew(classifier, minute):
     assert windows[2].onset - windows[1].onset == pytest.approx(hop / 16_000)
 
 
-@pytest.mark.parametrize("n", [1, 511])
+@pytest.mark.parametrize("n", [0, 1, 511])
 def test_less_than_a_frame(classifier, n):
     with pytest.raises(InputError, match=f"test ends after {n} samples"):
         list(listen(Blocks(np.zeros(n, np.float32)), classifier))

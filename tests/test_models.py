@@ -152,6 +152,12 @@ def test_unknown_architectures_and_fields_are_named():
         build("bilstm", window_frames=101)
     with pytest.raises(ValueError, match="n_mels is 64; allowed: 1"):
         build("wav2vec", **ENCODER, n_mels=64)
+    with pytest.raises(ValueError, match="crnn has 2 widths and 4 time_strides; give one of each"):
+        build("crnn", widths=(8, 16))
+    with pytest.raises(ValueError, match="n_mels is 4; allowed for 3 widths: at least 8"):
+        build("three-block", n_mels=4)
+    with pytest.raises(ValueError, match="window_frames is 7; allowed for 3 widths: at least 8"):
+        build("three-block", window_frames=7)
 
 
 # The streaming network
@@ -306,6 +312,14 @@ def test_checkpoints_survive_and_damage_is_named(tmp_path):
     (tmp_path / "cut.pt").write_bytes((tmp_path / "c.pt").read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"cut\.pt is not a checkpoint"):
         load_checkpoint(tmp_path / "cut.pt")
+    nowhere = checkpoint_of("streaming", model, MEL)
+    del nowhere.provenance["dataset"]
+    save_checkpoint(tmp_path / "nowhere.pt", nowhere)
+    with pytest.raises(ValueError, match="its provenance lacks dataset"):
+        load_checkpoint(tmp_path / "nowhere.pt")
+    loaded.state.popitem()
+    with pytest.raises(ValueError, match=r"the weights do not fit the architecture streaming: .*Missing key"):
+        loaded.model()
 
 
 def test_checkpoints_from_before_there_were_channels_are_read(tmp_path):

@@ -109,3 +109,5 @@ def test_mistakes_end_in_one_line(folders, tmp_path):
     done = run_module("train", "preview", folders, "--clip", tmp_path / "no.wav", "--out", tmp_path / "o", code=1)
     assert "does not exist" in done.stderr
     assert not (tmp_path / "o").exists()
+    done = run_module("train", "preview", "x" * 300, "--out", tmp_path / "o", code=1)
+    assert "x… cannot be read: File name too long" in done.stderr

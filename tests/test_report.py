@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from models import build
-from models.checkpoint import Checkpoint, save_checkpoint
+from models.checkpoint import ORIGIN, Checkpoint, save_checkpoint
 from tests.conftest import run_module
 from train import figures
 from train.config import TrainConfig
@@ -133,7 +133,8 @@ def test_attention_is_drawn_where_there_is_one(run, architecture, maps):
     model = build(architecture, **sizes, n_labels=3)
     config = dataclasses.asdict(model.config)
     frontend = TrainConfig().frontend
-    save_checkpoint(run / "checkpoint.pt", Checkpoint(architecture, config, frontend, LABELS, {}, model.state_dict()))
+    checkpoint = Checkpoint(architecture, config, frontend, LABELS, dict.fromkeys(ORIGIN), model.state_dict())
+    save_checkpoint(run / "checkpoint.pt", checkpoint)
     page = page_of(run)
     assert page.count('alt="attention') == maps  # one for each class whose clip can be read
     assert ("Where the network looks" in page) == bool(maps)

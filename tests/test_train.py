@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,11 +22,13 @@ from train.augment import AugmentConfig
 from train.config import RECIPES, TrainConfig, read_recipe
 from train.dataset import View, WindowSampler, load_features
 from train.effects import MicrophoneConfig
+from train.folder import locked
 from train.initial import start_from
 from train.loop import fit
 from train.losses import class_weights, clip_weights
 from train.manifest import ManifestError, ReadOptions, read_manifest
 from train.optim import Schedule
+from train.run import is_recipe
 from train.run import run as train_run
 
 RATE = 16_000
@@ -60,6 +63,14 @@ def esc50_layout(root, rows):
         lines.append(f"{name},{fold},{target},{category},True,1,A")
     (root / "meta" / "esc50.csv").write_text("\n".join(lines) + "\n")
     return root
+
+
+def test_names_need_not_be_utf_8(folders):
+    """A view is seeded by the clip's name."""
+    clip = next((folders / "low").iterdir())
+    odd = clip.rename(os.fsdecode(os.fsencode(clip.parent) + b"/\xe4.wav"))
+    index = [clip.path for clip in read_manifest(folders).clips].index(odd)
+    assert len(features_of(folders, None, view=View(1, MicrophoneConfig())).clip(index)) > 100
 
 
 def quick(**changes):
@@ -309,6 +320,83 @@ def test_schedules_rise_and_fall():
     assert rates["constant"][-1] == pytest.approx(0.5)
 
 
+def test_a_plateau_lowers_the_rate_for_good():
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.ones(2, 2))], lr=0.5)
+    config = TrainConfig(schedule="plateau", learning_rate=0.5, warm_up=0.05, plateau_patience=1, plateau_factor=0.1)
+    schedule, rates = Schedule(optimiser, config, 100), []
+    for _ in range(6):
+        for _ in range(10):
+            optimiser.step()
+            schedule.step()
+        schedule.end_epoch(1.0)
+        rates.append(optimiser.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.5, 0.5, 0.05, 0.05, 0.005, 0.005])
+
+
+def test_silence_and_views_are_repeated_when_resumed(tmp_path):
+    """Where a window is placed must not depend on which view was drawn first in this process."""
+    for label, frequency in (("low", 200), ("high", 4000)):
+        for i in range(8):
+            path = tmp_path / "d" / label / f"{i}.wav"
+            write_tone(path, frequency, seconds=1.0, seed=i)
+            soundfile.write(
+                path, np.concatenate([np.zeros(4 * RATE), soundfile.read(path)[0], np.zeros(3 * RATE)]), RATE
+            )
+    config = quick(epochs=4, views=2, view_share=0.7)
+    whole, _ = run(config, tmp_path / "d", tmp_path / "whole", tmp_path)
+    with contextlib.suppress(Interrupted):
+        fit(
+            config,
+            read_manifest(tmp_path / "d"),
+            tmp_path / "cut",
+            tmp_path / "cache",
+            interrupt_after_one(),
+            device="cpu",
+        )
+    resumed, rest = run(config, tmp_path / "d", tmp_path / "cut", tmp_path)
+    assert len(rest) == 3
+    assert all(torch.equal(whole.state[key], resumed.state[key]) for key in whole.state)
+
+
+def test_two_runs_do_not_share_a_folder(folders, tmp_path):
+    with locked(tmp_path / "out"), pytest.raises(ValueError, match="another process trains in"):
+        run(quick(), folders, tmp_path / "out", tmp_path)
+    run(quick(epochs=1), folders, tmp_path / "out", tmp_path)
+
+
+def test_a_damaged_state_is_named(folders, tmp_path):
+    config = quick(checkpoint_every=1)
+    with contextlib.suppress(Interrupted):
+        fit(config, read_manifest(folders), tmp_path / "out", tmp_path / "cache", interrupt_after_one(), device="cpu")
+    (tmp_path / "out" / "state.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"is damaged .*delete state\.pt to begin again"):
+        run(config, folders, tmp_path / "out", tmp_path)
+
+
+def test_a_fold_or_a_class_that_cannot_be_read_is_named(folders, tmp_path):
+    manifest = read_manifest(folders)
+    broken = [clip.path for clip in manifest.clips if clip.fold == 4]
+    for path in broken:
+        path.write_text("no sound")
+    with pytest.raises(ManifestError, match=r"no clip of fold 4 can be read; the first error: .*wav cannot be read"):
+        run(quick(train_folds=(1, 2, 3), validation_folds=(4,)), folders, tmp_path / "o", tmp_path)
+    for path in (folders / "high").iterdir():
+        path.write_text("no sound")
+    with pytest.raises(ManifestError, match="no clip of class 'high' can be read"):
+        run(quick(train_folds=(1, 2, 3), test_fold=None), folders, tmp_path / "p", tmp_path)
+
+
+def test_what_could_be_read_again_is_read_again(folders, tmp_path):
+    path = folders / "low" / "3.wav"
+    good, cache = path.read_bytes(), tmp_path / "cache"
+    path.write_bytes(b"x" * len(good))
+    stamp = path.stat().st_mtime_ns
+    assert len(features_of(folders, cache).errors) == 1
+    path.write_bytes(good)
+    os.utime(path, ns=(stamp, stamp))  # as after a chmod: nothing that the cache's key knows has changed
+    assert not features_of(folders, cache).errors
+
+
 def test_several_labels_a_clip(tmp_path):
     """Low and high tones, alone and together, and silence: independent scores find both, one or none."""
     rows = []
@@ -370,6 +458,11 @@ def test_settings_change_a_recipe():
         ("mix", "write it as key=value"),
         ("augment.max=1", "unknown key max"),
         ("epochs=many", "epochs is 'many'"),
+        ("views=[1]", r"views is \[1\]; allowed: int"),
+        ("model=3", "model is 3; allowed: dict"),
+        ("teachers=default", "teachers is 'default'; allowed: tuple"),
+        ("augment.noise_snr_db=[3]", "allowed: 2 values"),
+        ("clip_norm=-1", "clip_norm is -1.0; allowed: 0 or more"),
     ):
         with pytest.raises(ValueError, match=message):
             read_recipe("default", [setting])
@@ -382,7 +475,7 @@ def test_the_recipes_are_of_networks_that_can_be_built(recipe):
     model = build(config.architecture, **config.model | offline, n_mels=config.frontend.n_mels)
     seconds = config.frontend.n_samples(model.window_frames) / config.frontend.sample_rate
     assert seconds == pytest.approx(4.0, abs=0.1)
-    for teacher in config.teachers:
+    for teacher in filter(is_recipe, config.teachers):
         assert read_recipe(teacher.partition("@")[0]).frontend == config.frontend
 
 
@@ -409,7 +502,7 @@ def test_commands_from_folder_to_listening(folders, tmp_path):
     assert done.returncode == 0, done.stderr
     assert {p.name for p in (tmp_path / "m").iterdir()} == {"tones.onnx", "tones.int8.onnx", "tones.md"}
     report = json.loads(
-        train("evaluate", folders, "--model", tmp_path / "m" / "tones.int8.onnx", "--workers", 1, "--json").stdout
+        train("evaluate", out / "manifest.jsonl", "--model", tmp_path / "m" / "tones.int8.onnx", "--json").stdout
     )
     assert report["folds"] == [5]
     assert report["clips"] == 6
@@ -434,6 +527,15 @@ def test_mistakes_end_in_one_line(folders, tmp_path):
     assert "unknown key epoch; there are" in train("fit", folders, "--recipe", tmp_path / "bad.toml", code=1).stderr
     assert "the model has no class high, low, middle" in train("evaluate", folders, code=1).stderr
     assert "fold 9 has no clips" in train("evaluate", folders, "--fold", 9, code=1).stderr
+    both = train("fit", folders, "--test-fold", 4, "--validation-fold", 4, code=1)
+    assert "fold 4 cannot be both looked at and never looked at" in both.stderr
+    assert (
+        "there is no device 'tpu' here; allowed: auto, cpu" in train("fit", folders, "--device", "tpu", code=1).stderr
+    )
+    assert "give another --out" in train("fit", folders, "--out", "/proc/none", code=1).stderr
+    assert "belongs to the data" in train("fit", folders, "--set", "test_fold=3", code=1).stderr
+    contradiction = train("fit", folders, "--init", "bundled", "--set", "model.last_width=8", code=1)
+    assert "contradict each other" in contradiction.stderr
     shutil.rmtree(folders / "high")
     for path in (folders / "low").iterdir():
         path.write_text("no sound")

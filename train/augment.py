@@ -72,6 +72,11 @@ class Augment:
     def __init__(self, config: AugmentConfig, frontend: FrontendConfig, *, multi_label: bool = False) -> None:
         self.config, self.frontend, self.multi_label = config, frontend, multi_label
         self.centres = mel_centres(frontend)  # [n_mels] Hz
+        if not (self.centres.diff() > 0).all():
+            raise ValueError(
+                f"n_mels {frontend.n_mels} with n_fft {frontend.n_fft}: some bands have no frequency of their own; "
+                "use fewer n_mels, or a larger n_fft"
+            )
         bandwidth = torch.gradient(self.centres)[0]
         bins = (bandwidth * frontend.n_fft / frontend.sample_rate).clamp_min(1.0)
         self.flutter = 1 / bins.sqrt()  # [n_mels] how far noise power in a band strays in one frame

@@ -9,7 +9,7 @@ import types
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from edge.config import FrontendConfig
 from edge.errors import EdgeError
@@ -74,9 +74,12 @@ class TrainConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed: 1 or more")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate is {self.learning_rate}; allowed: above 0")
-        for name in ("warm_up", "label_smoothing", "distil", "view_share"):
+        for name in ("warm_up", "label_smoothing", "distil", "view_share", "average", "momentum"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed: 0 to 1")
+        for name in ("views", "weight_decay", "clip_norm", "patience", "plateau_patience", "seed", "trunk_rate"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed: 0 or more")
 
 
 def find_recipe(name: str) -> Path:
@@ -111,7 +114,7 @@ def _parse(setting: str) -> dict[str, Any]:
     try:
         return tomllib.loads(f"{key} = {value}")
     except tomllib.TOMLDecodeError:
-        return tomllib.loads(f"{key} = {json.dumps(value)}")
+        return tomllib.loads(f"{key} = {json.dumps(value, ensure_ascii=False)}")
 
 
 def _merge(values: dict[str, Any], more: dict[str, Any]) -> None:
@@ -136,14 +139,18 @@ def _build(cls: Any, values: dict[str, Any]) -> Any:
 
 
 def _convert(hint: Any, value: Any, key: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value)
     if isinstance(hint, types.UnionType):
         return value
-    if isinstance(value, list):
-        return tuple(value)
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return _build(hint, value)
     if hint is float and type(value) is int:
         return float(value)
-    if isinstance(hint, type) and type(value) is not hint:
-        raise ValueError(f"{key} is {value!r}; allowed: {hint.__name__}")
+    kind = get_origin(hint) or hint
+    if kind is tuple and isinstance(value, list):
+        wanted = [a for a in get_args(hint) if a is not ...]
+        if ... not in get_args(hint) and len(value) != len(wanted):
+            raise ValueError(f"{key} is {value!r}; allowed: {len(wanted)} values")
+        return tuple(_convert(wanted[0], item, key) for item in value)
+    if type(value) is not kind:
+        raise ValueError(f"{key} is {value!r}; allowed: {getattr(kind, '__name__', kind)}")
     return value

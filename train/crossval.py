@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import platform
 import statistics
@@ -11,20 +12,21 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import torch
 
 from edge.classifier import Classifier
+from edge.workers import start_worker
 from train.config import TrainConfig
 from train.evaluate import evaluate
 from train.manifest import Manifest, ManifestError, read_manifest
 from train.parts import fill_cache
-from train.run import run, teacher_config
+from train.run import is_recipe, run, teacher_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,6 +71,7 @@ class _Task:
     cache: Path | None
     device: str
     threads: int
+    strict: bool
 
 
 def cross_validate(
@@ -81,6 +84,7 @@ def cross_validate(
     device: str = "auto",
     jobs: int = 1,
     threads: int = 1,
+    strict: bool = False,
     command: str = "",
     tick: Callable[[], None] = lambda: None,
 ) -> CrossValidation:
@@ -92,17 +96,18 @@ def cross_validate(
     there = sorted({clip.fold for clip in manifest.clips})
     if len(there) < 2:
         raise ManifestError(f"{manifest.name} has one fold, {there}; cross-validation needs two at least")
+    out = out.resolve()  # the export runs in another folder
     out.mkdir(parents=True, exist_ok=True)
     manifest.save(out / "manifest.jsonl")
     tasks = [
         _Task(
             replace(config, train_folds=tuple(f for f in there if f != fold), test_fold=fold, validation_folds=()),
-            out / "manifest.jsonl", out / f"fold-{fold}", cache, device, threads,
+            out / "manifest.jsonl", out / f"fold-{fold}", cache, device, threads, strict,
         )
-        for fold in folds or there
+        for fold in dict.fromkeys(folds or there)
     ]  # fmt: skip
     if cache is not None:
-        for every in (config, *(teacher_config(name, config) for name in config.teachers if not name.endswith(".pt"))):
+        for every in (config, *(teacher_config(name, config) for name in config.teachers if is_recipe(name))):
             fill_cache(every, manifest, cache)
     _in_processes(_train, tasks, jobs, tick)
     results = [_measure(task, manifest) for task in tasks]
@@ -117,7 +122,7 @@ def cross_validate(
         window_mean=statistics.mean(r.window_accuracy for r in results),
         fp32_mean=statistics.mean(r.fp32_accuracy for r in results),
         dataset=manifest.name,
-        clips=len(manifest.clips),
+        clips=sum(r.clips for r in results),
         seconds=round(time.monotonic() - started, 1),
         command=command,
         git_revision=", ".join(sorted({spec.provenance.git_revision for spec in specs})),
@@ -143,24 +148,19 @@ def _in_processes(work: Callable[[_Task], Any], tasks: Sequence[_Task], jobs: in
                 tick()
                 for future in done:
                     future.result()
+        except BrokenProcessPool:
+            raise ValueError("a process ended while it trained: too little memory? use fewer --jobs") from None
         except BaseException:
-            executor.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():  # each has hours to go
+                process.terminate()
             raise
 
 
 def _train(task: _Task) -> None:
-    Thread(target=_end_with_parent, daemon=True).start()
+    start_worker()
     torch.set_num_threads(task.threads)
     manifest = read_manifest(task.manifest)
-    run(task.config, manifest, task.out, task.cache, lambda *_: None, device=task.device)
-
-
-def _end_with_parent() -> None:
-    """A fold takes hours: nobody is there to take its result when the command was killed."""
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
+    run(task.config, manifest, task.out, task.cache, lambda *_: None, device=task.device, strict=task.strict)
 
 
 def _measure(task: _Task, manifest: Manifest) -> FoldResult:
@@ -174,7 +174,7 @@ def _measure(task: _Task, manifest: Manifest) -> FoldResult:
             raise ValueError(f"the export of {task.out} failed: {done.stderr.strip()}")
     assert task.config.test_fold is not None
     clips = manifest.in_folds([task.config.test_fold])
-    int8, fp32 = (evaluate(_file(task, precision), clips) for precision in ("int8", "fp32"))
+    int8, fp32 = (evaluate(_file(task, precision), clips, strict=task.strict) for precision in ("int8", "fp32"))
     return FoldResult(
         task.config.test_fold, int8.accuracy, int8.window_accuracy, fp32.accuracy, fp32.window_accuracy, int8.clips
     )

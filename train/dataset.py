@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,12 +24,13 @@ from torch import Tensor, nn
 
 from edge.config import FrontendConfig
 from edge.errors import EdgeError
+from edge.workers import start_worker
 from train.effects import MicrophoneConfig, another_microphone
 from train.frontend import power_of
 from train.manifest import Clip
 
 CLIPS_A_WORKER = 100  # at least, for a process to be worth its start
-CACHE_VERSION = 2  # raise it when the same clip, front end and view would give other features
+CACHE_VERSION = 3  # raise it when the same clip, front end and view would give other features
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,9 @@ class Decoder:
         missing = frontend.win_length - len(samples)
         channels = np.pad(samples, ((0, max(0, missing)), (0, 0))).T  # [channels, n]
         if self.view is not None:
-            seed = [self.view.number, zlib.crc32(f"{clip.path.name} {clip.start}".encode())]
-            channels = np.stack(
-                [
-                    another_microphone(c, frontend.sample_rate, np.random.default_rng(seed), self.view.microphone)
-                    for c in channels
-                ]
-            )
+            name = f"{clip.path.name} {clip.start}".encode(errors="surrogateescape")  # it need not be UTF-8
+            rng = np.random.default_rng([self.view.number, zlib.crc32(name)])
+            channels = another_microphone(channels, frontend.sample_rate, rng, self.view.microphone)
         with torch.inference_mode():
             return self._power(torch.from_numpy(np.ascontiguousarray(channels))).clone()
 
@@ -114,15 +111,19 @@ def load_features(
     The cache's key holds the front end, the view, and each file's path, size, time of change and part that is the
     clip: it is never stale.
     """
+    decoder = Decoder(clips, frontend, view)
     if cache is None:
-        return _checked(Decoder(clips, frontend, view))
+        return _checked(decoder) if view is None else decoder
     power_of_what = {name: value for name, value in asdict(frontend).items() if not name.startswith("log_")}
     view_key = None if view is None else asdict(view)
     key = json.dumps([CACHE_VERSION, power_of_what, [_identity(c) for c in clips], view_key])
     folder = cache / hashlib.sha256(key.encode()).hexdigest()[:24]
     if not (folder / "clips.json").exists():
-        _fill(folder, Decoder(clips, frontend, view))
+        _fill(folder, decoder)
     index = json.loads((folder / "clips.json").read_text(encoding="utf-8"))
+    if any(isinstance(_attempt(decoder, int(number)), np.ndarray) for number in index["errors"]):
+        _fill(folder, decoder)  # the cause of an error is gone, and the file did not change: a permission, say
+        index = json.loads((folder / "clips.json").read_text(encoding="utf-8"))
     lengths = np.array(index["lengths"], np.int64)
     shape = (int(lengths.sum()), frontend.channels, frontend.n_mels)
     # Copy on write: torch takes no array that cannot be written.
@@ -144,12 +145,16 @@ def _fill(folder: Path, decoder: Decoder) -> None:
     """Write ``power.f32``, then ``clips.json``, which says that the folder is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     lengths, errors, part = [], {}, folder / f"power.{os.getpid()}.part"
-    with part.open("wb") as file:
-        for index, power in enumerate(_decoded(decoder)):
-            if isinstance(power, str):
-                errors[index], power = power, np.empty(0, np.float32)  # noqa: PLW2901
-            power.tofile(file)
-            lengths.append(len(power))
+    try:
+        with part.open("wb") as file:
+            for index, power in enumerate(_decoded(decoder)):
+                if isinstance(power, str):
+                    errors[index], power = power, np.empty(0, np.float32)  # noqa: PLW2901
+                power.tofile(file)
+                lengths.append(len(power))
+    except BaseException:
+        part.unlink()
+        raise
     part.replace(folder / "power.f32")
     done = folder / f"clips.{os.getpid()}.part"
     done.write_text(json.dumps({"lengths": lengths, "errors": errors}), encoding="utf-8")
@@ -165,7 +170,10 @@ def _decoded(decoder: Decoder) -> Iterator[NDArray[np.float32] | str]:
     # Spawned, not forked: torch's threads do not survive a fork.
     with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (decoder,)) as executor:
         results = executor.map(_work, range(len(decoder)), chunksize=8)
-        yield from (next(results) for _ in _progress(decoder))
+        try:
+            yield from (next(results) for _ in _progress(decoder))
+        except BrokenProcessPool:
+            raise ValueError("a process ended while it computed features: too little memory?") from None
 
 
 def _attempt(decoder: Decoder, index: int) -> NDArray[np.float32] | str:
@@ -180,7 +188,7 @@ _worker: Decoder  # of this process
 
 def _start_worker(decoder: Decoder) -> None:
     global _worker  # noqa: PLW0603
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    start_worker()
     torch.set_num_threads(1)
     _worker = decoder
 
@@ -255,7 +263,7 @@ class WindowSampler:
 
     def _window(self, clip: int, speed: float, places: NDArray[np.float64], view: int) -> Tensor:
         power = padded(self._stores[view].clip(int(clip)), self.window_frames)  # [n_frames, channels, n_mels]
-        place = self._place(int(clip), power, (places * len(power)).astype(np.int64))
+        place = self._place(int(clip), (places * len(power)).astype(np.int64))
         time = place + speed * np.arange(self.window_frames)  # in frames of the clip
         before = np.floor(time).astype(np.int64)
         weight = torch.from_numpy((time - before).astype(np.float32)).to(power.device)[:, None, None]
@@ -263,12 +271,13 @@ class WindowSampler:
         right = power[torch.from_numpy((before + 1) % len(power)).to(power.device)]
         return torch.lerp(left, right, weight).transpose(0, 1)  # [channels, window_frames, n_mels]
 
-    def _place(self, clip: int, power: Tensor, tries: NDArray[np.int64]) -> int:
-        """A start frame: the first of ``tries`` whose window has a fair share of the clip's energy."""
+    def _place(self, clip: int, tries: NDArray[np.int64]) -> int:
+        """A start frame: the first of ``tries`` whose window has a fair share of the recording's energy."""
         if clip not in self._energies:
-            frames = power.sum((1, 2), dtype=torch.float64).cpu().numpy()
-            self._energies[clip] = np.concatenate([[0.0], np.cumsum(frames)])
-        energy, length = self._energies[clip], len(power)
+            frames = padded(self.features.clip(clip), self.window_frames).sum((1, 2), dtype=torch.float64)
+            self._energies[clip] = np.concatenate([[0.0], np.cumsum(frames.cpu().numpy())])
+        energy = self._energies[clip]
+        length = len(energy) - 1
         stop = tries + self.window_frames
         inside = energy[np.minimum(stop, length)] - energy[tries] + energy[np.clip(stop - length, 0, length)]  # wrapped
         fair = inside >= 0.4 * energy[-1] * min(1.0, self.window_frames / length)

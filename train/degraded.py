@@ -30,9 +30,6 @@ class Degraded:
         """See :class:`edge.sources.block.Source`; raises InputError for what cannot be read."""
         samples = self.recording.read(sample_rate, channels)  # at once: a filter or a codec takes the whole
         seed = zlib.crc32(self.recording.path.name.encode(errors="surrogateescape"))
-        heard = [
-            DEGRADATIONS[self.effect](channel, sample_rate, np.random.default_rng(seed))
-            for channel in samples.reshape(len(samples), -1).T
-        ]
-        degraded = np.stack(heard, axis=-1).reshape(samples.shape)
-        return paced(reblock([degraded], length, first), sample_rate, realtime=False)
+        if len(samples):
+            samples = DEGRADATIONS[self.effect](samples.T, sample_rate, np.random.default_rng(seed)).T
+        return paced(reblock([np.ascontiguousarray(samples)], length, first), sample_rate, realtime=False)

@@ -7,14 +7,17 @@ that see all shares, the steps are those of one process.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
+
+LONGEST = timedelta(days=1)  # that the others wait while the first one computes features
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,19 @@ class Group:
         distributed.all_reduce(total)
         return float(total) / self.size
 
+    def main_does(self, action: Callable[[], None]) -> None:
+        """What only one may do; its ValueError is raised in all processes."""
+        errors: list[str | None] = [None]
+        if self.main:
+            try:
+                action()
+            except ValueError as error:
+                errors = [str(error)]
+        if self.size > 1:
+            distributed.broadcast_object_list(errors)
+        if errors[0] is not None:
+            raise ValueError(errors[0])
+
     @contextmanager
     def main_first(self) -> Iterator[None]:
         """The main process does what is inside before the others do."""
@@ -75,8 +91,10 @@ def start(device: str) -> Group:
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device {device!r}: there is no CUDA device here; allowed: auto, cpu")
+    there = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    there += [f"cuda:{n}" for n in range(torch.cuda.device_count())]
+    if device not in there:
+        raise ValueError(f"there is no device {device!r} here; allowed: auto, {', '.join(there)}")
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return Group(device=device)
@@ -84,7 +102,8 @@ def start(device: str) -> Group:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
     if not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        backend = "nccl" if device.startswith("cuda") else "gloo"
+        distributed.init_process_group(backend, timeout=LONGEST)
     return Group(distributed.get_rank(), size, device)
 
 

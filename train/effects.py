@@ -1,6 +1,7 @@
 """What rooms, microphones, lines and codecs do to sound: effects on samples, seeded where they are random.
 
-An effect takes float32 samples [n] in [-1, 1] at ``rate`` Hz and gives as many. :data:`DEGRADATIONS` are fixed:
+An effect takes float32 samples [n] or [channels, n] in [-1, 1] at ``rate`` Hz and gives as many; what it draws, and the
+levels that it goes by, are the same for all channels, so that they keep their balance. :data:`DEGRADATIONS` are fixed:
 ``python -m train evaluate --degrade`` measures with them. :func:`another_microphone` draws a chain: the views of a clip
 that training sees beside the recording itself.
 """
@@ -54,7 +55,7 @@ def equalise(samples: F32, rate: int, hz: NDArray[np.float64], db: NDArray[np.fl
     grid = np.linspace(0, rate / 2, 129)
     level = np.interp(np.log(np.maximum(grid, 20)), np.log(hz), db)
     taps = signal.firwin2(257, grid, 10 ** (level / 20), fs=rate)
-    return signal.fftconvolve(samples, taps, "same").astype(np.float32)
+    return convolve(samples, taps, "same")
 
 
 def reverberate(samples: F32, rate: int, rt60: float, direct_db: float, rng: Rng) -> F32:
@@ -68,12 +69,19 @@ def reverberate(samples: F32, rate: int, rt60: float, direct_db: float, rng: Rng
     norm = float(np.sqrt(np.sum(tail**2)))
     response = tail / norm * 10 ** (-direct_db / 20) if norm else tail
     response[0] = 1.0
-    wet = signal.fftconvolve(samples, response)[: len(samples)]
-    return match_power(wet.astype(np.float32), samples)
+    wet = convolve(samples, response, "full")[..., : samples.shape[-1]]
+    return match_power(wet, samples)
+
+
+def convolve(samples: F32, response: NDArray[np.float64], mode: str) -> F32:
+    """Each channel with ``response`` [m]."""
+    return signal.fftconvolve(samples, response if samples.ndim == 1 else response[None], mode, axes=-1).astype(
+        np.float32
+    )
 
 
 def add_noise(samples: F32, noise: F32, snr_db: float) -> F32:
-    """``noise`` [n] at ``snr_db`` below the samples' power."""
+    """``noise`` [n], the same in all channels, at ``snr_db`` below the samples' power."""
     scale = np.sqrt(power(samples) / max(power(noise), 1e-20) * 10 ** (-snr_db / 10))
     return (samples + noise * np.float32(scale)).astype(np.float32)
 
@@ -84,7 +92,7 @@ def white_noise(n: int, rng: Rng) -> F32:
 
 
 def clip(samples: F32, over_db: float) -> F32:
-    """Overdriven: raised until the peak is ``over_db`` above full scale, and cut there."""
+    """Overdriven: raised until the peak of all channels is ``over_db`` above full scale, and cut there."""
     peak = float(np.max(np.abs(samples), initial=0))
     return np.clip(gain(samples / peak, over_db), -1, 1) if peak else samples
 
@@ -100,7 +108,7 @@ def mu_law(samples: F32) -> F32:
 def telephone(samples: F32, rate: int) -> F32:
     """300 to 3400 Hz, 8 kHz, mu-law."""
     narrow = resample(band(samples, rate, 300, 3400), rate, TELEPHONE_RATE)
-    return fit_length(resample(mu_law(narrow), TELEPHONE_RATE, rate), len(samples))
+    return fit_length(resample(mu_law(narrow), TELEPHONE_RATE, rate), samples.shape[-1])
 
 
 def codec(samples: F32, rate: int, name: str, level: float, coded_rate: int | None = None) -> F32:
@@ -108,12 +116,12 @@ def codec(samples: F32, rate: int, name: str, level: float, coded_rate: int | No
     format_, subtype = CODECS[name]
     coded_rate = coded_rate or rate
     sent, buffer = np.clip(resample(samples, rate, coded_rate), -1, 1), io.BytesIO()
-    if len(sent) == 0:  # a sample or two, at a lower rate
+    if sent.size == 0:  # a sample or two, at a lower rate
         return np.zeros_like(samples)
-    soundfile.write(buffer, sent, coded_rate, subtype, format=format_, compression_level=min(level, MOST_COMPRESSED))
+    soundfile.write(buffer, sent.T, coded_rate, subtype, format=format_, compression_level=min(level, MOST_COMPRESSED))
     buffer.seek(0)
-    heard = soundfile.read(buffer, dtype="float32")[0]
-    return fit_length(resample(heard, coded_rate, rate), len(samples))
+    heard = soundfile.read(buffer, dtype="float32", always_2d=samples.ndim > 1)[0].T
+    return fit_length(resample(heard, coded_rate, rate), samples.shape[-1])
 
 
 def small_device(samples: F32, rate: int) -> F32:
@@ -122,8 +130,8 @@ def small_device(samples: F32, rate: int) -> F32:
 
 
 def power(samples: F32) -> float:
-    """Mean square."""
-    return float(np.mean(np.square(samples, dtype=np.float64))) if len(samples) else 0.0
+    """Mean square, over all channels."""
+    return float(np.mean(np.square(samples, dtype=np.float64))) if samples.size else 0.0
 
 
 def match_power(samples: F32, reference: F32) -> F32:
@@ -134,12 +142,13 @@ def match_power(samples: F32, reference: F32) -> F32:
 
 def resample(samples: F32, rate: int, to_rate: int) -> F32:
     """At another rate, [about n * to_rate / rate]."""
-    return samples if rate == to_rate else soxr.resample(samples, rate, to_rate).astype(np.float32)
+    return samples if rate == to_rate else soxr.resample(samples.T, rate, to_rate).T.astype(np.float32)
 
 
 def fit_length(samples: F32, n: int) -> F32:
-    """Cut, or followed by silence: [n]."""
-    return np.pad(samples[:n], (0, max(0, n - len(samples))))
+    """Cut, or followed by silence: [n] or [channels, n]."""
+    missing = max(0, n - samples.shape[-1])
+    return np.pad(samples[..., :n], [*[(0, 0)] * (samples.ndim - 1), (0, missing)])
 
 
 # What `evaluate --degrade` measures with, and what tables call them.
@@ -150,7 +159,7 @@ DEGRADATIONS: dict[str, Effect] = {
     "clipping": lambda x, *_: clip(x, 12),
     "quiet": lambda x, *_: gain(x, -30),
     "reverberation": lambda x, rate, rng: reverberate(x, rate, 0.6, 0, rng),
-    "noise": lambda x, _, rng: add_noise(x, white_noise(len(x), rng), 10),
+    "noise": lambda x, _, rng: add_noise(x, white_noise(x.shape[-1], rng), 10),
 }
 TITLES = {
     "low_pass": "low-pass at 4 kHz",
@@ -191,7 +200,7 @@ CODED_RATES = (8_000, 11_025, None)  # Hz; None: the recording's own
 
 
 def another_microphone(samples: F32, rate: int, rng: Rng, config: MicrophoneConfig = MicrophoneConfig()) -> F32:
-    """Another place and device heard it: a random chain, in the order of :data:`PARTS`.
+    """Another place and device heard it, [n] or [channels, n]: a random chain, in the order of :data:`PARTS`.
 
     Every part has a generator of its own, so that switching one off leaves what the others draw.
     """

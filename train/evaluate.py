@@ -10,7 +10,7 @@ import numpy as np
 
 from edge.bulk import FileResult, classify_source, classify_sources
 from edge.classifier import Classifier
-from edge.config import DEFAULT_HOP, ModelSpec
+from edge.config import ModelSpec
 from edge.sources.block import Source
 from train.degraded import Degraded
 from train.manifest import Clip, ManifestError
@@ -58,7 +58,7 @@ def evaluate(
     model: Path | None,
     clips: Sequence[Clip],
     *,
-    hop: float = DEFAULT_HOP,
+    hop: float | None = None,
     workers: int | None = None,
     effect: str | None = None,
     strict: bool = False,
@@ -70,9 +70,10 @@ def evaluate(
     Raises:
         ManifestError: for a label that the model does not have, clips of which none can be read, or, when ``strict``,
             one that cannot.
-        EdgeError: when the model cannot be used.
+        EdgeError: when the model cannot be used, or ``hop`` is none of its.
     """
     spec = spec_of(model)
+    spec.hop_frames(hop)  # so that a mistake is named once, and not as clips that cannot be read
     multi_label = spec.scores == "sigmoid"
     targets = _targets(clips, spec.labels, multi_label)
     sources: list[Source] = [clip.source() for clip in clips]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
-import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -16,6 +15,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from edge.errors import EdgeError
+from edge.workers import start_worker
 from train.clip import Clip
 
 F32 = NDArray[np.float32]
@@ -40,7 +40,7 @@ class Facts:
     silence: float = 0.0  # share of the time that is silent
     clipped: float = 0.0  # share of the samples that are clipped
     offset: float = 0.0  # mean of the samples, "DC"
-    digest: str = ""  # of the samples: the same in two files of any lossless format
+    digest: str = ""  # of the samples, their rate and channels: the same in two files of any lossless format
 
 
 def measure(clip: Clip) -> Facts:
@@ -66,7 +66,7 @@ def measure(clip: Clip) -> Facts:
         silence=silence(power, rate),
         clipped=max(clipped(channel) for channel in samples.T),
         offset=float(np.abs(samples.mean(axis=0, dtype=np.float64)).max()),
-        digest=hashlib.sha256(samples.tobytes()).hexdigest()[:16],
+        digest=hashlib.sha256(f"{rate} {channels} ".encode() + samples.tobytes()).hexdigest()[:16],
     )
 
 
@@ -81,7 +81,7 @@ def measure_all(clips: Sequence[Clip], workers: int | None = None) -> Iterator[F
         yield from map(measure, clips)
         return
     # Spawned, not forked: libsndfile's locks do not survive a fork.
-    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
+    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), start_worker)
     try:
         yield from executor.map(measure, clips, chunksize=16)
     except BrokenProcessPool:
@@ -108,7 +108,3 @@ def clipped(samples: F32) -> float:
     edges = np.flatnonzero(loud[1:] != loud[:-1])
     runs = edges[1::2] - edges[::2]
     return float(runs[runs >= CLIPPED_RUN].sum() / len(samples))
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle

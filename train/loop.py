@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import subprocess
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from models import build
-from models.checkpoint import Checkpoint, save_checkpoint, save_tensors
+from models.checkpoint import save_tensors
 from train import distributed
 from train.augment import make_augment
 from train.config import TrainConfig
+from train.distributed import Group
+from train.folder import claim, copied, git_revision, locked, resume, save
 from train.initial import initialise
 from train.losses import Loss, class_weights
 from train.manifest import Manifest
@@ -29,7 +30,7 @@ from train.teachers import Teachers
 from train.validate import Predictions, predict
 
 
-def fit(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
+def fit(
     config: TrainConfig,
     manifest: Manifest,
     out: Path,
@@ -50,15 +51,33 @@ def fit(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
         ManifestError: for a fold without clips, or nothing that can be read.
     """
     group = distributed.start(device)
-    if group.main:
-        _claim(out, config, manifest)
-    group.wait()
-    if (out / "checkpoint.pt").exists():
-        return out / "checkpoint.pt"
+    with ExitStack() as stack:
+
+        def claim_out() -> None:
+            stack.enter_context(locked(out))
+            claim(out, config, manifest)
+
+        group.main_does(claim_out)
+        if not (out / "checkpoint.pt").exists():
+            _train(config, manifest, out, cache, report, group, strict=strict)
+    return out / "checkpoint.pt"
+
+
+def _train(  # noqa: PLR0915  # one page, read from top to bottom
+    config: TrainConfig,
+    manifest: Manifest,
+    out: Path,
+    cache: Path | None,
+    report: Callable[[dict[str, Any]], None],
+    group: Group,
+    *,
+    strict: bool,
+) -> None:
+    """See :func:`fit`; each process of ``group`` computes its share of every batch."""
     revision = git_revision()  # of the code that trains, not of what is checked out hours later
     torch.manual_seed(config.seed)
     labels = manifest.labels
-    model = build(config.architecture, **config.model, **_sizes(config, len(labels)))
+    model = make_model(config, len(labels))
     if config.init:
         initialise(model, config, labels)
     model = model.to(group.device, memory_format=torch.channels_last)
@@ -88,7 +107,7 @@ def fit(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(decay), use_buffers=True
     )
     parts = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule, "scaler": scaler}
-    first_epoch, best = _resume(out, parts, main=group.main)
+    first_epoch, best = resume(out, parts, main=group.main)
     autocast = torch.autocast(
         group.device.partition(":")[0],
         torch.float16 if config.precision == "float16" else torch.bfloat16,
@@ -104,8 +123,9 @@ def fit(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
         started, data_seconds, losses = time.perf_counter(), 0.0, []
         mark = started
         for step, (power, clips) in enumerate(sampler.epoch(batch_size, config.augment.stretch, rng)):
-            torch.manual_seed((config.seed * 1_000_003 + epoch) * 100_003 + step)  # the same in all processes
-            frames, soft_targets = augment(power, targets[clips], data.backgrounds(len(clips), rng))
+            torch.manual_seed(((config.seed * 1_000_003 + epoch) * 100_003 + step) % 2**63)  # in all processes the same
+            backgrounds = data.backgrounds(len(clips), rng)
+            frames, soft_targets = augment(power.to(group.device), targets[clips], backgrounds)
             frames = group.share(frames).contiguous(memory_format=torch.channels_last)
             soft_targets = group.share(soft_targets)
             data_seconds += time.perf_counter() - mark
@@ -136,7 +156,7 @@ def fit(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
         if validated or len(data.validation) == 0:
             schedule.end_epoch(record.get("validation_loss", record["loss"]))
         if validated and config.patience and record["accuracy"] > best["accuracy"]:
-            best = {"accuracy": record["accuracy"], "epoch": epoch + 1, "state": _copy(average.module)}
+            best = {"accuracy": record["accuracy"], "epoch": epoch + 1, "state": copied(average.module)}
         stopped = validated and config.patience and epoch + 1 - best["epoch"] >= config.patience
         if group.main:
             report(record)
@@ -154,73 +174,16 @@ def fit(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
     if group.main:
         if len(held_out := data.validation if len(data.validation) else data.test):
             look(average.module, held_out).write(out / "predictions.json", manifest)
-        _save(out / "checkpoint.pt", average.module, config, manifest, revision)
+        save(out / "checkpoint.pt", average.module, config, manifest, revision)
     group.wait()
-    return out / "checkpoint.pt"
 
 
-def _sizes(config: TrainConfig, n_labels: int) -> dict[str, int]:
-    return {"n_mels": config.frontend.n_mels, "channels": config.frontend.channels, "n_labels": n_labels}
-
-
-def _copy(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-
-
-def _save(path: Path, model: nn.Module, config: TrainConfig, manifest: Manifest, revision: str) -> None:
-    """The checkpoint, with what is known of its origin."""
-    history = (path.parent / "history.jsonl").read_text(encoding="utf-8")
-    provenance = {
-        "dataset": manifest.name,
-        "train_folds": config.train_folds,
-        "test_fold": config.test_fold,
-        "seed": config.seed,
-        "epochs": len(history.splitlines()),
-        "git_revision": revision,
-        "multi_label": manifest.multi_label,
-    }
-    state = {name: tensor.contiguous() for name, tensor in _copy(model).items()}
-    model_config = dataclasses.asdict(model.config)
-    save_checkpoint(
-        path, Checkpoint(config.architecture, model_config, config.frontend, manifest.labels, provenance, state)
-    )
-
-
-def _claim(out: Path, config: TrainConfig, manifest: Manifest) -> None:
-    """Write the run's configuration and data set to ``out``, or see that those there are the same."""
-    out.mkdir(parents=True, exist_ok=True)
-    data = {"data": manifest.name, "digest": manifest.digest()}
-    text = json.dumps(dataclasses.asdict(config) | data, indent=2, sort_keys=True)
-    path = out / "config.json"
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise ValueError(f"{out} holds a run of another configuration or data set; give another --out, or delete it")
-    if not path.exists():
-        manifest.save(out / "manifest.jsonl")
-        path.write_text(text, encoding="utf-8")
-
-
-def _resume(out: Path, parts: dict[str, Any], *, main: bool) -> tuple[int, dict[str, Any]]:
-    """Load ``state.pt`` into ``parts`` and cut the history to its epoch. Returns the epochs done, and the best one."""
-    path, history = out / "state.pt", out / "history.jsonl"
-    if not path.exists():
-        if main:
-            history.unlink(missing_ok=True)
-        return 0, {"accuracy": -1.0, "epoch": 0, "state": None}
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    if main:
-        lines = history.read_text(encoding="utf-8").splitlines(keepends=True)[: state["epoch"]]
-        history.with_suffix(".part").write_text("".join(lines), encoding="utf-8")
-        history.with_suffix(".part").replace(history)
-    return int(state["epoch"]), state["best"]
-
-
-def git_revision() -> str:
-    """The checkout's revision, with ``-dirty`` where something is changed; "unknown" outside of one."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    folder = Path(__file__).parent
+def make_model(config: TrainConfig, n_labels: int) -> nn.Module:
+    """The network of a configuration, freshly initialised. Raises ValueError for sizes that do not fit."""
+    frontend = config.frontend
+    sizes = {"n_mels": frontend.n_mels, "channels": frontend.channels, "n_labels": n_labels}
     try:
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return build(config.architecture, **(config.model | sizes))
+    except (TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{config.architecture} cannot be built with {config.model}: {reason}") from None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, from_numpy, nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Loss:
 
     def _labels(self, logits: Tensor, targets: Tensor) -> Tensor:
         floor = 0.5 if self.multi_label else 1 / targets.shape[1]
-        return self._against(logits, targets * (1 - self.smoothing) + self.smoothing * floor, self.weights)
+        weights = None if self.weights is None else self.weights.to(logits.device)
+        return self._against(logits, targets * (1 - self.smoothing) + self.smoothing * floor, weights)
 
     def _against(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         if self.multi_label:
@@ -59,8 +60,3 @@ def clip_weights(targets: NDArray[np.float32]) -> NDArray[np.float64]:
     inverse = 1 / np.maximum(targets.sum(0), 1)
     weights = (targets * inverse).max(1)
     return np.where(weights > 0, weights, inverse.min()).astype(np.float64)  # a clip without labels: as the commonest
-
-
-def as_tensor(weights: NDArray[np.float32], device: str) -> Tensor:
-    """On ``device``."""
-    return from_numpy(weights).to(device)

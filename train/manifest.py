@@ -18,6 +18,7 @@ from train.splits import deal, from_one
 
 __all__ = ["Clip", "Manifest", "ManifestError", "ReadOptions", "read_manifest"]
 
+LONGEST = 200  # characters of a path in an error
 NAMED = 10  # skipped files named one by one in the log; all are in Manifest.skipped
 
 DEFAULT = ReadOptions()
@@ -34,6 +35,7 @@ class Manifest:
     clips: tuple[Clip, ...]
     multi_label: bool = False  # a clip may have none, one or several labels
     skipped: tuple[str, ...] = field(default=(), compare=False)  # what could not be used: name and reason
+    official: bool = field(default=False, compare=False)  # the folds came with the data; else they were dealt here
 
     def digest(self) -> str:
         """Changes when a clip, a label or a fold does."""
@@ -68,9 +70,19 @@ def read_manifest(root: Path, options: ReadOptions = DEFAULT) -> Manifest:
     Raises:
         ManifestError: for what is no data set, and with ``options.strict`` for a file that cannot be used.
     """
+    try:
+        return _read(root, options)
+    except OSError as error:  # such as a name that is too long
+        where = f"{error.filename or root}"
+        where = where if len(where) <= LONGEST else f"{where[:LONGEST]}…"
+        raise ManifestError(f"{where} cannot be read: {error.strerror}; check the path") from None
+
+
+def _read(root: Path, options: ReadOptions) -> Manifest:
     listing = read_listing(root, options)
-    clips = [clip for clip in listing.clips if clip.path.is_file()]
-    missing = [clip for clip in listing.clips if not clip.path.is_file()]
+    named = from_one(listing.clips) if listing.has_folds else listing.clips
+    clips = [clip for clip in named if clip.path.is_file()]
+    missing = [clip for clip in named if not clip.path.is_file()]
     skipped = [*listing.skipped, *(f"{clip.name}: does not exist" for clip in missing)]
     if not listing.clips:
         raise ManifestError(f"{root} names no clips")
@@ -85,9 +97,10 @@ def read_manifest(root: Path, options: ReadOptions = DEFAULT) -> Manifest:
     if options.classes:
         labels, clips = _only(options.classes, labels, clips)
     _check_labels(root, labels, clips, missing, options.n_folds > 1 and not listing.multi_label)
-    clips = from_one(clips) if listing.has_folds else deal(clips, options.n_folds, options.seed)
+    if not listing.has_folds:
+        clips = deal(clips, options.n_folds, options.seed)
     _log(skipped)
-    return Manifest(listing.name, labels, tuple(clips), listing.multi_label, tuple(skipped))
+    return Manifest(listing.name, labels, tuple(clips), listing.multi_label, tuple(skipped), listing.has_folds)
 
 
 def _row(clip: Clip, folder: Path) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class Schedule:
         warm = max(1, round(config.warm_up * steps))
         shape = SHAPES.get(config.schedule, _constant)
         self._steps = LambdaLR(optimiser, lambda step: shape(step / warm, (step - warm) / max(1, steps - warm)))
+        self._optimiser = optimiser
         self._plateau: ReduceLROnPlateau | None = None
         if config.schedule == "plateau":
             self._plateau = ReduceLROnPlateau(optimiser, factor=config.plateau_factor, patience=config.plateau_patience)
@@ -53,8 +54,12 @@ class Schedule:
 
     def end_epoch(self, loss: float) -> None:
         """After each epoch that measured ``loss``: validation's where there is one, training's otherwise."""
-        if self._plateau is not None:
-            self._plateau.step(loss)
+        if self._plateau is None:
+            return
+        before = [group["lr"] for group in self._optimiser.param_groups]
+        self._plateau.step(loss)
+        for index, group in enumerate(self._optimiser.param_groups):  # the next steps start from what it set
+            self._steps.base_lrs[index] *= group["lr"] / before[index]
 
     def state_dict(self) -> dict[str, Any]:
         """All that it takes to go on."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from train.describe import Description, Measured, Summary
 
 ROW, FRAME = 0.19, 1.6  # inches for a class, and for what is above and below
+SUFFIXES = (".png", ".svg", ".pdf")
 MOST_ROWS = 200  # classes that are told apart; a picture cannot be of any height
 
 
@@ -40,13 +41,12 @@ def overview(description: Description, measured: Sequence[Measured]) -> Figure:
     _dots(silence, "silence, % of the clip", [100 * facts.silence for _, facts in points], places)
     _duration_axis(duration, description.total.shortest, description.total.longest)
     silence.set_xlim(-3, 103)
-    counts.set_yticks(range(len(classes)), [summary.label for summary in classes], fontsize=8)
+    counts.set_yticks(range(len(classes)), [summary.label for summary in classes], fontsize=8, parse_math=False)
     counts.set_ylim(len(classes) - 0.5, -0.5)
     figure.legend(*counts.get_legend_handles_labels(), loc="outside lower left", ncols=12, fontsize=8)
     total = description.total
-    figure.suptitle(
-        f"{description.name}: {total.clips} clips, {len(description.classes)} classes, {total.seconds / 60:.1f} minutes"
-    )
+    size = f"{total.clips} clips, {len(description.classes)} classes, {total.seconds / 60:.1f} minutes"
+    figure.suptitle(f"{description.name}: {size}", parse_math=False)  # a name may have dollars in it
     return figure
 
 
@@ -86,12 +86,12 @@ def save(figure: Figure, path: Path) -> None:
     Raises:
         EdgeError: for another suffix, or when it cannot be written.
     """
+    if path.suffix.lower() not in SUFFIXES:
+        raise EdgeError(f"{path} is no picture that can be written", remedy="give a .png, .svg or .pdf file")
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        figure.savefig(part, format=path.suffix[1:] or "png", dpi=110)
+        figure.savefig(part, format=path.suffix[1:].lower(), dpi=110)
         part.replace(path)
-    except ValueError:
-        raise EdgeError(f"{path} is no picture that can be written", remedy="give a .png, .svg or .pdf file") from None
     except OSError as error:
         raise EdgeError(f"{path} cannot be written: {error.strerror}", remedy="give another --picture") from None
     finally:

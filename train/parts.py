@@ -59,9 +59,8 @@ class Parts:
             row[[manifest.labels.index(label) for label in clip.labels]] = 1
         self.train = self._numbers(config.train_folds)
         self.validation = self._numbers(config.validation_folds)
-        self.test = self._numbers((config.test_fold,))
-        if len(self.train) == 0:
-            raise ManifestError(f"no clip of the training folds {config.train_folds} can be read")
+        self.test = self._numbers((config.test_fold,) if config.test_fold else ())
+        self._check_labels(manifest.labels)
         self._background = self._backgrounds(cache, device) if config.backgrounds else None
 
     def sampler(self) -> WindowSampler:
@@ -81,9 +80,24 @@ class Parts:
             return None
         return self._background.windows(rng.choice(self._background.chosen, count), 0.0, rng)
 
-    def _numbers(self, folds: Sequence[int | None]) -> NDArray[np.int64]:
-        there = (n for n, clip in enumerate(self.clips) if clip.fold in folds and n not in self.features.errors)
-        return np.fromiter(there, np.int64)
+    def _numbers(self, folds: Sequence[int]) -> NDArray[np.int64]:
+        there = [n for n, clip in enumerate(self.clips) if clip.fold in folds and n not in self.features.errors]
+        for fold in folds:
+            if not any(self.clips[n].fold == fold for n in there):
+                raise ManifestError(f"no clip of fold {fold} can be read; the first error: {self._first_error(fold)}")
+        return np.array(there, np.int64)
+
+    def _first_error(self, fold: int) -> str:
+        return next(error for n, error in self.features.errors.items() if self.clips[n].fold == fold)
+
+    def _check_labels(self, labels: Sequence[str]) -> None:
+        """Raises ManifestError for a class that has nothing to learn from."""
+        for label, count in zip(labels, self.targets[self.train].sum(0), strict=True):
+            if not count:
+                raise ManifestError(
+                    f"no clip of class {label!r} can be read in the training folds {self.config.train_folds}; "
+                    "add some, or leave the class out"
+                )
 
     def _leave_out(self, *, strict: bool) -> None:
         errors = list(self.features.errors.values())

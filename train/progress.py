@@ -59,8 +59,11 @@ class Watch:
     def look(self) -> None:
         """Show what is new."""
         for history in sorted(self.root.rglob("history.jsonl")):
-            lines = history.read_text(encoding="utf-8").splitlines()
-            config = json.loads((history.parent / "config.json").read_text(encoding="utf-8"))
-            for line in lines[self._seen.get(history, 0) :]:
-                self.progress.show(history.parent, config["epochs"], json.loads(line))
-            self._seen[history] = len(lines)
+            try:
+                config = json.loads((history.parent / "config.json").read_text(encoding="utf-8"))
+                records = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
+            except (OSError, ValueError):
+                continue  # being written: the next look sees it
+            for record in records[self._seen.get(history, 0) :]:
+                self.progress.show(history.parent, config["epochs"], record)
+            self._seen[history] = len(records)

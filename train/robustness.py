@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.config import DEFAULT_HOP
 from train.effects import DEGRADATIONS, TITLES
 from train.evaluate import Report, evaluate
 from train.manifest import Clip
@@ -50,7 +49,7 @@ class Robustness:
 
 
 def degraded_reports(
-    model: Path | None, clips: Sequence[Clip], *, hop: float = DEFAULT_HOP, workers: int | None = None
+    model: Path | None, clips: Sequence[Clip], *, hop: float | None = None, workers: int | None = None
 ) -> Iterator[tuple[str, Report]]:
     """Each of :data:`train.effects.DEGRADATIONS` and its report, one after the other. Raises as ``evaluate``."""
     for name in DEGRADATIONS:

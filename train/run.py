@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from train.config import TrainConfig, read_recipe
+from train.distributed import start
+from train.folder import claim
 from train.loop import fit
 from train.manifest import Manifest
 
@@ -30,17 +32,25 @@ def run(
     def tell(record: dict[str, Any]) -> None:
         report(out, config, record)
 
-    teachers = []
-    for name in config.teachers:
-        if name.endswith(".pt"):
-            teachers.append(name)
-            continue
-        recipe, _, seed = name.partition("@")
-        folder = out / "teachers" / f"{Path(recipe).stem}{seed and '-'}{seed}"
-        checkpoint = run(teacher_config(name, config), manifest, folder, cache, report, device=device, strict=strict)
-        teachers.append(str(checkpoint))
-    config = replace(config, teachers=tuple(teachers))
+    group = start(device)
+    recipes = {teacher_folder(name, out): teacher_config(name, config) for name in config.teachers if is_recipe(name)}
+    paths = (str(teacher_folder(n, out) / "checkpoint.pt") if is_recipe(n) else n for n in config.teachers)
+    config = replace(config, teachers=tuple(paths))
+    group.main_does(lambda: claim(out, config, manifest))  # before hours go into teachers
+    for folder, teacher in recipes.items():
+        run(teacher, manifest, folder, cache, report, device=device, strict=strict)
     return fit(config, manifest, out, cache, tell, device=device, strict=strict)
+
+
+def is_recipe(teacher: str) -> bool:
+    """Whether a teacher is trained here, rather than there already."""
+    return not teacher.endswith(".pt")
+
+
+def teacher_folder(name: str, out: Path) -> Path:
+    """Where the teacher ``recipe`` or ``recipe@seed`` of the run in ``out`` is trained."""
+    recipe, _, seed = name.partition("@")
+    return out / "teachers" / f"{Path(recipe).stem}{seed and '-'}{seed}"
 
 
 def teacher_config(name: str, student: TrainConfig) -> TrainConfig:
@@ -49,6 +59,12 @@ def teacher_config(name: str, student: TrainConfig) -> TrainConfig:
     config = read_recipe(recipe)
     if seed and not seed.isdigit():
         raise ValueError(f"teacher {name!r}: the seed after @ is a whole number")
+    if config.teachers:
+        raise ValueError(f"teacher {name!r} has teachers itself; allowed are recipes without")
+    if config.frontend != student.frontend:
+        raise ValueError(
+            f"teacher {name!r} has another front end: {config.frontend}; the student's: {student.frontend}"
+        )
     return replace(
         config,
         train_folds=student.train_folds,

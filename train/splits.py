@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from train.clip import Clip, ManifestError
 
 # As people call them; so that test is a fold that can be held out, and validation one that can be looked at.
 NAMED = {"train": 1, "training": 1, "val": 2, "valid": 2, "validation": 2, "dev": 2, "test": 3, "testing": 3, "eval": 3}
-NUMBERED = re.compile(r"(?:fold|split)?[ _-]?(\d+)(?:\.0)?")
+NUMBERED = re.compile(r"(?:(?:fold|split)[ _-]?)?(\d+)(?:\.0)?")
 
 
 def is_fold(text: str) -> bool:
@@ -28,6 +28,12 @@ def fold_number(text: str, place: str) -> int:
     if found is None:
         raise ManifestError(f"{place}: fold {text!r}; allowed are whole numbers, fold1, train, validation and test")
     return int(found[1])
+
+
+def from_zero(texts: Iterable[str]) -> bool:
+    """Whether one of ``texts`` names the fold 0, so that folds are counted from there."""
+    found = (NUMBERED.fullmatch(text.lower()) for text in texts)
+    return any(match is not None and int(match[1]) == 0 for match in found)
 
 
 def from_one(clips: Sequence[Clip]) -> list[Clip]:

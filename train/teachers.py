@@ -19,6 +19,8 @@ class Teachers:
         """Raises ValueError for a teacher of another front end or other classes."""
         self.models = []
         for path in config.teachers:
+            if not Path(path).is_file():
+                raise ValueError(f"teacher {path} does not exist; give a checkpoint.pt, or a recipe")
             checkpoint = load_checkpoint(Path(path))
             for what, theirs, ours in (
                 ("front end", checkpoint.frontend, config.frontend),

@@ -19,10 +19,10 @@ class TorchClassifier(Classifier):
     def __init__(self, path: Path) -> None:
         try:
             checkpoint = load_checkpoint(path)
+            self._model = checkpoint.model()
         except (OSError, ValueError) as error:
             raise ManifestError(f"model {path} cannot be read: {error}; give a checkpoint of python -m train") from None
         self.path = path
-        self._model = checkpoint.model()
         self.spec = _spec(path, checkpoint, self._model)
 
     @torch.inference_mode()

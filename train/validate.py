@@ -78,10 +78,11 @@ def predict(
     for place, number in enumerate(clips):
         power = padded(features.clip(int(number)), model.window_frames).permute(1, 2, 0)  # [channels, n_mels, n_frames]
         own = power.unfold(2, model.window_frames, hop).permute(2, 0, 1, 3)  # [n_windows, channels, n_mels, T]
-        windows.append(own)
         owners += [place] * len(own)
-        if sum(map(len, windows)) >= BATCH:
-            flush()
+        for part in own.split(BATCH):  # a clip may be an hour long
+            windows.append(part)
+            if sum(map(len, windows)) >= BATCH:
+                flush()
     flush()
     joined, owner = torch.cat(logits), torch.tensor(owners)
     probs = joined.sigmoid() if loss.multi_label else joined.softmax(1)
@@ -96,4 +97,5 @@ def predict(
 def hop_frames(model: nn.Module, frontend: FrontendConfig) -> int:
     """Frames between decisions: the listener's own choice."""
     step = max(1, model.column_stride)
-    return max(1, round(DEFAULT_HOP * frontend.sample_rate / frontend.hop_length / step)) * step
+    steps = round(DEFAULT_HOP * frontend.sample_rate / frontend.hop_length / step)
+    return min(max(1, steps), model.window_frames // step) * step

@@ -22,7 +22,6 @@ from edge.cli.common import (
     verbose_option,
     version_option,
 )
-from edge.config import DEFAULT_HOP
 
 NAMES = {
     "frontend_window": "front end, whole window",
@@ -49,7 +48,10 @@ NAMES = {
         "--input", "audio", type=click.Path(path_type=Path), show_default="synthesised sound", help="Recording."
     ),
     click.option(
-        "--hop", type=float, default=DEFAULT_HOP, show_default=True, help="Seconds between decisions, or the nearest."
+        "--hop",
+        type=float,
+        show_default="0.5, or a shorter window",
+        help="Seconds between decisions, or the nearest.",
     ),
     click.option("--rounds", type=click.IntRange(10), default=200, show_default=True, help="Of each stage."),
     click.option(
@@ -78,7 +80,7 @@ def run(
     *,
     models: tuple[Path, ...] = (),
     audio: Path | None = None,
-    hop: float = DEFAULT_HOP,
+    hop: float | None = None,
     rounds: int = 200,
     seconds: float = 10.0,
     provider: str = "auto",

@@ -24,7 +24,6 @@ from edge.cli.common import (
     verbose_option,
     version_option,
 )
-from edge.config import DEFAULT_HOP
 from edge.errors import InputError
 
 log = logging.getLogger("edge.classify")
@@ -42,7 +41,10 @@ Row = dict[str, Any]
     click.option("--output", type=click.Choice(["table", "jsonl", "csv"]), default="table", show_default=True),
     click.option("--windows", is_flag=True, help="Each window as well, not only the whole file."),
     click.option(
-        "--hop", type=float, default=DEFAULT_HOP, show_default=True, help="Seconds between windows, or the nearest."
+        "--hop",
+        type=float,
+        show_default="0.5, or a shorter window",
+        help="Seconds between windows, or the nearest.",
     ),
     click.option("--top-k", type=click.IntRange(1), default=3, show_default=True, help="Classes shown."),
     click.option("--workers", type=click.IntRange(1, 256), show_default="one for each core", help="Processes."),
@@ -83,7 +85,7 @@ def run(
     provider: str = "auto",
     channel: int | None = None,
     windows: bool = False,
-    hop: float = DEFAULT_HOP,
+    hop: float | None = None,
     top_k: int = 3,
     workers: int | None = None,
 ) -> Iterator[Row]:

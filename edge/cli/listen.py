@@ -45,7 +45,7 @@ class Settings:
     realtime: bool
     pcm_rate: int | None  # Hz, of standard input; None: the model's
     pcm_channels: int
-    hop: float  # seconds
+    hop: float | None  # seconds; None: the model's default
     threshold: float | None  # None: the model's
     top_k: int
     duration: float | None  # seconds of stream; None: until it ends
@@ -71,7 +71,10 @@ class Settings:
     ),
     click.option("--pcm-channels", type=click.IntRange(1, 64), default=1, show_default=True, help="Of standard input."),
     click.option(
-        "--hop", type=float, default=DEFAULT_HOP, show_default=True, help="Seconds between decisions, or the nearest."
+        "--hop",
+        type=float,
+        show_default="0.5, or a shorter window",
+        help="Seconds between decisions, or the nearest.",
     ),
     click.option(
         "--threshold",
@@ -143,8 +146,9 @@ def run(settings: Settings, sinks: Sequence[Any], interrupts: Interrupts) -> Non
             send(error_record(settings.input or settings.device or "microphone", error))
             raise
         hop_seconds = spec.hop_samples(settings.hop) / spec.frontend.sample_rate
-        if abs(hop_seconds - settings.hop) > 1e-9:
-            log.info("hop of %g s: the nearest that the model can is %g s", settings.hop, hop_seconds)
+        asked = DEFAULT_HOP if settings.hop is None else settings.hop
+        if abs(hop_seconds - asked) > 1e-9:
+            log.info("hop of %g s: the nearest that the model can is %g s", asked, hop_seconds)
         recorder = Recorder(
             source, classifier, hop_seconds=hop_seconds, threshold=settings.threshold, top_k=settings.top_k
         )

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import click
 
-from edge.errors import EdgeError
 from train.cli.data import data_options
-from train.cli.runs import RunOptions, run_options
+from train.cli.runs import RunOptions, one_line_errors, run_options
 from train.crossval import CrossValidation, cross_validate, write_json
-from train.manifest import ManifestError, ReadOptions, read_manifest
+from train.manifest import ReadOptions, read_manifest
 from train.progress import RunProgress, Watch
 
 
@@ -40,7 +39,7 @@ def command(
 
     An interrupted cross-validation goes on when the same command is given again.
     """
-    try:
+    with one_line_errors():
         manifest = read_manifest(data, options)
         manifest.in_folds(list(fold))  # they must be there
         config = asked.config()
@@ -54,12 +53,13 @@ def command(
                 device=asked.device,
                 jobs=jobs,
                 threads=asked.threads or 1,
+                strict=options.strict,
                 command=shlex.join(["python", "-m", "train", *sys.argv[1:]]),
                 tick=Watch(out, progress).look,
             )
-    except (EdgeError, ManifestError, ValueError) as error:
-        raise click.ClickException(str(error)) from None
-    write_json(result, json_path or out / "crossval.json")
+    with one_line_errors():
+        for path in filter(None, (out / "crossval.json", json_path)):
+            write_json(result, path)
     click.echo(table(result))
 
 

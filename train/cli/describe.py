@@ -37,14 +37,14 @@ def command(data: Path, options: ReadOptions, as_json: bool, picture: Path | Non
 
     try:
         description, measured = run(data, options, workers)
+        if as_json:
+            click.echo(json.dumps(asdict(description)))
+        else:
+            show(description)
         if picture:
             save(overview(description, measured), picture)
     except (EdgeError, ManifestError) as error:
         raise click.ClickException(str(error)) from None
-    if as_json:
-        click.echo(json.dumps(asdict(description)))
-    else:
-        show(description)
     if options.strict and description.bad_files:
         raise click.ClickException(f"{description.bad_files} files cannot be used")
 

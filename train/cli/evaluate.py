@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,15 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.config import DEFAULT_HOP, ModelSpec
+from edge.config import ModelSpec
 from edge.errors import EdgeError
 from train.cli.data import reading_options
 from train.manifest import ManifestError, ReadOptions, read_manifest
 
 if TYPE_CHECKING:
+    from edge.config import Provenance
     from train.evaluate import Report
-    from train.manifest import Clip
+    from train.manifest import Clip, Manifest
     from train.robustness import Robustness
+
+log = logging.getLogger("train.evaluate")
 
 ESC50 = Path(__file__).parents[3] / "shared" / "data" / "esc50"
 
@@ -33,7 +37,7 @@ ESC50 = Path(__file__).parents[3] / "shared" / "data" / "esc50"
 )
 @click.option("--fold", type=int, multiple=True, help="Repeatable. [default: the fold that the model never saw]")
 @click.option(
-    "--hop", type=float, default=DEFAULT_HOP, show_default=True, help="Seconds between the windows of a clip."
+    "--hop", type=float, help="Seconds between the windows of a clip. [default: 0.5, or a window where that is shorter]"
 )
 @click.option("--degrade", is_flag=True, help="Also through seven other microphones, lines and rooms.")
 @click.option(
@@ -53,12 +57,14 @@ def command(data: Path, options: ReadOptions, picture: Path | None, as_json: boo
         found = run(data, options, **settings)
         for message in found["report"].skipped:
             click.echo(f"left out: {message}", err=True)
-        if picture:
-            draw(found["report"], found["spec"].labels, picture)
     except (EdgeError, ManifestError) as error:
         raise click.ClickException(str(error)) from None
-    except OSError as error:
-        raise click.ClickException(f"{picture} cannot be written: {error.strerror}; give another --picture") from None
+    if picture:
+        try:
+            draw(found["report"], found["spec"].labels, picture)
+        except OSError as error:
+            why = f"{picture} cannot be written: {error.strerror}; give another --picture"
+            raise click.ClickException(why) from None
     (print_json if as_json else print_text)(**found)
 
 
@@ -68,7 +74,7 @@ def run(
     *,
     model: Path | None = None,
     fold: tuple[int, ...] = (),
-    hop: float = DEFAULT_HOP,
+    hop: float | None = None,
     degrade: bool = False,
     workers: int | None = None,
 ) -> dict[str, Any]:
@@ -83,16 +89,32 @@ def run(
 
         torch.set_num_threads(1)  # a single window is too little to share
     manifest, spec = read_manifest(data, options), spec_of(model)
-    folds = list(fold)
-    if not folds and spec.provenance.test_fold is not None and spec.provenance.dataset == manifest.name:
-        folds = [spec.provenance.test_fold]
+    folds = list(fold) or held_out(manifest, spec.provenance)
     clips = manifest.in_folds(folds) if folds else list(manifest.clips)
     report = evaluate(model, clips, hop=hop, workers=workers, strict=options.strict)
     robustness = degraded(report, model, clips, hop, workers) if degrade else None
     return {"name": manifest.name, "spec": spec, "folds": folds, "report": report, "robustness": robustness}
 
 
-def degraded(report: Report, model: Path | None, clips: list[Clip], hop: float, workers: int | None) -> Robustness:
+def held_out(manifest: Manifest, origin: Provenance) -> list[int]:
+    """The fold of ``manifest`` that a model never saw; none where its folds were dealt here: those of the training may
+    have been others.
+    """
+    if origin.test_fold is None or origin.dataset != manifest.name:
+        return []
+    if manifest.official:
+        return [origin.test_fold]
+    log.warning(
+        "the folds of %s were dealt here, and the model may have seen these clips: give the manifest.jsonl of its run "
+        "instead, or --fold",
+        manifest.name,
+    )
+    return []
+
+
+def degraded(
+    report: Report, model: Path | None, clips: list[Clip], hop: float | None, workers: int | None
+) -> Robustness:
     """``report`` beside those of the degraded clips, with a bar on a terminal."""
     from train.effects import DEGRADATIONS
     from train.robustness import Robustness, degraded_reports

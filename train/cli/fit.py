@@ -8,9 +8,8 @@ from typing import Any
 
 import click
 
-from edge.errors import EdgeError
 from train.cli.data import data_options
-from train.cli.runs import RunOptions, run_options
+from train.cli.runs import RunOptions, one_line_errors, run_options
 from train.config import TrainConfig
 from train.manifest import Manifest, ManifestError, ReadOptions, read_manifest
 from train.progress import RunProgress
@@ -44,13 +43,11 @@ def command(
     An interrupted run goes on when the same command is given again. Under torchrun, the processes share the work.
     """
     asked.set_threads()
-    try:
+    with one_line_errors():
         manifest = read_manifest(data, options)
         config = asked.config("finetune" if init and asked.recipe == "default" else None)
         config = with_folds(config, manifest, test_fold, validation_fold)
         path = run_fit(config, manifest, out, asked, init, options.strict, track, with_report)
-    except (EdgeError, ManifestError, ValueError) as error:
-        raise click.ClickException(str(error)) from None
     if path is not None:  # the first process of several reports
         click.echo(path)
 
@@ -60,7 +57,10 @@ def with_folds(
 ) -> TrainConfig:
     """``config`` with these folds held out, trained on the others. Raises ManifestError."""
     folds = {clip.fold for clip in manifest.clips}
-    test = max(folds) if test_fold is None else test_fold
+    free = folds - set(validation_folds)
+    test = (max(free) if len(free) > 1 else 0) if test_fold is None else test_fold
+    if test in validation_folds:
+        raise ManifestError(f"fold {test} cannot be both looked at and never looked at; give another --test-fold")
     held_out = [fold for fold in (test, *validation_folds) if fold]
     manifest.in_folds(held_out)  # they must be there
     train = tuple(sorted(folds - set(held_out)))
@@ -86,6 +86,9 @@ def run_fit(
     from train.run import run
 
     if init:
+        given = [s for s in asked.settings if s.startswith(("architecture", "model", "frontend"))]
+        if given:
+            raise ValueError(f"--set {given[0]} and --init contradict each other: the network is that of the weights")
         config = start_from(config, init)
     group, trackers, failed = distributed.start(asked.device), [], True
     try:

@@ -27,12 +27,10 @@ def command(data: Path, options: ReadOptions, out: Path, clip: Path | None, seed
         click.echo(run(data, options, out, clip, seed, recipe))
     except (EdgeError, ManifestError, ValueError) as error:
         raise click.ClickException(str(error)) from None
-    except OSError as error:
-        raise click.ClickException(f"{out} cannot be written: {error.strerror}; give another --out") from None
 
 
 def run(data: Path, options: ReadOptions, out: Path, clip: Path | None, seed: int, recipe: str) -> Path:
-    """Returns the page. Raises EdgeError, ManifestError, ValueError, OSError."""
+    """Returns the page. Raises EdgeError, ManifestError, ValueError."""
     import numpy as np
 
     from train.config import read_recipe
@@ -45,4 +43,7 @@ def run(data: Path, options: ReadOptions, out: Path, clip: Path | None, seed: in
         clips[0] = Clip(clip, (), 0)
     made = list(examples(clips, config, seed, multi_label=manifest.multi_label))
     title = f"{clips[0].path.name}, recipe {recipe}, seed {seed}"
-    return write_preview(made, config.frontend.sample_rate, out, title)
+    try:
+        return write_preview(made, config.frontend.sample_rate, out, title)
+    except OSError as error:
+        raise ValueError(f"{out} cannot be written: {error.strerror}; give another --out") from None

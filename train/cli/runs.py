@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from edge.errors import EdgeError
 from train.config import RECIPES, TrainConfig, read_recipe
+from train.manifest import ManifestError
 
 CACHE = Path(".cache/features")
 OPTIONS = [
@@ -57,13 +60,13 @@ class RunOptions:
 
     def config(self, recipe: str | None = None) -> TrainConfig:
         """The recipe (or another one) with all settings. Raises ValueError."""
-        shortcuts = {
-            "epochs": self.epochs,
-            "seed": self.seed,
-            "backgrounds": self.backgrounds and str(self.backgrounds),
-        }
-        more = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
-        return read_recipe(recipe or self.recipe, [*self.settings, *more])
+        config, default = read_recipe(recipe or self.recipe, self.settings), TrainConfig()
+        for name in ("train_folds", "validation_folds", "test_fold"):
+            if getattr(config, name) != getattr(default, name):
+                raise ValueError(f"{name} belongs to the data; give --test-fold and --validation-fold instead")
+        backgrounds = None if self.backgrounds is None else str(self.backgrounds)
+        shortcuts = {"epochs": self.epochs, "seed": self.seed, "backgrounds": backgrounds}
+        return replace(config, **{name: value for name, value in shortcuts.items() if value is not None})
 
     @property
     def features(self) -> Path | None:
@@ -76,6 +79,18 @@ class RunOptions:
 
         if self.threads:
             torch.set_num_threads(self.threads)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """What goes wrong for a reason that the user can change ends in one line."""
+    try:
+        yield
+    except (EdgeError, ManifestError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        raise click.ClickException(f"{reason}; give another --out or --cache, or free space") from None
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import click
 
-from edge.errors import EdgeError
 from train.cli.data import data_options
 from train.cli.fit import with_folds
-from train.cli.runs import RunOptions, run_options
-from train.manifest import ManifestError, ReadOptions, read_manifest
+from train.cli.runs import RunOptions, one_line_errors, run_options
+from train.manifest import ReadOptions, read_manifest
 
 LOOKS = 10  # times that a trial is validated, so that it can be stopped
 
@@ -61,7 +60,7 @@ def command(
         raise click.ClickException(f"{error.name} is not installed; pip install -e '.[search]'") from None
 
     asked.set_threads()
-    try:
+    with one_line_errors():
         manifest = read_manifest(data, options)
         base = asked.config()
         base = with_folds(base, manifest, test_fold, validation_fold)
@@ -76,6 +75,4 @@ def command(
             timeout=timeout,
         )
         study = search(task, manifest, out, asked.features, click.echo, device=asked.device)
-    except (EdgeError, ManifestError, ValueError) as error:
-        raise click.ClickException(str(error)) from None
     click.echo(summary(study, out))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections import defaultdict
@@ -68,13 +69,35 @@ def read_rows(path: Path, *, header: bool = True) -> list[Row]:
         return list(_csv_rows(path, text, header=header))
     except OSError as error:
         raise ManifestError(f"{path} cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, csv.Error) as error:
         raise ManifestError(f"{path} is no {path.suffix[1:].upper()} table in UTF-8: {error}") from None
 
 
+def read_pairs(path: Path) -> list[Row]:
+    """The rows of a TXT without a header: "1" is the path and "2" the label; between spaces, the rest of the line is.
+
+    Raises:
+        ManifestError: when it cannot be read, or for a row with more columns.
+    """
+    rows = read_rows(path, header=False)
+    with path.open(encoding="utf-8-sig") as file:
+        spaces = delimiter_of(path, file.readline()) == " "
+    pairs = []
+    for row in rows:
+        first, *rest = row.values.values()
+        rest = [text for text in rest if text]
+        if len(rest) > 1 and not spaces:
+            raise ManifestError(
+                f"{row.place}: has {1 + len(rest)} columns, and no header says what they are; name them with "
+                "--path-column 1 --label-column 2"
+            )
+        pairs.append(Row(row.place, {"1": first, "2": " ".join(rest)}))
+    return pairs
+
+
 def _csv_rows(path: Path, text: str, *, header: bool) -> Iterator[Row]:
-    lines = text.splitlines(keepends=True)
-    delimiter = delimiter_of(path, lines[0] if lines else "")
+    delimiter = delimiter_of(path, text.split("\n", 1)[0])
+    lines = io.StringIO(text, newline="")  # str.splitlines would break lines in quotes, and at form feeds
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=delimiter == " ")
     names: list[str] | None = None
     for line in reader:
@@ -113,11 +136,11 @@ def _json_rows(path: Path, value: Any) -> Iterator[Row]:
 
 
 def _json_lines(path: Path, text: str) -> Iterator[Row]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 yield _json_row(f"{path}, line {number}", json.loads(line))
-            except json.JSONDecodeError as error:
+            except (json.JSONDecodeError, RecursionError) as error:
                 raise ManifestError(f"{path}, line {number}: no JSON: {error}") from None
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from train.clip import Clip, ManifestError
 from train.readers.listing import Listing
 from train.readers.options import ReadOptions
-from train.readers.rows import SUFFIXES, Row, columns_of, read_rows, select
-from train.splits import fold_number
+from train.readers.rows import SUFFIXES, Row, columns_of, read_pairs, read_rows, select
+from train.splits import fold_number, from_zero
 
 # Names that are tried, in this order and in either case, where none is given.
 USUAL = {
@@ -29,22 +29,24 @@ def read(root: Path, options: ReadOptions) -> Listing:
     """The table ``root``, or the only one in the folder ``root``."""
     path = root if root.is_file() else only_table(root)
     given = {column: str(getattr(options, f"{column}_column")) for column in USUAL}
-    rows = read_rows(path, header=not any(name.isdecimal() for name in given.values()))
-    if path.suffix.lower() == ".txt" and not any(given.values()) and not _has_header(rows):
-        rows, given = read_rows(path, header=False), given | {"path": "1", "label": "2"}
+    if path.suffix.lower() == ".txt" and not any(given.values()) and not _has_header(path):
+        rows, given = read_pairs(path), given | {"path": "1", "label": "2"}
+    else:
+        rows = read_rows(path, header=not any(name.isdecimal() for name in given.values()))
     if not rows:
         raise ManifestError(f"{path} names no clips")
     folders = audio_folders(path, options.audio)
     if HEADER in rows[0].values:
         return _saved(rows[0], select(rows[1:], options.where), folders)
     columns = find_columns(path, columns_of(rows), given)
+    first = 1 if "fold" in columns and from_zero(row.text(columns["fold"], "") for row in rows) else 0
     rows = select(rows, options.where)
     multi_label = bool(options.separator) or any(isinstance(row.values.get(columns["label"]), list) for row in rows)
     clips = [
         replace(
             _clip(row, columns, folders),
             labels=_labels(row, columns["label"], options.separator, multi_label),
-            fold=fold,
+            fold=first + fold,
         )
         for row, fold in zip(rows, _folds(rows, columns), strict=True)
     ]
@@ -125,20 +127,28 @@ def _saved(header: Row, rows: Sequence[Row], folders: Sequence[Path]) -> Listing
     labels, name, multi_label = (header.values.get(key) for key in ("labels", HEADER, "multi_label"))
     if not isinstance(labels, list) or not isinstance(multi_label, bool):
         raise ManifestError(f"{header.place}: a saved manifest's first line has manifest, labels and multi_label")
+    labels = tuple(map(str, labels))
+    if len(set(labels)) < len(labels):
+        raise ManifestError(f"{header.place}: labels has one twice: {', '.join(labels)}; each must be there once")
     columns = {role: role for role in USUAL}
     clips = []
     for row in rows:
-        own = tuple(map(str, row.values.get("labels") or ()))
+        own = row.values.get("labels")
+        if not isinstance(own, list):
+            raise ManifestError(f"{row.place}: labels is {own!r:.40}; allowed is a list")
+        own = tuple(map(str, own))
         clips.append(replace(_clip(row, columns, folders), labels=own, fold=row.integer("fold")))
         if unknown := set(own) - set(labels):
             raise ManifestError(f"{row.place}: unknown label {', '.join(sorted(unknown))}; the first line has them all")
         if not multi_label and len(own) != 1:
             raise ManifestError(f"{row.place}: has {len(own)} labels; needs one")
-    return Listing(str(name), clips, tuple(map(str, labels)), multi_label, has_folds=True)
+    return Listing(str(name), clips, labels, multi_label, has_folds=True)
 
 
-def _has_header(rows: Sequence[Row]) -> bool:
-    return bool(rows) and any(column.lower() in USUAL["path"] for column in rows[0].values)
+def _has_header(path: Path) -> bool:
+    return any(
+        str(cell).lower() in USUAL["path"] for row in read_rows(path, header=False)[:1] for cell in row.values.values()
+    )
 
 
 def _clip(row: Row, columns: dict[str, str], folders: Sequence[Path]) -> Clip:

@@ -14,14 +14,19 @@ OTHER_SOUND = frozenset(
 
 
 def walk(root: Path) -> tuple[list[Path], list[str]]:
-    """The recordings in and below ``root``, sorted, and what was skipped: sound in other formats, folders met twice.
+    """The recordings in and below ``root``, sorted, and what was skipped: sound in other formats, folders that
+    are met twice or cannot be read.
 
     Links are followed. Hidden files and folders, and what is no sound, are passed over.
     """
     found: list[Path] = []
     skipped: list[str] = []
     seen: set[str] = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
+
+    def unreadable(error: OSError) -> None:
+        skipped.append(f"{error.filename}: cannot be read: {error.strerror}")
+
+    for folder, folders, files in os.walk(root, onerror=unreadable, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             skipped.append(f"{folder}: is a link to a folder that was read already")

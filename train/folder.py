@@ -1,0 +1,102 @@
+"""The folder of a run: whose it is, what it takes to go on, and what is left in the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.checkpoint import Checkpoint, save_checkpoint
+from train.config import TrainConfig
+from train.manifest import Manifest
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Only one process may write to ``out``. Raises ValueError when another one does."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"another process trains in {out}; wait for it, or give another --out") from None
+        yield
+
+
+def claim(out: Path, config: TrainConfig, manifest: Manifest) -> None:
+    """Write the run's configuration and data set to ``out``, or see that those there are the same."""
+    out.mkdir(parents=True, exist_ok=True)
+    data = {"data": manifest.name, "digest": manifest.digest()}
+    text = json.dumps(dataclasses.asdict(config) | data, indent=2, sort_keys=True)
+    path = out / "config.json"
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise ValueError(f"{out} holds a run of another configuration or data set; give another --out, or delete it")
+    if not path.exists():
+        manifest.save(out / "manifest.jsonl")
+        part = out / "config.json.part"
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+
+
+def resume(out: Path, parts: dict[str, Any], *, main: bool) -> tuple[int, dict[str, Any]]:
+    """Load ``state.pt`` into ``parts`` and cut the history to its epoch. Returns the epochs done, and the best one."""
+    path, history = out / "state.pt", out / "history.jsonl"
+    if not path.exists():
+        if main:
+            history.unlink(missing_ok=True)
+        return 0, {"accuracy": -1.0, "epoch": 0, "state": None}
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        done = history.read_text(encoding="utf-8").splitlines(keepends=True)[: state["epoch"]]
+    except Exception as error:  # torch.load raises a different type for every kind of damage
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{out} is damaged ({reason}); delete state.pt to begin again") from None
+    if main:
+        history.with_suffix(".part").write_text("".join(done), encoding="utf-8")
+        history.with_suffix(".part").replace(history)
+    return int(state["epoch"]), state["best"]
+
+
+def save(path: Path, model: nn.Module, config: TrainConfig, manifest: Manifest, revision: str) -> None:
+    """The checkpoint, with what is known of its origin."""
+    history = (path.parent / "history.jsonl").read_text(encoding="utf-8")
+    provenance = {
+        "dataset": manifest.name,
+        "digest": manifest.digest(),
+        "train_folds": config.train_folds,
+        "test_fold": config.test_fold,
+        "seed": config.seed,
+        "epochs": len(history.splitlines()),
+        "git_revision": revision,
+        "multi_label": manifest.multi_label,
+    }
+    state = {name: tensor.contiguous() for name, tensor in copied(model).items()}
+    model_config = dataclasses.asdict(model.config)
+    save_checkpoint(
+        path, Checkpoint(config.architecture, model_config, config.frontend, manifest.labels, provenance, state)
+    )
+
+
+def copied(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights and buffers, on the processor."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
+def git_revision() -> str:
+    """The checkout's revision, with ``-dirty`` where something is changed; "unknown" outside of one."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    folder = Path(__file__).parent
+    try:
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
