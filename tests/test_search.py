@@ -346,4 +346,4 @@ def test_a_missing_package_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "optuna", None)
     failed = CliRunner().invoke(command, [str(tmp_path), "--validation-fold", "4"])
     assert failed.exit_code == 1
-    assert "optuna is not installed; pip install -e '.[search]'" in failed.stderr
+    assert "optuna is not installed; pip install -e '.[train]'" in failed.stderr

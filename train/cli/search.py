@@ -57,7 +57,7 @@ def command(
         from train.space import SPACES, read_space
         from train.trials import summary
     except ModuleNotFoundError as error:
-        raise click.ClickException(f"{error.name} is not installed; pip install -e '.[search]'") from None
+        raise click.ClickException(f"{error.name} is not installed; pip install -e '.[train]'") from None
 
     asked.set_threads()
     with one_line_errors():
