@@ -446,6 +446,8 @@ def test_what_contradicts_itself_is_named(folders, tmp_path):
         quick(epochs=0)
     with pytest.raises(ValueError, match="distil is 2; allowed: 0 to 1"):
         quick(distil=2)
+    with pytest.raises(ValueError, match="precision is 'float16'; on the processor, allowed: float32, bfloat16"):
+        run(quick(precision="float16"), folders, tmp_path / "h", tmp_path)
     with pytest.raises(ManifestError, match="fold 8 has no clips"):
         run(quick(test_fold=8), folders, tmp_path / "o", tmp_path)
 

@@ -63,7 +63,7 @@ def fit(
     return out / "checkpoint.pt"
 
 
-def _train(  # noqa: PLR0915  # one page, read from top to bottom
+def _train(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
     config: TrainConfig,
     manifest: Manifest,
     out: Path,
@@ -75,6 +75,8 @@ def _train(  # noqa: PLR0915  # one page, read from top to bottom
 ) -> None:
     """See :func:`fit`; each process of ``group`` computes its share of every batch."""
     revision = git_revision()  # of the code that trains, not of what is checked out hours later
+    if config.precision == "float16" and group.device == "cpu":
+        raise ValueError("precision is 'float16'; on the processor, allowed: float32, bfloat16")
     torch.manual_seed(config.seed)
     labels = manifest.labels
     model = make_model(config, len(labels))

@@ -45,6 +45,7 @@ class Parts:
     ) -> None:
         """Raises ManifestError for a fold without clips, and when no clip can be read, or one cannot and ``strict``."""
         self.config, self.clips, self.window_frames = config, manifest.clips, window_frames
+        self._device = device
         for folds in (config.train_folds, config.validation_folds, (config.test_fold,) if config.test_fold else ()):
             manifest.in_folds(list(folds))  # they must be there
         frontend = config.frontend
@@ -78,7 +79,7 @@ class Parts:
         """Windows of background noise: [count, channels, window_frames, n_mels]; None where none is given."""
         if self._background is None:
             return None
-        return self._background.windows(rng.choice(self._background.chosen, count), 0.0, rng)
+        return self._background.windows(rng.choice(self._background.chosen, count), 0.0, rng).to(self._device)
 
     def _numbers(self, folds: Sequence[int]) -> NDArray[np.int64]:
         there = [n for n, clip in enumerate(self.clips) if clip.fold in folds and n not in self.features.errors]
