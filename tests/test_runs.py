@@ -118,6 +118,7 @@ def test_cross_validation_measures_the_exported_files(folders, recipe, tmp_path)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cv").rglob("*.onnx")} == stamps
 
 
+@pytest.mark.slow
 def test_the_folds_end_with_the_command(folders, recipe, tmp_path):  # noqa: F811
     out = tmp_path / "cv"
     options = ("--recipe", recipe, "--out", out, "--cache", tmp_path / "cache", "--jobs", 2, "--epochs", 100_000)
@@ -134,6 +135,7 @@ def test_the_folds_end_with_the_command(folders, recipe, tmp_path):  # noqa: F81
     assert [path.stat().st_size for path in histories] == before
 
 
+@pytest.mark.slow
 def test_our_weights_are_a_start_for_other_classes(folders, tmp_path):  # noqa: F811
     """The bundled network knows what a tone is: three epochs tell three of them apart, where fresh weights do not."""
     shared = ("--cache", tmp_path / "cache", "--epochs", 3, "--set", "views=0", "--threads", 1, "--device", "cpu")
