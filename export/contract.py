@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from edge.classifier import Classifier, golden_samples
-from edge.config import METADATA_KEY, Golden, ModelSpec, Provenance
+from edge.config import METADATA_KEY, Golden, ModelSpec
 from edge.features import make_frontend
 from models.checkpoint import Checkpoint
 from models.cost import count_macs
+from models.spec import spec_of
 
 F32 = NDArray[np.float32]
 
@@ -28,36 +29,16 @@ PROBS_TOLERANCE = {"fp32": 1e-3, "int8": 0.02}
 
 def build_spec(checkpoint: Checkpoint, *, name: str, temperature: float, licence: str, precision: str) -> ModelSpec:
     """The contract of ``checkpoint``, without golden vectors yet."""
-    model = checkpoint.model()
-    frontend, streams = checkpoint.frontend, model.column_stride > 0
+    model, frontend = checkpoint.model(), checkpoint.frontend
     frames = torch.zeros(1, frontend.channels, frontend.n_mels, model.window_frames)
-    p = checkpoint.provenance
-    return ModelSpec(
+    return spec_of(
+        checkpoint,
+        model,
         name=name,
-        labels=checkpoint.labels,
-        frontend=frontend,
-        window_frames=model.window_frames,
-        column_stride=model.column_stride,
-        receptive_field=model.receptive_field if streams else 0,
-        n_columns=model.n_columns if streams else 0,
-        n_channels=model.config.column_width if streams else 0,
-        scores="sigmoid" if p.get("multi_label") else "softmax",
+        precision=precision,
+        macs=count_macs(model, frames),
         temperature=temperature,
-        thresholds={},
         licence=licence,
-        graph_bytes=0,  # filled in by write()
-        graph_sha256="",
-        provenance=Provenance(
-            architecture=checkpoint.architecture,
-            dataset=p["dataset"],
-            train_folds=tuple(p["train_folds"]),
-            test_fold=p["test_fold"],
-            seed=p["seed"],
-            epochs=p["epochs"],
-            git_revision=p["git_revision"],
-            precision=precision,
-            macs=count_macs(model, frames),
-        ),
     )
 
 

@@ -15,6 +15,7 @@ from edge.config import FrontendConfig
 from edge.errors import EdgeError
 from train.augment import AugmentConfig
 from train.effects import MicrophoneConfig
+from train.settings import flat, replaced
 
 RECIPES = Path(__file__).parent / "recipes"
 CHOICES = {
@@ -100,7 +101,7 @@ def read_recipe(name: str, settings: Sequence[str] = ()) -> TrainConfig:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
         for setting in settings:
-            _merge(values, _parse(setting))
+            values = replaced(values, dict(flat(_parse(setting))))
         return config_of(values)
     except (tomllib.TOMLDecodeError, TypeError, ValueError, EdgeError) as error:
         raise ValueError(f"recipe {path}: {error}") from None
@@ -115,14 +116,6 @@ def _parse(setting: str) -> dict[str, Any]:
         return tomllib.loads(f"{key} = {value}")
     except tomllib.TOMLDecodeError:
         return tomllib.loads(f"{key} = {json.dumps(value, ensure_ascii=False)}")
-
-
-def _merge(values: dict[str, Any], more: dict[str, Any]) -> None:
-    for key, value in more.items():
-        if isinstance(value, dict) and isinstance(values.get(key), dict):
-            _merge(values[key], value)
-        else:
-            values[key] = value
 
 
 def config_of(values: dict[str, Any]) -> TrainConfig:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
@@ -23,6 +25,18 @@ class Waveform(nn.Module):
         return samples.T.unsqueeze(2)
 
 
+def mel_settings(config: FrontendConfig) -> dict[str, Any]:
+    """The mel bands, as torchaudio calls their settings."""
+    return {
+        "n_mels": config.n_mels,
+        "sample_rate": config.sample_rate,
+        "f_min": config.f_min,
+        "f_max": config.f_max,
+        "norm": "slaney" if config.mel_norm == "slaney" else None,
+        "mel_scale": config.mel_scale,
+    }
+
+
 class MelPower(nn.Module):
     """Mel power of each channel for itself."""
 
@@ -32,15 +46,7 @@ class MelPower(nn.Module):
         self.spectrogram = Spectrogram(
             n_fft=config.n_fft, win_length=config.win_length, hop_length=config.hop_length, power=2, center=False
         )
-        self.mel = MelScale(
-            n_mels=config.n_mels,
-            sample_rate=config.sample_rate,
-            f_min=config.f_min,
-            f_max=config.f_max,
-            n_stft=config.n_fft // 2 + 1,
-            norm="slaney" if config.mel_norm == "slaney" else None,
-            mel_scale=config.mel_scale,
-        )
+        self.mel = MelScale(n_stft=config.n_fft // 2 + 1, **mel_settings(config))
 
     def forward(self, samples: Tensor) -> Tensor:
         """[channels, n_samples] → [n_frames, channels, n_mels]."""
@@ -58,14 +64,6 @@ def log_scale(power: Tensor, config: FrontendConfig) -> Tensor:
 
 def mel_centres(config: FrontendConfig) -> Tensor:
     """Centre frequency of each band in Hz, [n_mels]."""
-    filters = melscale_fbanks(
-        config.n_fft // 2 + 1,
-        config.f_min,
-        config.f_max,
-        config.n_mels,
-        config.sample_rate,
-        "slaney" if config.mel_norm == "slaney" else None,
-        config.mel_scale,
-    )
+    filters = melscale_fbanks(config.n_fft // 2 + 1, **mel_settings(config))
     bins = torch.linspace(0, config.sample_rate / 2, config.n_fft // 2 + 1)
     return (filters * bins[:, None]).sum(0) / filters.sum(0).clamp_min(1e-12)

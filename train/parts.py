@@ -51,8 +51,7 @@ class Parts:
         frontend = config.frontend
         self.features = load_features(manifest.clips, frontend, cache, device=device)
         self._views = [
-            load_features(manifest.clips, frontend, cache, view=View(n + 1, config.microphone), device=device)
-            for n in range(config.views)
+            load_features(manifest.clips, frontend, cache, view=view, device=device) for view in views_of(config)
         ]
         self._leave_out(strict=strict)
         self.targets = np.zeros((len(manifest.clips), len(manifest.labels)), np.float32)  # 1 where a clip has a label

@@ -21,7 +21,7 @@ from train.config import TrainConfig
 from train.dataset import CachedFeatures, WindowSampler
 from train.effects import DEGRADATIONS, F32, PARTS, TITLES, MicrophoneConfig, another_microphone, fit_length
 from train.figures import draw_frames, mistakes_figure, save_png
-from train.frontend import log_scale, power_of
+from train.frontend import log_scale, mel_settings, power_of
 from train.manifest import Clip
 
 VIEWS = 3  # random chains of microphones that are shown
@@ -114,15 +114,7 @@ def _augmented(
 def rebuilt(frames: Tensor, frontend: FrontendConfig) -> F32:
     """Sound whose log-mel is about ``frames`` [n_mels, T]: phases are guessed (Griffin and Lim 1984). [n]"""
     power = (frames * frontend.log_std + frontend.log_mean).exp() - frontend.log_floor  # the inverse of log_scale
-    spectrum = InverseMelScale(
-        frontend.n_fft // 2 + 1,
-        frontend.n_mels,
-        frontend.sample_rate,
-        frontend.f_min,
-        frontend.f_max,
-        "slaney" if frontend.mel_norm == "slaney" else None,
-        frontend.mel_scale,
-    )(power.clamp_min(0))
+    spectrum = InverseMelScale(frontend.n_fft // 2 + 1, **mel_settings(frontend))(power.clamp_min(0))
     return GriffinLim(frontend.n_fft, win_length=frontend.win_length, hop_length=frontend.hop_length)(spectrum).numpy()
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from edge.classifier import F32, Classifier
-from edge.config import ModelSpec, Provenance
-from models.checkpoint import Checkpoint, load_checkpoint
+from models.checkpoint import load_checkpoint
+from models.spec import spec_of
 from train.manifest import ManifestError
 
 
@@ -23,7 +23,7 @@ class TorchClassifier(Classifier):
         except (OSError, ValueError) as error:
             raise ManifestError(f"model {path} cannot be read: {error}; give a checkpoint of python -m train") from None
         self.path = path
-        self.spec = _spec(path, checkpoint, self._model)
+        self.spec = spec_of(checkpoint, self._model, name=path.parent.name, precision="checkpoint")
 
     @torch.inference_mode()
     def run(self, frames: F32, ring: F32 | None) -> tuple[F32, F32 | None]:
@@ -38,36 +38,3 @@ class TorchClassifier(Classifier):
     def _probs(self, logits: Tensor) -> F32:
         """[1, n_labels] → [n_labels]."""
         return (logits.sigmoid() if self.spec.scores == "sigmoid" else logits.softmax(1))[0].numpy()
-
-
-def _spec(path: Path, checkpoint: Checkpoint, model: torch.nn.Module) -> ModelSpec:
-    """The contract as far as a checkpoint has one."""
-    made = checkpoint.provenance
-    streams = model.column_stride > 0
-    return ModelSpec(
-        name=path.parent.name,
-        labels=checkpoint.labels,
-        frontend=checkpoint.frontend,
-        window_frames=model.window_frames,
-        column_stride=model.column_stride,
-        receptive_field=model.receptive_field if streams else 0,
-        n_columns=model.n_columns if streams else 0,
-        n_channels=model.config.column_width if streams else 0,
-        temperature=1.0,
-        thresholds={},
-        scores="sigmoid" if made.get("multi_label") else "softmax",
-        provenance=Provenance(
-            architecture=checkpoint.architecture,
-            dataset=made["dataset"],
-            train_folds=tuple(made["train_folds"]),
-            test_fold=made["test_fold"],
-            seed=made["seed"],
-            epochs=made["epochs"],
-            git_revision=made["git_revision"],
-            precision="checkpoint",
-            macs=0,
-        ),
-        licence="",
-        graph_bytes=0,
-        graph_sha256="",
-    )
