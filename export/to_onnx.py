@@ -8,7 +8,8 @@ import warnings
 import onnx
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from models.layers import fold_batch_norm
 
 OPSET = 17
 
@@ -46,17 +47,6 @@ def probabilities(logits: Tensor, temperature: float, scores: str) -> Tensor:
     """Logits [B, n_labels] → probabilities: "softmax" of one class at a time, "sigmoid" of each for itself."""
     logits = logits / temperature
     return torch.sigmoid(logits) if scores == "sigmoid" else torch.softmax(logits, dim=-1)
-
-
-def fold_batch_norm(module: nn.Module) -> None:
-    """Fold each batch norm into the convolution before it, in place. ``module`` must be in evaluation mode."""
-    for child in module.children():
-        fold_batch_norm(child)
-    if isinstance(module, nn.Sequential):
-        for index, (conv, norm) in enumerate(zip(list(module)[:-1], list(module)[1:], strict=True)):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                module[index] = fuse_conv_bn_eval(conv, norm)
-                module[index + 1] = nn.Identity()
 
 
 def to_onnx(model: nn.Module, temperature: float, scores: str = "softmax") -> onnx.ModelProto:

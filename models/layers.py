@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def conv_bn_relu(inputs: int, outputs: int, kernel: int = 3, stride: tuple[int, int] = (1, 1)) -> nn.Sequential:
@@ -27,3 +28,14 @@ class AttentionPool(nn.Module):
     def forward(self, places: Tensor) -> Tensor:
         """[B, N, width] → [B, width]."""
         return (self.weights(places).unsqueeze(1) @ places).squeeze(1)
+
+
+def fold_batch_norm(module: nn.Module) -> None:
+    """Fold each batch norm into the convolution before it, in place. ``module`` must be in evaluation mode."""
+    for child in module.children():
+        fold_batch_norm(child)
+    if isinstance(module, nn.Sequential):
+        for index, (conv, norm) in enumerate(zip(list(module)[:-1], list(module)[1:], strict=True)):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                module[index] = fuse_conv_bn_eval(conv, norm)
+                module[index + 1] = nn.Identity()

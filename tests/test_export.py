@@ -18,10 +18,11 @@ from edge.sources.file import SoundFile
 from export.artefacts import draw, export, graphs
 from export.contract import build_spec, golden_signal, write_with_golden
 from export.quantize import float_convolutions
-from export.to_onnx import fold_batch_norm, to_onnx
+from export.to_onnx import to_onnx
 from export.verify import INT8, ParityError, Tolerance, check_streaming, compare
 from models import build
 from models.checkpoint import Checkpoint, save_checkpoint
+from models.layers import fold_batch_norm
 from tests.conftest import run_module
 from tests.test_listener import Blocks
 from train.manifest import ManifestError, read_manifest

@@ -1,6 +1,7 @@
 """Reading data sets, training, resuming, evaluating."""
 
 import contextlib
+import copy
 import dataclasses
 import json
 import os
@@ -27,7 +28,7 @@ from train.initial import start_from
 from train.loop import fit
 from train.losses import class_weights, clip_weights
 from train.manifest import ManifestError, ReadOptions, read_manifest
-from train.optim import Schedule
+from train.optim import Schedule, make_optimiser
 from train.run import is_recipe
 from train.run import run as train_run
 
@@ -246,6 +247,7 @@ def test_a_teacher_named_by_its_recipe_is_trained_first(folders, tmp_path):
         {"schedule": "cosine"},
         {"schedule": "plateau", "plateau_patience": 0, "validation_folds": (4,), "validate_every": 1},
         {"schedule": "constant", "optimiser": "sgd", "balance": "sampling"},
+        {"optimiser": "adamw"},
         {"balance": "loss", "label_smoothing": 0.1, "precision": "bfloat16", "views": 1},
         {"patience": 1, "validation_folds": (4,), "validate_every": 1, "learning_rate": 1e-6},
     ],
@@ -290,6 +292,34 @@ def interrupt_after_one():
 def curve(out):
     rows = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
     return [{k: v for k, v in row.items() if not k.endswith("seconds")} for row in rows]
+
+
+def test_muon_turns_kernels_as_torchs_does_matrices_and_all_else_as_adamw():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, (2, 5)), torch.nn.Flatten(), torch.nn.Linear(8, 4))
+    twin = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    config = TrainConfig(optimiser="muon", learning_rate=0.01, weight_decay=0.1)
+    optimiser = make_optimiser(twin, config, head=None)
+    matrix = torch.nn.Parameter(model[0].weight.detach().flatten(1))
+    adamw = torch.optim.AdamW(
+        [{"params": [model[2].weight]}, {"params": [model[0].bias, model[2].bias], "weight_decay": 0}],
+        lr=0.01,
+        weight_decay=0.1,
+    )
+    muon = torch.optim.Muon([matrix], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for step in range(3):
+        for group in [*optimiser.param_groups, *adamw.param_groups, *muon.param_groups]:
+            group["lr"] = 0.01 / (step + 1)  # a schedule's
+        torch.manual_seed(step)
+        for parameter, other in zip(model.parameters(), twin.parameters(), strict=True):
+            parameter.grad = torch.randn_like(parameter)
+            other.grad = parameter.grad.clone()
+        matrix.grad = model[0].weight.grad.flatten(1)
+        for each in (optimiser, adamw, muon):
+            each.step()
+        model[0].weight.data = matrix.detach().view_as(model[0].weight)
+    for parameter, other in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(parameter, other)
 
 
 def test_early_stopping_ends_with_the_best_weights(folders, tmp_path):
@@ -440,7 +470,7 @@ def test_trained_weights_carry_over_to_other_classes(folders, tmp_path):
 
 
 def test_what_contradicts_itself_is_named(folders, tmp_path):
-    with pytest.raises(ValueError, match="optimiser is 'adam'; allowed: adamw, sgd"):
+    with pytest.raises(ValueError, match="optimiser is 'adam'; allowed: adamw, sgd, muon"):
         quick(optimiser="adam")
     with pytest.raises(ValueError, match="epochs is 0; allowed: 1 or more"):
         quick(epochs=0)

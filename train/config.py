@@ -19,7 +19,7 @@ from train.settings import flat, replaced
 
 RECIPES = Path(__file__).parent / "recipes"
 CHOICES = {
-    "optimiser": ("adamw", "sgd"),
+    "optimiser": ("adamw", "sgd", "muon"),
     "schedule": ("one-cycle", "cosine", "plateau", "constant"),
     "precision": ("float32", "bfloat16", "float16"),
     "balance": ("none", "sampling", "loss"),
@@ -45,7 +45,7 @@ class TrainConfig:
     test_fold: int | None = 5  # never looked at while training
     epochs: int = 300
     batch_size: int = 32
-    optimiser: str = "adamw"  # or "sgd"
+    optimiser: str = "muon"  # "adamw" or "sgd"
     learning_rate: float = 3e-3  # the highest of the schedule
     momentum: float = 0.9  # of SGD
     weight_decay: float = 0.02

@@ -13,26 +13,67 @@ from train.config import TrainConfig
 
 
 def make_optimiser(model: nn.Module, config: TrainConfig, head: str | None) -> torch.optim.Optimizer:
-    """AdamW, or SGD with Nesterov's momentum. Weight decay is for matrices and kernels, not for biases and norms.
+    """AdamW, SGD with Nesterov's momentum, or Muon. Weight decay is for matrices and kernels, not for biases and norms.
 
     ``head``: the name of the last layer, which learns at the full rate while the others learn at ``trunk_rate`` of it.
     """
-    groups = []
-    for in_head in (False, True):
+    groups: dict[tuple[bool, int], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        in_head, kind = head is not None and name.startswith(head), min(parameter.ndim, 3)
         rate = config.learning_rate * (1.0 if in_head or head is None else config.trunk_rate)
-        for decays in (False, True):
-            chosen = [
-                p
-                for name, p in model.named_parameters()
-                if p.requires_grad
-                and (p.ndim > 1) == decays
-                and (head is not None and name.startswith(head)) == in_head
-            ]
-            if chosen:
-                groups.append({"params": chosen, "lr": rate, "weight_decay": config.weight_decay * decays})
+        empty = {"params": [], "lr": rate, "weight_decay": config.weight_decay * (kind > 1)}
+        groups.setdefault((in_head, kind), empty)["params"].append(parameter)
+    ordered = [groups[key] for key in sorted(groups)]
+    if config.optimiser == "muon":
+        return Muon(ordered, config.learning_rate)
     if config.optimiser == "adamw":
-        return torch.optim.AdamW(groups, lr=config.learning_rate)
-    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0)
+        return torch.optim.AdamW(ordered, lr=config.learning_rate)
+    return torch.optim.SGD(ordered, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0)
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon (Jordan 2024) for the kernels of convolutions, as the matrices [outputs, inputs × places] that they are, and
+    AdamW for all else. A rate means the same to both: Muon's steps are made as large as AdamW's (Liu 2025).
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], learning_rate: float) -> None:
+        """``groups``: as of every optimiser of torch; all parameters of one are kernels, or none is."""
+        super().__init__(groups, {"lr": learning_rate, "weight_decay": 0.0})
+        self._matrices = [
+            [nn.Parameter(p.detach().flatten(1).clone()) for p in group["params"] if p.ndim > 2]
+            for group in self.param_groups
+        ]
+        self._inner = [
+            torch.optim.Muon(matrices, weight_decay=group["weight_decay"], adjust_lr_fn="match_rms_adamw")
+            if matrices
+            else torch.optim.AdamW(group["params"], weight_decay=group["weight_decay"])
+            for group, matrices in zip(self.param_groups, self._matrices, strict=True)
+        ]
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # nothing is evaluated again
+        """One step of each group, at the rate that it has now."""
+        for group, matrices, inner in zip(self.param_groups, self._matrices, self._inner, strict=True):
+            inner.param_groups[0]["lr"] = group["lr"]
+            kernels = group["params"] if matrices else []
+            for kernel, matrix in zip(kernels, matrices, strict=True):
+                matrix.copy_(kernel.flatten(1))  # it may have been loaded, or averaged, since
+                matrix.grad = kernel.grad.flatten(1)
+            inner.step()
+            for kernel, matrix in zip(kernels, matrices, strict=True):
+                kernel.copy_(matrix.view_as(kernel))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that it takes to go on."""
+        return {"groups": super().state_dict(), "inner": [inner.state_dict() for inner in self._inner]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
+        super().load_state_dict(state["groups"])
+        for inner, saved in zip(self._inner, state["inner"], strict=True):
+            inner.load_state_dict(saved)
 
 
 class Schedule:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edge.config import FrontendConfig
 from train.config import TrainConfig, read_recipe
 from train.distributed import start
 from train.folder import claim
@@ -54,19 +55,23 @@ def teacher_folder(name: str, out: Path) -> Path:
 
 
 def teacher_config(name: str, student: TrainConfig) -> TrainConfig:
-    """The configuration of the teacher ``recipe`` or ``recipe@seed``: its own, on the student's folds."""
+    """The configuration of the teacher ``recipe`` or ``recipe@seed``: its own, on the student's folds.
+
+    It hears through the student's front end, unless its recipe asks for another.
+    """
     recipe, _, seed = name.partition("@")
     config = read_recipe(recipe)
     if seed and not seed.isdigit():
         raise ValueError(f"teacher {name!r}: the seed after @ is a whole number")
     if config.teachers:
         raise ValueError(f"teacher {name!r} has teachers itself; allowed are recipes without")
-    if config.frontend != student.frontend:
+    if config.frontend not in (FrontendConfig(), student.frontend):
         raise ValueError(
             f"teacher {name!r} has another front end: {config.frontend}; the student's: {student.frontend}"
         )
     return replace(
         config,
+        frontend=student.frontend,
         train_folds=student.train_folds,
         validation_folds=student.validation_folds,
         test_fold=student.test_fold,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from models.checkpoint import load_checkpoint
+from models.layers import fold_batch_norm
 from train.config import TrainConfig
 from train.losses import Loss
 
@@ -28,7 +29,9 @@ class Teachers:
             ):
                 if theirs != ours:
                     raise ValueError(f"teacher {path} has another {what}: {theirs}; the student's: {ours}")
-            self.models.append(checkpoint.model().to(device, memory_format=torch.channels_last))
+            model = checkpoint.model()
+            fold_batch_norm(model)  # it only listens, and is heard sooner
+            self.models.append(model.to(device, memory_format=torch.channels_last))
 
     @torch.no_grad()
     def opinion(self, frames: Tensor, loss: Loss) -> Tensor:
