@@ -34,7 +34,7 @@ ESC10 = (
     "chainsaw",
 )  # fmt: skip
 TEST_FOLD = 4
-RECIPES = {"streaming": "default"}  # the others have a recipe of their own name
+RECIPES = {"streaming": "plain"}  # the others have a recipe of their own name
 # Where the weights of wav2vec 2.0 cannot be had: a small encoder that nobody has trained, so that the code is run.
 UNTRAINED = {
     "convolutions": ((128, 10, 5), (64, 8, 4), (64, 4, 4), (64, 4, 4)),
@@ -115,6 +115,7 @@ def configured(name: str, epochs: int) -> tuple[TrainConfig, str]:
         read_recipe(RECIPES.get(name, name)),
         epochs=epochs,
         views=0,
+        teachers=(),
         train_folds=tuple(fold for fold in range(1, 6) if fold != TEST_FOLD),
         test_fold=TEST_FOLD,
     )

@@ -19,12 +19,13 @@ from edge.features import make_frontend
 F32 = NDArray[np.float32]
 
 BUNDLED = Path(__file__).parent / "assets" / "edge-listen.int8.onnx"
+BUNDLED_NAMES = {"tiny": BUNDLED.with_name("edge-listen-tiny.int8.onnx")}
 CHUNK_SECONDS = 30.0  # of a long array, taken at once
 STREAMED_TOLERANCE = 1e-5  # of a probability, in the self-test: where kernels depend on the shape, the last bits differ
 
 
 class Classifier:
-    """A model file, proven to work here: ``Classifier()`` is the bundled model.
+    """A model file, proven to work here: ``Classifier()`` is the bundled model, ``Classifier("tiny")`` the small one.
 
     Raises:
         ContractError: when the file is no model of ours, or does not reproduce its own golden vectors.
@@ -34,7 +35,7 @@ class Classifier:
     def __init__(
         self, model: str | Path | None = None, *, provider: str = "auto", threads: int = 1, self_test: bool = True
     ) -> None:
-        self.path = BUNDLED if model is None else Path(model)
+        self.path = BUNDLED if model is None else BUNDLED_NAMES.get(str(model), Path(model))
         content = _read(self.path)
         self._session = _open_session(self.path, content, provider, threads)
         self.spec = _read_spec(self.path, content, self._session)

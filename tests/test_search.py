@@ -302,7 +302,7 @@ def test_another_search_is_not_mixed_in(study_of, fake_fit, tmp_path):
         ({"validation_folds": ()}, "give --validation-fold"),
         ({"train_folds": (1, 2, 5)}, "fold 5 is trained on and held out"),
         ({"train_folds": (1, 4)}, "fold 4 is trained on and held out"),
-        ({"teachers": ("teacher-wide",)}, "teacher 'teacher-wide' is a recipe; train it first"),
+        ({"teachers": ("teacher-wide",)}, "'teacher-wide' is a recipe; train it first"),
     ],
 )
 def test_a_search_that_would_cheat_or_fail_is_refused(study_of, change, message):

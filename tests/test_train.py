@@ -29,7 +29,7 @@ from train.loop import fit
 from train.losses import class_weights, clip_weights
 from train.manifest import ManifestError, ReadOptions, read_manifest
 from train.optim import Schedule, make_optimiser
-from train.run import is_recipe
+from train.run import recipes_before
 from train.run import run as train_run
 
 RATE = 16_000
@@ -233,9 +233,12 @@ def test_a_teacher_named_by_its_recipe_is_trained_first(folders, tmp_path):
     def report(out, config, record):
         seen.append((out.name, config.seed, record["epoch"]))
 
-    config = quick(epochs=2, teachers=(f"{recipe}", f"{recipe}@7"))
+    config = quick(epochs=2, init=f"{recipe}@7", teachers=(f"{recipe}", f"{recipe}@7"))
     path = train_run(config, read_manifest(folders), tmp_path / "out", tmp_path / "cache", report, device="cpu")
-    assert seen == [("teacher", 0, 1), ("teacher-7", 7, 1), ("out", 0, 1), ("out", 0, 2)]
+    assert seen == [("teacher-7", 7, 1), ("teacher", 0, 1), ("out", 0, 1), ("out", 0, 2)]
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["init"].endswith(
+        "teachers/teacher-7/checkpoint.pt"
+    )
     assert path == tmp_path / "out" / "checkpoint.pt"
     for folder in ("teacher", "teacher-7"):
         assert load_checkpoint(tmp_path / "out" / "teachers" / folder / "checkpoint.pt").provenance["test_fold"] == 5
@@ -507,7 +510,7 @@ def test_the_recipes_are_of_networks_that_can_be_built(recipe):
     model = build(config.architecture, **config.model | offline, n_mels=config.frontend.n_mels)
     seconds = config.frontend.n_samples(model.window_frames) / config.frontend.sample_rate
     assert seconds == pytest.approx(4.0, abs=0.1)
-    for teacher in filter(is_recipe, config.teachers):
+    for teacher in recipes_before(config):
         assert read_recipe(teacher.partition("@")[0]).frontend == config.frontend
 
 

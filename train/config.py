@@ -38,7 +38,7 @@ class TrainConfig:
     views: int = 6  # other microphones that each clip is heard through, beside itself
     view_share: float = 0.3  # of the training windows that come from a view
     backgrounds: str = ""  # folder of recordings that are mixed in; see augment.background
-    init: str = ""  # checkpoint whose weights it starts from
+    init: str = ""  # checkpoint or recipe whose weights it starts from; recipe@seed
     trunk_rate: float = 1.0  # with init: learning rate of all but the last layer, relative
     train_folds: tuple[int, ...] = (1, 2, 3, 4)
     validation_folds: tuple[int, ...] = ()  # looked at while training; empty: none

@@ -26,7 +26,7 @@ from train.config import TrainConfig
 from train.evaluate import evaluate
 from train.manifest import Manifest, ManifestError, read_manifest
 from train.parts import fill_cache
-from train.run import is_recipe, run, teacher_config
+from train.run import recipes_before, run, teacher_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -107,7 +107,7 @@ def cross_validate(
         for fold in dict.fromkeys(folds or there)
     ]  # fmt: skip
     if cache is not None:
-        for every in (config, *(teacher_config(name, config) for name in config.teachers if is_recipe(name))):
+        for every in (config, *(teacher_config(name, config) for name in recipes_before(config))):
             fill_cache(every, manifest, cache)
     _in_processes(_train, tasks, jobs, tick)
     results = [_measure(task, manifest) for task in tasks]

@@ -1,4 +1,4 @@
-"""A run with all that it needs before: its teachers are trained first, on the same folds."""
+"""A run with all that it needs before: its teachers, and what it starts from, are trained first, on the same folds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(
     device: str = "auto",
     strict: bool = False,
 ) -> Path:
-    """Train ``config`` to ``out``, and every teacher that is named by its recipe to ``out/teachers/`` before.
+    """Train ``config`` to ``out``, and before that every network that it names by a recipe, to ``out/teachers/``.
 
     ``report`` gets the run's folder, its configuration and a record, for each epoch. Returns the checkpoint's path.
     """
@@ -34,18 +34,26 @@ def run(
         report(out, config, record)
 
     group = start(device)
-    recipes = {teacher_folder(name, out): teacher_config(name, config) for name in config.teachers if is_recipe(name)}
-    paths = (str(teacher_folder(n, out) / "checkpoint.pt") if is_recipe(n) else n for n in config.teachers)
-    config = replace(config, teachers=tuple(paths))
+    before = {teacher_folder(name, out): teacher_config(name, config) for name in recipes_before(config)}
+
+    def there(name: str) -> str:
+        return str(teacher_folder(name, out) / "checkpoint.pt") if is_recipe(name) else name
+
+    config = replace(config, init=there(config.init), teachers=tuple(there(name) for name in config.teachers))
     group.main_does(lambda: claim(out, config, manifest))  # before hours go into teachers
-    for folder, teacher in recipes.items():
+    for folder, teacher in before.items():
         run(teacher, manifest, folder, cache, report, device=device, strict=strict)
     return fit(config, manifest, out, cache, tell, device=device, strict=strict)
 
 
-def is_recipe(teacher: str) -> bool:
-    """Whether a teacher is trained here, rather than there already."""
-    return not teacher.endswith(".pt")
+def recipes_before(config: TrainConfig) -> list[str]:
+    """What is trained before: teachers and ``init``, where they are recipes; each once."""
+    return list(dict.fromkeys(name for name in (config.init, *config.teachers) if is_recipe(name)))
+
+
+def is_recipe(name: str) -> bool:
+    """Whether a teacher, or what is started from, is trained here, rather than there already."""
+    return name != "" and not name.endswith(".pt")
 
 
 def teacher_folder(name: str, out: Path) -> Path:

@@ -25,6 +25,7 @@ from train.loop import fit
 from train.manifest import Manifest
 from train.metrics import metrics_of
 from train.predictions import read_predictions
+from train.run import recipes_before
 from train.space import GIVEN, Space, changed
 from train.trials import trial_line, write_results, write_text
 
@@ -170,8 +171,8 @@ def _check(base: TrainConfig) -> None:
         raise ValueError("a search is judged on a validation fold; give --validation-fold")
     if held_out := set(base.train_folds) & {*base.validation_folds, base.test_fold}:
         raise ValueError(f"fold {', '.join(map(str, held_out))} is trained on and held out; give another fold")
-    if recipes := [teacher for teacher in base.teachers if not teacher.endswith(".pt")]:
-        raise ValueError(f"teacher {recipes[0]!r} is a recipe; train it first, and name its checkpoint.pt instead")
+    if recipes := recipes_before(base):
+        raise ValueError(f"{recipes[0]!r} is a recipe; train it first, and name its checkpoint.pt instead")
 
 
 def _check_refused(ended: list[FrozenTrial]) -> None:

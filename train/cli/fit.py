@@ -45,7 +45,7 @@ def command(
     asked.set_threads()
     with one_line_errors():
         manifest = read_manifest(data, options)
-        config = asked.config("finetune" if init and asked.recipe == "default" else None)
+        config = asked.config("finetune" if init else "default")
         config = with_folds(config, manifest, test_fold, validation_fold)
         path = run_fit(config, manifest, out, asked, init, options.strict, track, with_report)
     if path is not None:  # the first process of several reports

@@ -19,9 +19,8 @@ CACHE = Path(".cache/features")
 OPTIONS = [
     click.option(
         "--recipe",
-        default="default",
-        show_default=True,
-        help=f"Name in {RECIPES.parent.name}/{RECIPES.name}/, or a TOML file.",
+        help=f"Name in {RECIPES.parent.name}/{RECIPES.name}/, or a TOML file. "
+        "[default: default; with --init finetune, in a search plain]",
     ),
     click.option(
         "--set",
@@ -48,7 +47,7 @@ OPTIONS = [
 class RunOptions:
     """What was asked for."""
 
-    recipe: str
+    recipe: str | None
     settings: tuple[str, ...]  # "key=value"
     epochs: int | None
     seed: int | None
@@ -58,9 +57,9 @@ class RunOptions:
     cache: Path
     no_cache: bool
 
-    def config(self, recipe: str | None = None) -> TrainConfig:
-        """The recipe (or another one) with all settings. Raises ValueError."""
-        config, default = read_recipe(recipe or self.recipe, self.settings), TrainConfig()
+    def config(self, recipe: str = "default") -> TrainConfig:
+        """The recipe that was asked for, or else ``recipe``, with all settings. Raises ValueError."""
+        config, default = read_recipe(self.recipe or recipe, self.settings), TrainConfig()
         for name in ("train_folds", "validation_folds", "test_fold"):
             if getattr(config, name) != getattr(default, name):
                 raise ValueError(f"{name} belongs to the data; give --test-fold and --validation-fold instead")
