@@ -262,7 +262,9 @@ def test_what_cannot_be_built_is_not_trained(study_of, tmp_path, monkeypatch):
     path = tmp_path / "other.toml"
     path.write_text("frontend.n_mels = {choices = [2]}")
     monkeypatch.setattr(train.search, "REFUSED", 1)
-    with pytest.raises(ValueError, match="1 networks in a row were not trained, the last: cannot be built: "):
+    with pytest.raises(
+        ValueError, match="1 networks in a row were not trained, the last: streaming cannot be built with "
+    ):
         study_of(1, space=read_space(path, BASE))
     assert [row["state"] for row in rows(tmp_path / "out")] == ["pruned"]
 

@@ -186,6 +186,6 @@ def make_model(config: TrainConfig, n_labels: int) -> nn.Module:
     sizes = {"n_mels": frontend.n_mels, "channels": frontend.channels, "n_labels": n_labels}
     try:
         return build(config.architecture, **(config.model | sizes))
-    except (TypeError, RuntimeError) as error:
+    except (TypeError, RuntimeError, ZeroDivisionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{config.architecture} cannot be built with {config.model}: {reason}") from None

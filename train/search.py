@@ -18,10 +18,9 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 
 from edge.errors import EdgeError
-from models import build
 from models.cost import count_macs
 from train.config import TrainConfig
-from train.loop import fit
+from train.loop import fit, make_model
 from train.manifest import Manifest
 from train.metrics import metrics_of
 from train.predictions import read_predictions
@@ -98,13 +97,13 @@ def trained(study: optuna.Study) -> list[FrozenTrial]:
 
 def cost_of(config: TrainConfig, n_labels: int) -> Cost:
     """The cost of a configuration's network. Raises ValueError for one that cannot be built."""
-    frontend = config.frontend
-    sizes = {"n_mels": frontend.n_mels, "n_labels": n_labels, "channels": frontend.channels}
+    frontend, model = config.frontend, make_model(config, n_labels)
     try:
-        model = build(config.architecture, **(config.model | sizes))
         macs = count_macs(model, torch.zeros(1, frontend.channels, frontend.n_mels, model.window_frames))
-    except (RuntimeError, ZeroDivisionError) as error:  # sizes that do not fit together: torch's words
-        raise ValueError(f"cannot be built: {str(error).partition(chr(10))[0]}") from None
+    except RuntimeError as error:  # sizes that do not fit together: torch's words
+        raise ValueError(
+            f"{config.architecture} cannot run with {config.model}: {str(error).partition(chr(10))[0]}"
+        ) from None
     return Cost(macs, sum(p.numel() for p in model.parameters()))
 
 
