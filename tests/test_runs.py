@@ -14,6 +14,7 @@ from models import build
 from models.checkpoint import load_checkpoint
 from tests.conftest import ESC50, ROOT, needs_esc50, run_module
 from tests.test_train import folders, write_tone  # noqa: F401  # a fixture
+from train.crossval import histories
 
 RECIPE = """epochs = 6
 batch_size = 8
@@ -103,7 +104,7 @@ def test_two_processes_do_what_one_does(folders, recipe, tmp_path):  # noqa: F81
 def test_cross_validation_measures_the_exported_files(folders, recipe, tmp_path):  # noqa: F811
     command = ["crossval", folders, "--recipe", recipe, "--out", tmp_path / "cv", "--cache", tmp_path / "cache"]
     command += ["--fold", 4, "--fold", 5, "--jobs", 2, "--epochs", 12, "--device", "cpu"]
-    command += ["--json", tmp_path / "cv.json"]
+    command += ["--json", tmp_path / "cv.json", "--curves", tmp_path / "curves.png"]
     done = run_module("train", *command)
     result = json.loads((tmp_path / "cv.json").read_text())
     assert [fold["fold"] for fold in result["folds"]] == [4, 5]
@@ -113,6 +114,8 @@ def test_cross_validation_measures_the_exported_files(folders, recipe, tmp_path)
     assert result["bytes"] == max((tmp_path / "cv" / f"fold-{n}" / "fold.int8.onnx").stat().st_size for n in (4, 5))
     assert result["macs"] > 0
     assert "| mean |" in done.stdout
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert {name: list(folds) for name, folds in histories(tmp_path / "cv").items()} == {"result": ["fold-4", "fold-5"]}
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "cv").rglob("*.onnx")}
     run_module("train", *command)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cv").rglob("*.onnx")} == stamps
@@ -140,7 +143,7 @@ def test_our_weights_are_a_start_for_other_classes(folders, tmp_path):  # noqa: 
     """The bundled network knows what a tone is: three epochs tell three of them apart, where fresh weights do not."""
     shared = ("--cache", tmp_path / "cache", "--epochs", 3, "--set", "views=0", "--threads", 1, "--device", "cpu")
     accuracies = {}
-    for name, start in (("tuned", ("--init", "bundled")), ("fresh", ("--set", "learning_rate=1.5e-3"))):
+    for name, start in (("tuned", ("--init", "bundled")), ("fresh", ("--recipe", "finetune"))):
         run_module("train", "fit", folders, *start, "--out", tmp_path / name, *shared)
         predictions = json.loads((tmp_path / name / "predictions.json").read_text())
         best = [max(zip(clip["probs"], predictions["labels"], strict=True))[1] for clip in predictions["clips"]]
@@ -154,7 +157,19 @@ def test_our_weights_are_a_start_for_other_classes(folders, tmp_path):  # noqa: 
 @pytest.mark.slow
 def test_an_epoch_of_real_clips_is_fast(tmp_path):
     """1600 clips of the default network: at most 15 s on two cores, a fifth of it for the data."""
-    command = ["fit", ESC50, "--epochs", 3, "--out", tmp_path / "run", "--cache", tmp_path / "cache", "--no-report"]
+    command = [
+        "fit",
+        ESC50,
+        "--recipe",
+        "plain",
+        "--epochs",
+        3,
+        "--out",
+        tmp_path / "run",
+        "--cache",
+        tmp_path / "cache",
+        "--no-report",
+    ]
     run_module("train", *command, "--set", "views=1", "--device", "cpu", timeout=600)
     rows = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     best = min(rows, key=lambda row: row["seconds"])

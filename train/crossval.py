@@ -130,6 +130,17 @@ def cross_validate(
     )
 
 
+def histories(out: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """What was trained in ``out``: the records of each epoch, by network (teachers first) and by fold."""
+    networks: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    paths = sorted(out.glob("fold-*/teachers/*/history.jsonl")) + sorted(out.glob("fold-*/history.jsonl"))
+    for path in paths:
+        fold, *others = path.parent.relative_to(out).parts
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        networks.setdefault(others[-1] if others else "result", {})[fold] = records
+    return networks
+
+
 def write_json(result: CrossValidation, path: Path) -> None:
     """``result`` to ``path``: whole, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)

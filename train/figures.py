@@ -38,6 +38,21 @@ def accuracy_figure(history: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
+def folds_figure(networks: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> Figure:
+    """Training loss by epoch: a panel for each network of a cross-validation, a line for each fold's history."""
+    figure = Figure(figsize=(3 * len(networks) + 1, 3.2), layout="constrained")
+    panels = figure.subplots(1, len(networks), squeeze=False)[0]
+    for ax, (name, histories) in zip(panels, networks.items(), strict=True):
+        for fold, history in histories.items():
+            ax.plot([r["epoch"] for r in history], [r["loss"] for r in history], label=plain(fold), linewidth=1)
+        ax.set_title(plain(name))
+        ax.set_xlabel("epoch")
+        ax.grid(alpha=0.3)
+    panels[0].set_ylabel("training loss, nats")
+    panels[-1].legend(fontsize=8)
+    return figure
+
+
 def confusion_figure(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> Figure:
     """Counts [K, K], row: true, column: recognised. Colour: share of the row; few classes have numbers too."""
     counts = np.asarray(confusion)

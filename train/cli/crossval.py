@@ -10,7 +10,7 @@ import click
 
 from train.cli.data import data_options
 from train.cli.runs import RunOptions, one_line_errors, run_options
-from train.crossval import CrossValidation, cross_validate, write_json
+from train.crossval import CrossValidation, cross_validate, histories, write_json
 from train.manifest import ReadOptions, read_manifest
 from train.progress import RunProgress, Watch
 
@@ -25,6 +25,9 @@ from train.progress import RunProgress, Watch
 @click.option(
     "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Also write the result here."
 )
+@click.option(
+    "--curves", type=click.Path(dir_okay=False, path_type=Path), help="Also draw the training loss of all folds here."
+)
 @run_options
 def command(
     data: Path,
@@ -33,12 +36,15 @@ def command(
     fold: tuple[int, ...],
     jobs: int,
     json_path: Path | None,
+    curves: Path | None,
     asked: RunOptions,
 ) -> None:
     """Hold out each fold of DATA in turn, train on the others, export, and measure the int8 file as a device runs it.
 
     An interrupted cross-validation goes on when the same command is given again.
     """
+    from train.figures import folds_figure, save_png
+
     with one_line_errors():
         manifest = read_manifest(data, options)
         manifest.in_folds(list(fold))  # they must be there
@@ -57,9 +63,10 @@ def command(
                 command=shlex.join(["python", "-m", "train", *sys.argv[1:]]),
                 tick=Watch(out, progress).look,
             )
-    with one_line_errors():
         for path in filter(None, (out / "crossval.json", json_path)):
             write_json(result, path)
+        for path in filter(None, (out / "curves.png", curves)):
+            save_png(folds_figure(histories(out)), path)
     click.echo(table(result))
 
 
