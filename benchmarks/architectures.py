@@ -21,6 +21,7 @@ from edge.bench import Subject, measure_rounds, synthetic_audio
 from edge.classifier import Classifier
 from edge.cli.bench import machine
 from edge.errors import EdgeError
+from edge.files import replacing
 from export.artefacts import export
 from export.verify import ParityError
 from models import architectures, build
@@ -104,8 +105,8 @@ def trained(name: str, epochs: int, manifest: Manifest, out: Path) -> dict[str, 
         "revision": git_revision(),
         **made,
     }
-    path.with_suffix(".part").write_text(json.dumps(row), encoding="utf-8")
-    path.with_suffix(".part").replace(path)
+    with replacing(path) as part:
+        part.write_text(json.dumps(row), encoding="utf-8")
     return row
 
 

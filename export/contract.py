@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edge.classifier import Classifier, golden_samples
 from edge.config import METADATA_KEY, Golden, ModelSpec
 from edge.features import make_frontend
+from edge.files import replacing
 from models.checkpoint import Checkpoint
 from models.cost import count_macs
 from models.spec import spec_of
@@ -53,9 +54,8 @@ def write(model: onnx.ModelProto, spec: ModelSpec, path: Path) -> ModelSpec:
     metadata = onnx.ModelProto()
     onnx.helper.set_model_props(metadata, {METADATA_KEY: spec.to_json()})
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(graph + metadata.SerializeToString())  # one message: protobuf merges what is concatenated
-    temporary.replace(path)
+    with replacing(path) as part:
+        part.write_bytes(graph + metadata.SerializeToString())  # one message: protobuf merges what is concatenated
     return spec
 
 

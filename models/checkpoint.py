@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from edge.config import FrontendConfig
+from edge.files import replacing
 from models.registry import build
 
 ORIGIN = ("dataset", "train_folds", "test_fold", "seed", "epochs", "git_revision")  # what provenance has at least
@@ -77,8 +78,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def save_tensors(path: Path, data: dict[str, Any]) -> None:
-    """``torch.save`` to a temporary name beside ``path``, then rename: an interrupted run leaves the old file."""
+    """``torch.save`` to ``path``: an interrupted run leaves the old file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    torch.save(data, temporary)
-    temporary.replace(path)
+    with replacing(path) as part, part.open("wb") as file:
+        torch.save(data, file)  # into a path it would write the temporary name as well

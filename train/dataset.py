@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from edge.config import FrontendConfig
 from edge.errors import EdgeError
+from edge.files import replacing
 from edge.workers import start_worker
 from train.effects import MicrophoneConfig, another_microphone
 from train.frontend import power_of
@@ -144,21 +145,15 @@ def _identity(clip: Clip) -> list[str | int | float | None]:
 def _fill(folder: Path, decoder: Decoder) -> None:
     """Write ``power.f32``, then ``clips.json``, which says that the folder is complete."""
     folder.mkdir(parents=True, exist_ok=True)
-    lengths, errors, part = [], {}, folder / f"power.{os.getpid()}.part"
-    try:
-        with part.open("wb") as file:
-            for index, power in enumerate(_decoded(decoder)):
-                if isinstance(power, str):
-                    errors[index], power = power, np.empty(0, np.float32)  # noqa: PLW2901
-                power.tofile(file)
-                lengths.append(len(power))
-    except BaseException:
-        part.unlink()
-        raise
-    part.replace(folder / "power.f32")
-    done = folder / f"clips.{os.getpid()}.part"
-    done.write_text(json.dumps({"lengths": lengths, "errors": errors}), encoding="utf-8")
-    done.replace(folder / "clips.json")
+    lengths, errors = [], {}
+    with replacing(folder / "power.f32") as part, part.open("wb") as file:
+        for index, power in enumerate(_decoded(decoder)):
+            if isinstance(power, str):
+                errors[index], power = power, np.empty(0, np.float32)  # noqa: PLW2901
+            power.tofile(file)
+            lengths.append(len(power))
+    with replacing(folder / "clips.json") as part:
+        part.write_text(json.dumps({"lengths": lengths, "errors": errors}), encoding="utf-8")
 
 
 def _decoded(decoder: Decoder) -> Iterator[NDArray[np.float32] | str]:

@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from edge.files import replacing
+
 F32 = NDArray[np.float32]
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"
@@ -170,9 +172,8 @@ def png(figure: Figure, dpi: int = 100) -> bytes:
 
 def save_png(figure: Figure, path: Path) -> None:
     """Write the figure to ``path``: whole, or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(png(figure))
-    part.replace(path)
+    with replacing(path) as part:
+        part.write_bytes(png(figure))
 
 
 def _curves(history: Sequence[Mapping[str, Any]], curves: Sequence[tuple[str, str, str]]) -> tuple[Figure, Axes]:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from edge.files import replacing
 from models.checkpoint import Checkpoint, save_checkpoint
 from train.config import TrainConfig
 from train.manifest import Manifest
@@ -41,9 +42,8 @@ def claim(out: Path, config: TrainConfig, manifest: Manifest) -> None:
         raise ValueError(f"{out} holds a run of another configuration or data set; give another --out, or delete it")
     if not path.exists():
         manifest.save(out / "manifest.jsonl")
-        part = out / "config.json.part"
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        with replacing(path) as part:
+            part.write_text(text, encoding="utf-8")
 
 
 def resume(out: Path, parts: dict[str, Any], *, main: bool) -> tuple[int, dict[str, Any]]:
@@ -62,8 +62,8 @@ def resume(out: Path, parts: dict[str, Any], *, main: bool) -> tuple[int, dict[s
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{out} is damaged ({reason}); delete state.pt to begin again") from None
     if main:
-        history.with_suffix(".part").write_text("".join(done), encoding="utf-8")
-        history.with_suffix(".part").replace(history)
+        with replacing(history) as part:
+            part.write_text("".join(done), encoding="utf-8")
     return int(state["epoch"]), state["best"]
 
 

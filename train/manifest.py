@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from edge.files import replacing
 from train.clip import Clip, ManifestError
 from train.readers import read_listing
 from train.readers.options import ReadOptions
@@ -59,9 +59,8 @@ class Manifest:
         header = {"manifest": self.name, "labels": self.labels, "multi_label": self.multi_label}
         folder = path.absolute().parent
         lines = [json.dumps(row) for row in (header, *(_row(clip, folder) for clip in self.clips))]
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        part.replace(path)
+        with replacing(path) as part:
+            part.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def read_manifest(root: Path, options: ReadOptions = DEFAULT) -> Manifest:

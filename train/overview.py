@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import EdgeError
+from edge.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,10 +88,9 @@ def save(figure: Figure, path: Path) -> None:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise EdgeError(f"{path} is no picture that can be written", remedy="give a .png, .svg or .pdf file")
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        figure.savefig(part, format=path.suffix[1:].lower(), dpi=110)
-        part.replace(path)
+        with replacing(path) as part:
+            figure.savefig(part, format=path.suffix[1:].lower(), dpi=110)
     except OSError as error:
         raise EdgeError(f"{path} cannot be written: {error.strerror}", remedy="give another --picture") from None
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 from torchaudio.transforms import GriffinLim, InverseMelScale
 
 from edge.config import FrontendConfig
+from edge.files import replacing
 from train.augment import SWITCHES, AugmentConfig, make_augment
 from train.config import TrainConfig
 from train.dataset import CachedFeatures, WindowSampler
@@ -132,9 +132,9 @@ def write_preview(examples: Sequence[Example], rate: int, out: Path, title: str)
     _same_colours(sheet, limits)
     save_png(sheet, out / "sheet.png")
     page = jinja2.Template(TEMPLATE.read_text(encoding="utf-8"), autoescape=True)
-    part = out / "index.html.part"
-    part.write_text(page.render(examples=examples, title=title), encoding="utf-8")
-    return part.replace(out / "index.html")
+    with replacing(out / "index.html") as part:
+        part.write_text(page.render(examples=examples, title=title), encoding="utf-8")
+    return out / "index.html"
 
 
 def _beside(original: Example, example: Example, limits: tuple[float, float]) -> Figure:
@@ -154,6 +154,5 @@ def _same_colours(figure: Figure, limits: tuple[float, float]) -> None:
 
 
 def _save_wav(samples: F32, rate: int, path: Path) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    soundfile.write(part, samples, rate, "PCM_16", format="WAV")
-    part.replace(path)
+    with replacing(path) as part:
+        soundfile.write(part, samples, rate, "PCM_16", format="WAV")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from edge.config import FrontendConfig
 from edge.errors import EdgeError
 from edge.features import make_frontend
+from edge.files import replacing
 from edge.sources.file import SoundFile
 from train import figures
 from train.manifest import ManifestError, ReadOptions
@@ -69,9 +70,9 @@ def write_report(run: Path) -> Path:
         recognition=_recognition(found),
         attention=_attention(run, found),
     )  # the parts above may add notes: the page shows them all
-    out, part = run / "report.html", run / "report.html.part"
-    part.write_text(page, encoding="utf-8", errors="backslashreplace")  # a file's name need not be UTF-8
-    return part.replace(out)
+    with replacing(run / "report.html") as part:
+        part.write_text(page, encoding="utf-8", errors="backslashreplace")  # a file's name need not be UTF-8
+    return run / "report.html"
 
 
 def read_run(run: Path) -> Run:

@@ -9,6 +9,8 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from edge.files import replacing
+
 ATTRIBUTES = ("macs", "parameters", "run", "why")
 
 
@@ -56,9 +58,8 @@ def write_results(study: optuna.Study, out: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path``: whole, or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _score(trial: FrozenTrial) -> str:

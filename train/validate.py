@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edge.config import DEFAULT_HOP, FrontendConfig
+from edge.files import replacing
 from train.dataset import Features, padded
 from train.frontend import log_scale
 from train.losses import Loss
@@ -48,9 +49,8 @@ class Predictions:
             rows.append(place | {"labels": clip.labels, "probs": [round(float(p), 6) for p in probs]})
         folds = sorted({manifest.clips[number].fold for number in self.clips})
         page = {"fold": folds, "labels": manifest.labels, "multi_label": manifest.multi_label, "clips": rows}
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(page), encoding="utf-8")
-        part.replace(path)
+        with replacing(path) as part:
+            part.write_text(json.dumps(page), encoding="utf-8")
 
 
 @torch.inference_mode()
