@@ -10,9 +10,8 @@ def test_a_file_is_replaced_whole_or_left_alone(tmp_path):
     with replacing(path) as part:
         part.write_text("one")
         assert not path.exists()
-    with pytest.raises(RuntimeError), replacing(path) as part:
-        part.write_text("half")
-        raise RuntimeError
+    with pytest.raises(LookupError), replacing(path) as part:
+        "two".encode(part.write_text("half") and "no such codec")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "one")]
 
 
