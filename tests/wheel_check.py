@@ -30,7 +30,7 @@ def main(demo: str, truth: str) -> None:
     events = read_truth(Path(truth))
     found = named([json.loads(line) for line in done.stdout.splitlines()], events)
     assert len(found) >= 0.75 * len(events), f"named only {found}"
-    for command in ("edge-listen", "edge-classify", "edge-bench"):
+    for command in ("edge-listen", "edge-classify", "edge-bench", "edge-inspect"):
         subprocess.run([scripts / command, "--version"], check=True)
     memory = subprocess.run(
         [sys.executable, "-c", MEMORY, demo], capture_output=True, text=True, check=True

@@ -1,0 +1,89 @@
+"""``edge-inspect``: what a model file says of itself, and whether it keeps it here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+from edge.cli.common import ends_well, log_to_stderr, options, provider_option, version_option
+from edge.config import ModelSpec
+from edge.errors import ContractError
+
+
+@click.command(context_settings={"auto_envvar_prefix": "EDGE_INSPECT", "help_option_names": ["-h", "--help"]})
+@click.argument("model", required=False, type=click.Path(path_type=Path))
+@options(
+    provider_option,
+    click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs: the whole contract."),
+    version_option,
+)
+def main(model: Path | None, provider: str, as_json: bool) -> None:
+    """Print the contract of MODEL, an ONNX file (the bundled one), and prove it on its golden vectors.
+
+    Exit codes: 0 proven, 2 usage, 3 no model of ours, or not proven here, 6 provider.
+    """
+    log_to_stderr(verbose=False)
+    with ends_well():
+        from edge.classifier import Classifier
+
+        classifier = Classifier(model, provider=provider, self_test=False)
+        failure = None
+        try:
+            classifier.self_test()
+        except ContractError as error:
+            failure = error
+        print_it = as_document if as_json else as_table
+        click.echo(print_it(classifier.path, classifier.spec, verified=failure is None))
+        if failure:
+            raise failure
+
+
+def as_document(path: Path, spec: ModelSpec, *, verified: bool) -> str:
+    """JSON, for programs."""
+    contract = dataclasses.asdict(spec)
+    report = {"file": str(path), "bytes": path.stat().st_size, "verified": verified, "contract": contract}
+    return json.dumps(report, indent=2, ensure_ascii=False)
+
+
+def as_table(path: Path, spec: ModelSpec, *, verified: bool) -> str:
+    """For people."""
+    frontend, origin = spec.frontend, spec.provenance
+    channels = "mono" if frontend.channels == 1 else "stereo"
+    heard = f"{frontend.sample_rate} Hz {channels}, " + (
+        "the samples themselves"
+        if frontend.kind == "waveform"
+        else f"{frontend.n_mels} mel bands ({frontend.mel_scale}) from {frontend.f_min:g} to {frontend.f_max:g} Hz, "
+        f"frames of {frontend.win_length} samples every {frontend.hop_length}"
+    )
+    folds = ", ".join(map(str, origin.train_folds))
+    held_out = "nothing was held out" if origin.test_fold is None else f"fold {origin.test_fold} was held out"
+    accuracy = "" if origin.accuracy is None else f": {origin.accuracy:.2%} of its clips"
+    hop = f"every {spec.step_seconds:g} s or a multiple" if spec.streams else "each computed anew"
+    thresholds = ", ".join(f"{label} {least:g}" for label, least in spec.thresholds.items())
+    rows = {
+        "model": f"{spec.name}, {origin.precision}",
+        "file": f"{path}, {path.stat().st_size / 1000:.0f} kB",
+        "network": f"{origin.architecture}, {origin.macs / 1e6:.0f} million multiply-accumulates a window",
+        "hears": heard,
+        "decides": f"on {spec.window_seconds:.2f} s, {hop}",
+        "scores": f"{spec.scores}, temperature {spec.temperature:g}",
+        "thresholds": thresholds or "none of its own",
+        "trained on": f"{origin.dataset}, folds {folds}; {origin.epochs} epochs, seed {origin.seed}, revision "
+        f"{origin.git_revision}",
+        "measured": held_out + accuracy,
+        "licence": spec.licence,
+        "golden vectors": "reproduced here" if verified else "NOT reproduced here",
+        f"{len(spec.labels)} classes": ", ".join(spec.labels),
+    }
+    width = max(map(len, rows))
+    return "\n".join(
+        click.wrap_text(f"{name:{width}}  {value}", 100, subsequent_indent=" " * (width + 2))
+        for name, value in rows.items()
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""``edge-inspect``, and the published schema of the contract."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import jsonschema
+import pytest
+
+from edge.classifier import BUNDLED, Classifier
+from edge.config import FrontendConfig, Golden, ModelSpec, Provenance
+from tests.conftest import FP32, ROOT
+from tests.test_classifier import changed  # noqa: F401  # a fixture
+
+SCHEMA = json.loads((ROOT / "docs" / "contract.schema.json").read_text())
+
+
+def inspect(*arguments, code=0):
+    command = [sys.executable, "-m", "edge.cli.inspect", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_the_bundled_model_for_people(classifier):
+    lines = inspect().stdout.splitlines()
+    shown = dict(line.split("  ", 1) for line in lines if not line.startswith(" "))
+    assert shown["model"].strip() == "edge-listen, int8"
+    assert shown["golden vectors"].strip() == "reproduced here"
+    assert "16000 Hz mono, 64 mel bands" in shown["hears"]
+    assert all(label in " ".join(lines) for label in classifier.labels)
+    assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize("path", [BUNDLED, FP32], ids=["int8", "fp32"])
+def test_json_is_the_whole_contract(path):
+    report = json.loads(inspect(path, "--json").stdout)
+    assert (report["file"], report["bytes"], report["verified"]) == (str(path), path.stat().st_size, True)
+    assert ModelSpec.from_json(json.dumps(report["contract"])) == Classifier(path).spec
+    jsonschema.Draft202012Validator(SCHEMA).validate(report["contract"])
+
+
+@pytest.mark.parametrize(
+    ("cls", "properties"),
+    [
+        (ModelSpec, SCHEMA),
+        (FrontendConfig, SCHEMA["$defs"]["frontend"]),
+        (Provenance, SCHEMA["$defs"]["provenance"]),
+        (Golden, SCHEMA["$defs"]["golden"]),
+    ],
+)
+def test_the_schema_has_every_field(cls, properties):
+    names = {field.name for field in dataclasses.fields(cls)}
+    assert set(properties["properties"]) == set(properties["required"]) == names
+    assert properties["additionalProperties"] is False
+
+
+def test_what_is_not_reproduced_is_shown_and_refused(changed):  # noqa: F811
+    path = changed(spec=lambda s: dataclasses.replace(s, frontend=dataclasses.replace(s.frontend, f_min=50.0)))
+    people, programs = inspect(path, code=3), inspect(path, "--json", code=3)
+    assert "NOT reproduced here" in people.stdout
+    assert "golden.frames is off by" in people.stderr
+    assert json.loads(programs.stdout)["verified"] is False
+
+
+def test_what_is_no_model_is_one_line(tmp_path):
+    (tmp_path / "text.onnx").write_text("no model")
+    for path, reason in ((tmp_path / "text.onnx", "not an ONNX model"), (tmp_path / "none.onnx", "does not exist")):
+        done = inspect(path, code=3)
+        assert reason in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert not done.stdout
