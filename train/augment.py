@@ -17,12 +17,12 @@ from train.frontend import log_scale, mel_centres
 Range = tuple[float, float]
 QUIETEST = 1e-9  # power that counts as silence
 
-# What switches a part on, and which of these are probabilities of a clip (of a batch: mix).
+# What switches a part on, and which of these are probabilities of a clip (of a batch: mix, balance).
 SWITCHES = (
     "stretch", "shift", "gain_db", "equalise_db", "band_limit", "mix", "reverberation", "background", "noise",
-    "time_masks", "mel_masks", "polarity",
+    "balance", "time_masks", "mel_masks", "polarity",
 )  # fmt: skip
-PROBABILITIES = ("band_limit", "mix", "reverberation", "background", "noise", "polarity")
+PROBABILITIES = ("band_limit", "mix", "reverberation", "background", "noise", "balance", "polarity")
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class AugmentConfig:
     background_snr_db: Range = (0.0, 30.0)
     noise: float = 0.35  # probability of coloured noise; of samples: white
     noise_snr_db: Range = (0.0, 30.0)
+    balance: float = 0.0  # probability of another clip's spectral balance (Freq-MixStyle, Schmid 2022), for each batch
     time_masks: int = 2  # SpecAugment (Park 2019)
     time_mask_frames: int = 40  # at most
     mel_masks: int = 2
@@ -97,6 +98,8 @@ class Augment:
             )
         power = _on_some(power, c.noise, lambda some, _: add_power(some, self._noise(some), c.noise_snr_db))
         frames = log_scale(power, self.frontend).transpose(2, 3)  # [B, channels, n_mels, T]
+        if torch.rand(()) < c.balance:
+            frames = mix_balance(frames)
         return self._masked(frames), targets
 
     def _filters(self, power: Tensor) -> Tensor:
@@ -199,6 +202,19 @@ def between_class_mix(
         return mixed, torch.maximum(targets, targets.roll(1, 0))
     share = ratio[:, 0, 0]  # [B, 1]
     return mixed, share * targets + (1 - share) * targets.roll(1, 0)
+
+
+def mix_balance(frames: Tensor) -> Tensor:
+    """Give each clip, in part, the mean and the spread that its neighbour in the shuffled batch has in each mel band.
+
+    ``frames`` [B, channels, n_mels, T], log-scaled: a mean is the filter of a microphone, a place and a source, which
+    the class does not depend on. MixStyle (Zhou 2021) along frequency (Schmid 2022), with shares from Beta(0.4, 0.4).
+    """
+    mean, spread = frames.mean((1, 3), keepdim=True), frames.std((1, 3), keepdim=True).clamp_min(1e-3)
+    shape = torch.full((len(frames), 1, 1, 1), 0.4, device=frames.device)
+    own = torch.distributions.Beta(shape, shape).sample()
+    mixed_mean, mixed_spread = (torch.lerp(x.roll(1, 0), x, own) for x in (mean, spread))
+    return (frames - mean) / spread * mixed_spread + mixed_mean
 
 
 def decaying(power: Tensor, kept: Tensor) -> Tensor:
