@@ -31,9 +31,11 @@ lint: $(VENV)/.runtime $(VENV)/.lint  ## format, rules, types, import direction
 	$(BIN)/lint-imports
 
 model: $(VENV)/.train  ## train the bundled models again, hours of a processor: make model DATA=path/to/ESC-50
-	$(BIN)/python -m train fit $(DATA) --recipe bundled --out runs/bundled
+	$(BIN)/python -m train fit $(DATA) --out runs/bundled
 	$(BIN)/python -m export runs/bundled/checkpoint.pt --out edge/assets --degrade --licence CC-BY-NC-3.0 --made-by "make model DATA=ESC-50"
 	$(BIN)/python -m models.pretrained runs/bundled/checkpoint.pt
+	$(BIN)/python -m train fit $(DATA) --recipe tiny --out runs/tiny
+	$(BIN)/python -m export runs/tiny/checkpoint.pt --name edge-listen-tiny --out edge/assets --degrade --licence CC-BY-NC-3.0 --made-by "make model DATA=ESC-50"
 
 bench: $(VENV)/.runtime  ## what a decision costs on this machine
 	$(BIN)/edge-bench

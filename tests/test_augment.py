@@ -145,9 +145,7 @@ def test_decay_by_doubling_is_the_recursion():
 
 def test_a_clip_takes_on_the_spectral_balance_of_its_neighbour():
     power, targets = batch(channels=2)
-    power = power * torch.logspace(-2, 2, 6).view(-1, 1, 1, 1) ** torch.linspace(
-        -1, 1, 64
-    )  # each with a tilt of its own
+    power = power * torch.logspace(-2, 2, 6).view(-1, 1, 1, 1) ** torch.linspace(-1, 1, 64)  # tilted, each its own way
     before = log_scale(power, FRONTEND).transpose(2, 3)
     after, same = augmented(FULL.alone("balance"), power, targets)
     own, other, mixed = (x.mean((1, 3)) for x in (before, before.roll(1, 0), after))  # [B, n_mels]

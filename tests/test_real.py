@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge.classifier import BUNDLED, Classifier
+from edge.classifier import BUNDLED, BUNDLED_NAMES, Classifier
 from tests.conftest import ESC50, FP32, ROOT, needs_esc50
 from train.evaluate import evaluate
 from train.manifest import read_manifest
@@ -43,10 +43,21 @@ def test_other_microphones(reports):
     assert max(robustness.losses.values()) <= 15, robustness.table()
 
 
+@needs_esc50
+def test_the_tiny_model():
+    report = evaluate(BUNDLED_NAMES["tiny"], read_manifest(ESC50).in_folds([5]))
+    assert report.accuracy >= 0.74
+    card = BUNDLED_NAMES["tiny"].with_name("edge-listen-tiny.md").read_text()
+    assert f"| int8 | {report.accuracy:.2%} of 400" in card
+
+
 def test_the_shipped_files_are_small_and_held_fold_5_out():
+    tiny = BUNDLED_NAMES["tiny"]
     assert BUNDLED.stat().st_size < 1_000_000
     assert FP32.stat().st_size < 2_000_000
-    for path in (BUNDLED, FP32):
+    assert tiny.stat().st_size < 250_000
+    assert Classifier("tiny").spec.provenance.macs <= 25_000_000
+    for path in (BUNDLED, FP32, tiny):
         provenance = Classifier(path).spec.provenance
         assert provenance.test_fold == 5
         assert provenance.train_folds == (1, 2, 3, 4)

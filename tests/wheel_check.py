@@ -20,7 +20,7 @@ def main(demo: str, truth: str) -> None:
     files = {str(f) for f in metadata.files("edge-listen") or ()}
     tops = {f.split("/")[0] for f in files if not f.startswith("..")}
     assert all(top == "edge" or top.endswith(".dist-info") for top in tops), tops
-    for asset in ("edge-listen.int8.onnx", "edge-listen.onnx", "edge-listen.md"):
+    for asset in ("edge-listen.int8.onnx", "edge-listen.onnx", "edge-listen.md", "edge-listen-tiny.int8.onnx"):
         assert f"edge/assets/{asset}" in files, f"{asset} is not in the wheel"
 
     scripts = Path(sysconfig.get_path("scripts"))
