@@ -171,14 +171,14 @@ def test_rare_classes_are_drawn_as_often(folders, tmp_path):
 
 
 def test_training_learns_and_is_repeatable(folders, tmp_path):
-    config = quick(epochs=12, validation_folds=(5,), validate_every=12, augment=AugmentConfig(mix=0.3))
+    config = quick(epochs=20, validation_folds=(5,), validate_every=20, augment=AugmentConfig(mix=0.3))
     checkpoint, records = run(config, folders, tmp_path / "a", tmp_path)
     assert records[-1]["loss"] < records[0]["loss"]
     assert records[-1]["accuracy"] >= 5 / 6  # of six clips of three tones
     again, _ = run(config, folders, tmp_path / "b", tmp_path)
     assert all(torch.equal(checkpoint.state[key], again.state[key]) for key in checkpoint.state)
     assert checkpoint.provenance["train_folds"] == [1, 2, 3, 4]
-    other, _ = run(quick(epochs=12, seed=1), folders, tmp_path / "c", tmp_path)
+    other, _ = run(quick(epochs=20, seed=1), folders, tmp_path / "c", tmp_path)
     assert any(not torch.equal(checkpoint.state[key], other.state[key]) for key in checkpoint.state)
 
 
@@ -524,7 +524,7 @@ def test_commands_from_folder_to_listening(folders, tmp_path):
     """fit → export → evaluate → classify, as the documentation says."""
     recipe = tmp_path / "small.toml"
     recipe.write_text(
-        "epochs = 15\nbatch_size = 8\nviews = 0\n"
+        "epochs = 25\nbatch_size = 8\nviews = 0\n"
         "[model]\nwidths = [8, 8]\nlast_width = 8\ncolumn_width = 8\nn_columns = 21\n[augment]\nmix = 0.3\n"
     )
     out = tmp_path / "run"
