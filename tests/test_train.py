@@ -250,7 +250,7 @@ def test_a_teacher_named_by_its_recipe_is_trained_first(folders, tmp_path):
         {"schedule": "cosine"},
         {"schedule": "plateau", "plateau_patience": 0, "validation_folds": (4,), "validate_every": 1},
         {"schedule": "constant", "optimiser": "sgd", "balance": "sampling"},
-        {"optimiser": "adamw"},
+        {"optimiser": "muon"},
         {"balance": "loss", "label_smoothing": 0.1, "precision": "bfloat16", "views": 1},
         {"patience": 1, "validation_folds": (4,), "validate_every": 1, "learning_rate": 1e-6},
     ],

@@ -45,7 +45,7 @@ class TrainConfig:
     test_fold: int | None = 5  # never looked at while training
     epochs: int = 300
     batch_size: int = 32
-    optimiser: str = "muon"  # "adamw" or "sgd"
+    optimiser: str = "adamw"  # "muon" or "sgd"
     learning_rate: float = 3e-3  # the highest of the schedule
     momentum: float = 0.9  # of SGD
     weight_decay: float = 0.02

@@ -20,7 +20,7 @@ OPTIONS = [
     click.option(
         "--recipe",
         help=f"Name in {RECIPES.parent.name}/{RECIPES.name}/, or a TOML file. "
-        "[default: default; with --init finetune, in a search plain]",
+        "[default: default; with --init finetune, in a search quick]",
     ),
     click.option(
         "--set",

@@ -62,7 +62,7 @@ def command(
     asked.set_threads()
     with one_line_errors():
         manifest = read_manifest(data, options)
-        base = asked.config("plain")
+        base = asked.config("quick")
         base = with_folds(base, manifest, test_fold, validation_fold)
         base = replace(base, validate_every=min(base.validate_every, max(1, base.epochs // LOOKS)))
         task = Search(
