@@ -98,7 +98,7 @@ class Augment:
             )
         power = _on_some(power, c.noise, lambda some, _: add_power(some, self._noise(some), c.noise_snr_db))
         frames = log_scale(power, self.frontend).transpose(2, 3)  # [B, channels, n_mels, T]
-        if torch.rand(()) < c.balance:
+        if c.balance and torch.rand(()) < c.balance:
             frames = mix_balance(frames)
         return self._masked(frames), targets
 
