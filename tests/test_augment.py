@@ -20,7 +20,7 @@ from train.frontend import log_scale
 FRONTEND = FrontendConfig(log_floor=1e-30)  # so that what is multiplied is added, in the logarithm
 WAVEFORM = FrontendConfig(kind="waveform", hop_length=1, win_length=1, n_mels=1)
 POWER_PARTS = [part for part in SWITCHES if part not in ("stretch", "polarity")]
-FULL = AugmentConfig(reverberation=0.3, balance=0.3)
+FULL = AugmentConfig(reverberation=0.3, mixstyle=0.3)
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 
 
@@ -147,7 +147,7 @@ def test_a_clip_takes_on_the_spectral_balance_of_its_neighbour():
     power, targets = batch(channels=2)
     power = power * torch.logspace(-2, 2, 6).view(-1, 1, 1, 1) ** torch.linspace(-1, 1, 64)  # tilted, each its own way
     before = log_scale(power, FRONTEND).transpose(2, 3)
-    after, same = augmented(FULL.alone("balance"), power, targets)
+    after, same = augmented(FULL.alone("mixstyle"), power, targets)
     own, other, mixed = (x.mean((1, 3)) for x in (before, before.roll(1, 0), after))  # [B, n_mels]
     share = (mixed - other) / (own - other)
     assert torch.allclose(share, share.mean(1, keepdim=True).expand_as(share), atol=0.05)  # one for all bands

@@ -240,6 +240,7 @@ def test_a_teacher_named_by_its_recipe_is_trained_first(folders, tmp_path):
         "teachers/teacher-7/checkpoint.pt"
     )
     assert path == tmp_path / "out" / "checkpoint.pt"
+    assert load_checkpoint(path).provenance["epochs"] == 1 + 2, "those of both steps"
     for folder in ("teacher", "teacher-7"):
         assert load_checkpoint(tmp_path / "out" / "teachers" / folder / "checkpoint.pt").provenance["test_fold"] == 5
 

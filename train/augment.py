@@ -17,12 +17,12 @@ from train.frontend import log_scale, mel_centres
 Range = tuple[float, float]
 QUIETEST = 1e-9  # power that counts as silence
 
-# What switches a part on, and which of these are probabilities of a clip (of a batch: mix, balance).
+# What switches a part on, and which of these are probabilities of a clip (of a batch: mix, mixstyle).
 SWITCHES = (
     "stretch", "shift", "gain_db", "equalise_db", "band_limit", "mix", "reverberation", "background", "noise",
-    "balance", "time_masks", "mel_masks", "polarity",
+    "mixstyle", "time_masks", "mel_masks", "polarity",
 )  # fmt: skip
-PROBABILITIES = ("band_limit", "mix", "reverberation", "background", "noise", "balance", "polarity")
+PROBABILITIES = ("band_limit", "mix", "reverberation", "background", "noise", "mixstyle", "polarity")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class AugmentConfig:
     background_snr_db: Range = (0.0, 30.0)
     noise: float = 0.35  # probability of coloured noise; of samples: white
     noise_snr_db: Range = (0.0, 30.0)
-    balance: float = 0.0  # probability of another clip's spectral balance (Freq-MixStyle, Schmid 2022), for each batch
+    mixstyle: float = 0.0  # probability of another clip's spectral balance (Freq-MixStyle, Schmid 2022), for each batch
     time_masks: int = 2  # SpecAugment (Park 2019)
     time_mask_frames: int = 40  # at most
     mel_masks: int = 2
@@ -98,8 +98,8 @@ class Augment:
             )
         power = _on_some(power, c.noise, lambda some, _: add_power(some, self._noise(some), c.noise_snr_db))
         frames = log_scale(power, self.frontend).transpose(2, 3)  # [B, channels, n_mels, T]
-        if c.balance and torch.rand(()) < c.balance:
-            frames = mix_balance(frames)
+        if c.mixstyle and torch.rand(()) < c.mixstyle:
+            frames = mix_style(frames)
         return self._masked(frames), targets
 
     def _filters(self, power: Tensor) -> Tensor:
@@ -204,7 +204,7 @@ def between_class_mix(
     return mixed, share * targets + (1 - share) * targets.roll(1, 0)
 
 
-def mix_balance(frames: Tensor) -> Tensor:
+def mix_style(frames: Tensor) -> Tensor:
     """Give each clip, in part, the mean and the spread that its neighbour in the shuffled batch has in each mel band.
 
     ``frames`` [B, channels, n_mels, T], log-scaled: a mean is the filter of a microphone, a place and a source, which

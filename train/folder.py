@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from edge.files import replacing
-from models.checkpoint import Checkpoint, save_checkpoint
+from models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.config import TrainConfig
 from train.manifest import Manifest
 
@@ -69,14 +69,17 @@ def resume(out: Path, parts: dict[str, Any], *, main: bool) -> tuple[int, dict[s
 
 def save(path: Path, model: nn.Module, config: TrainConfig, manifest: Manifest, revision: str) -> None:
     """The checkpoint, with what is known of its origin."""
-    history = (path.parent / "history.jsonl").read_text(encoding="utf-8")
+    epochs = len((path.parent / "history.jsonl").read_text(encoding="utf-8").splitlines())
+    if config.init:
+        before = load_checkpoint(Path(config.init)).provenance
+        epochs += before["epochs"] if before.get("digest") == manifest.digest() else 0  # the steps of one recipe
     provenance = {
         "dataset": manifest.name,
         "digest": manifest.digest(),
         "train_folds": config.train_folds,
         "test_fold": config.test_fold,
         "seed": config.seed,
-        "epochs": len(history.splitlines()),
+        "epochs": epochs,
         "git_revision": revision,
         "multi_label": manifest.multi_label,
     }
