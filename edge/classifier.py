@@ -37,11 +37,11 @@ class Classifier:
     ) -> None:
         self.path = BUNDLED if model is None else BUNDLED_NAMES.get(str(model), Path(model))
         content = _read(self.path)
-        self._session = _open_session(self.path, content, provider, threads)
-        self.spec = _read_spec(self.path, content, self._session)
-        self.provider: str = self._session.get_providers()[0]
+        self.session = _open_session(self.path, content, provider, threads)
+        self.spec = _read_spec(self.path, content, self.session)
+        self.provider: str = self.session.get_providers()[0]
         self._frontend = make_frontend(self.spec.frontend)
-        _check_signature(self.path, self.spec, self._session)
+        _check_signature(self.path, self.spec, self.session)
         if self_test:  # an export has no golden vectors until this class has computed them
             self.self_test()
 
@@ -87,8 +87,8 @@ class Classifier:
         the new columns at its end. A model that does not stream has no ring.
         """
         if ring is None:
-            return self._session.run(["probs"], {"frames": frames[None]})[0][0], None
-        probs, new_ring = self._session.run(["probs", "ring_out"], {"frames": frames[None], "ring": ring[None]})
+            return self.session.run(["probs"], {"frames": frames[None]})[0][0], None
+        probs, new_ring = self.session.run(["probs", "ring_out"], {"frames": frames[None], "ring": ring[None]})
         return probs[0], new_ring[0]
 
     def new_ring(self) -> F32 | None:
@@ -152,13 +152,15 @@ class Stream:
         self.spec = spec
         self.hop_frames = hop_frames
         self.hop_samples = hop_frames * spec.frontend.hop_length
-        self._classifier = classifier
         self._frontend = make_frontend(spec.frontend)
         # A column sees receptive_field frames, so that many less one stride are fed again with the new ones.
         self.keep = spec.receptive_field - spec.column_stride if spec.streams else spec.window_frames - hop_frames
-        self._ring = classifier.new_ring()
-        self._frames = self._room(spec.window_frames)  # of the first window
-        self._filled = 0  # frames in it
+        # A window comes first, and then the hops: two calls that take turns, each one's ring is the other's input.
+        rings = classifier.new_ring(), classifier.new_ring()
+        self._call = Call(classifier, spec.window_frames, rings[1], rings[0])
+        self._next = Call(classifier, self.keep + hop_frames, rings[0], rings[1])
+        self._after = Call(classifier, self.keep + hop_frames, rings[1], rings[0])
+        self._filled = 0  # frames of the present call
 
     def push(self, samples: F32) -> list[F32]:
         """Samples at the model's rate → probabilities [n_labels] of each decision that they complete.
@@ -167,28 +169,48 @@ class Stream:
         """
         new, decisions = self._frontend.push(samples), []
         while new.shape[2]:
-            taken = new[:, :, : self._frames.shape[2] - self._filled]
-            new = new[:, :, taken.shape[2] :]
-            self._frames[:, :, self._filled : self._filled + taken.shape[2]] = taken
-            self._filled += taken.shape[2]
-            if self._filled == self._frames.shape[2]:
-                probs, self._ring = self._classifier.run(self._frames, self._ring)
+            frames = self._call.frames
+            taken = min(new.shape[2], frames.shape[2] - self._filled)
+            frames[:, :, self._filled : self._filled + taken] = new[:, :, :taken]
+            new = new[:, :, taken:]
+            self._filled += taken
+            if self._filled == frames.shape[2]:
+                decisions.append(self._call().copy())
                 self._advance()
-                decisions.append(probs)
         return decisions
 
     def _advance(self) -> None:
         """Keep the frames that the next columns see again."""
-        kept = self._frames[:, :, self._frames.shape[2] - self.keep :]
-        size = self.keep + self.hop_frames
-        if self._frames.shape[2] != size:
-            self._frames = self._room(size)
-        self._frames[:, :, : self.keep] = kept
+        frames, following = self._call.frames, self._next.frames
+        following[:, :, : self.keep] = frames[:, :, frames.shape[2] - self.keep :]
         self._filled = self.keep
+        self._call, self._next, self._after = self._next, self._after, self._next
 
-    def _room(self, n_frames: int) -> F32:
-        frontend = self.spec.frontend
-        return np.empty((frontend.channels, frontend.n_mels, n_frames), np.float32)
+
+class Call:
+    """A call of the network on arrays of its own, again and again: it copies and allocates nothing."""
+
+    def __init__(self, classifier: Classifier, n_frames: int, ring: F32 | None, new_ring: F32 | None) -> None:
+        spec = classifier.spec
+        shape = (1, spec.frontend.channels, spec.frontend.n_mels, n_frames)
+        inputs: dict[str, F32] = {"frames": np.zeros(shape, np.float32)}
+        outputs: dict[str, F32] = {"probs": np.zeros((1, len(spec.labels)), np.float32)}
+        if ring is not None and new_ring is not None:
+            inputs["ring"], outputs["ring_out"] = ring[None], new_ring[None]
+        self.frames: F32 = inputs["frames"][0]  # [channels, n_mels, n_frames], to be filled before a call
+        self._probs: F32 = outputs["probs"][0]
+        self._session = classifier.session
+        self._arrays = inputs, outputs  # the binding holds addresses alone
+        self._binding = self._session.io_binding()
+        for name, array in inputs.items():
+            self._binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        for name, array in outputs.items():
+            self._binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+
+    def __call__(self) -> F32:
+        """Probabilities [n_labels], which the next call overwrites; the new ring is in its array."""
+        self._session.run_with_iobinding(self._binding)
+        return self._probs
 
 
 def golden_samples(pcm: NDArray[np.int16], length: int, spec: ModelSpec) -> F32:

@@ -16,6 +16,8 @@ F32 = NDArray[np.float32]
 # BLAS picks its kernel by the shape of the matrices, and the kernels differ in the last bit: one fixed shape makes
 # streamed frames equal whole-window frames on every BLAS, by construction.
 SLAB = 8
+BLOCK = 8 * SLAB  # frames computed at once: what they need stays in the processor's cache
+BANDS = 4  # parts of the filterbank; each is multiplied with the bins that it hears alone
 
 
 def hz_to_mel(hz: NDArray[np.float64], scale: str) -> NDArray[np.float64]:
@@ -45,6 +47,17 @@ def mel_filterbank(config: FrontendConfig) -> F32:
     if config.mel_norm == "slaney":
         filters *= 2 / (upper - lower)
     return filters.astype(np.float32)
+
+
+def narrowed(filters: F32) -> list[tuple[slice, F32, slice]]:
+    """The filterbank [n_bins, n_mels] as ``BANDS`` smaller ones: (bins, filters of these bins and mels, mels)."""
+    parts = []
+    for mels in np.array_split(np.arange(filters.shape[1]), min(BANDS, filters.shape[1])):
+        of_mels = slice(int(mels[0]), int(mels[-1]) + 1)
+        heard = np.flatnonzero(filters[:, of_mels].any(axis=1))
+        bins = slice(int(heard[0]), int(heard[-1]) + 1) if len(heard) else slice(0, 1)
+        parts.append((bins, np.ascontiguousarray(filters[bins, of_mels]), of_mels))
+    return parts
 
 
 class Frontend(Protocol):
@@ -81,9 +94,15 @@ class LogMel:
     def __init__(self, config: FrontendConfig) -> None:
         self.config = config
         self._window = np.hanning(config.win_length + 1)[:-1].astype(np.float32)  # periodic
-        self._filters = mel_filterbank(config)
-        self._capacity = 0  # frames that the buffers hold
-        self._tail = silence(0, config.channels)  # samples that belong to frames not yet complete
+        self._filters = narrowed(mel_filterbank(config))
+        n_bins = config.n_fft // 2 + 1
+        self._windowed = np.empty((BLOCK, config.win_length), np.float32)
+        self._spectrum = np.empty((BLOCK, n_bins), np.complex64)
+        self._power = np.zeros((BLOCK, n_bins), np.float32)
+        self._scratch = np.empty((BLOCK, n_bins), np.float32)
+        self._mel = np.empty((config.channels, 0, config.n_mels), np.float32)
+        self._samples = silence(0, config.channels)  # of a stream: first those of the frame that is not yet complete
+        self._pending = 0  # how many these are
         self._first = 0  # place in its slab of the next streamed frame
 
     def __call__(self, samples: F32) -> F32:
@@ -92,55 +111,62 @@ class LogMel:
 
     def push(self, samples: F32) -> F32:
         """See :class:`Frontend`."""
-        pending = np.concatenate([self._tail, samples], dtype=np.float32)
-        n_new = self.config.n_frames(len(pending))
-        frames = self._frames(pending, self._first)
-        self._tail = pending[n_new * self.config.hop_length :]
-        self._first = (self._first + n_new) % SLAB
+        length = self._pending + len(samples)
+        if length > len(self._samples):
+            pending = self._samples[: self._pending]
+            self._samples = np.empty((length, *self._samples.shape[1:]), np.float32)
+            self._samples[: self._pending] = pending
+        self._samples[self._pending : length] = samples
+        frames = self._frames(self._samples[:length], self._first)
+        used = frames.shape[2] * self.config.hop_length
+        self._pending = length - used
+        self._samples[: self._pending] = self._samples[used:length]
+        self._first = (self._first + frames.shape[2]) % SLAB
         return frames
 
     def _frames(self, samples: F32, first: int) -> F32:
         """Frames of contiguous ``samples``, the first of them at place ``first`` of its slab."""
         config = self.config
-        n_frames = config.n_frames(len(samples))
-        if n_frames == 0:
+        end = first + config.n_frames(len(samples))  # rows before ``first`` are of no interest
+        if end == first:
             return np.empty((config.channels, config.n_mels, 0), np.float32)
-        end = first + n_frames
-        slabs = -(-end // SLAB)
-        self._reserve(slabs * SLAB)
-        for channel, of_channel in enumerate(samples.reshape(len(samples), config.channels).T):
-            self._mel_power(of_channel, first, end, self._mel[channel, :slabs])
-        mel = self._mel[:, :slabs].reshape(config.channels, slabs * SLAB, -1)[
-            :, first:end
-        ]  # [channels, n_frames, n_mels]
+        if end > self._mel.shape[1]:
+            self._mel = np.empty((config.channels, -(-end // BLOCK) * BLOCK, config.n_mels), np.float32)
+        for channel in range(config.channels):
+            for row in range(0, end, BLOCK):
+                out = self._mel[channel, row : row + BLOCK]
+                self._mel_power(samples, channel, row - first, max(0, first - row), min(BLOCK, end - row), out)
+        mel = self._mel[:, first:end]  # [channels, n_frames, n_mels]
         mel += np.float32(config.log_floor)
         np.log(mel, out=mel)
         mel -= np.float32(config.log_mean)
         mel /= np.float32(config.log_std)
         return mel.transpose(0, 2, 1)
 
-    def _mel_power(self, samples: F32, first: int, end: int, out: F32) -> None:
-        """Mel power of one channel [n_samples] into ``out`` [slabs, SLAB, n_mels], from frame ``first`` to ``end``."""
-        n_frames, config = end - first, self.config
-        framed = np.lib.stride_tricks.sliding_window_view(samples, config.win_length)[:: config.hop_length]
-        np.multiply(framed[:n_frames], self._window, out=self._windowed[:n_frames])
-        spectrum = np.fft.rfft(self._windowed[:n_frames], config.n_fft, axis=-1, out=self._spectrum[:n_frames])  # type: ignore[arg-type]
-        power, scratch = self._power[first:end], self._scratch[:n_frames]
+    def _mel_power(self, samples: F32, channel: int, frame: int, start: int, end: int, out: F32) -> None:
+        """Mel power of a block of frames of one channel, ``frame`` in its first row, into rows ``start`` to ``end`` of
+        ``out`` [BLOCK, n_mels].
+        """
+        config, n_frames = self.config, end - start
+        channels, hop, size = config.channels, config.hop_length, samples.itemsize
+        framed: F32 = np.ndarray(
+            (n_frames, config.win_length),
+            np.float32,
+            samples,
+            offset=((frame + start) * hop * channels + channel) * size,
+            strides=(hop * channels * size, channels * size),
+        )
+        windowed, spectrum = self._windowed[:n_frames], self._spectrum[:n_frames]
+        np.multiply(framed, self._window, out=windowed)
+        np.fft.rfft(windowed, config.n_fft, axis=-1, out=spectrum)  # type: ignore[arg-type]
+        n_rows = -(-end // SLAB) * SLAB
+        power, scratch = self._power[start:end], self._scratch[:n_frames]
         np.square(spectrum.real, out=power)
         np.square(spectrum.imag, out=scratch)
         power += scratch
-        n_rows = len(out) * SLAB
-        self._power[:first] = 0  # rows of no interest; zero, so that nothing stale (inf, NaN) slows the product
+        self._power[:start] = 0  # rows of no interest; zero, so that nothing stale (inf, NaN) slows the product
         self._power[end:n_rows] = 0
-        np.matmul(self._power[:n_rows].reshape(len(out), SLAB, -1), self._filters, out=out)
-
-    def _reserve(self, n_frames: int) -> None:
-        if n_frames <= self._capacity:
-            return
-        n_bins = self.config.n_fft // 2 + 1
-        self._capacity = n_frames
-        self._windowed = np.empty((n_frames, self.config.win_length), np.float32)
-        self._spectrum = np.empty((n_frames, n_bins), np.complex64)
-        self._power = np.zeros((n_frames, n_bins), np.float32)
-        self._scratch = np.empty((n_frames, n_bins), np.float32)
-        self._mel = np.empty((self.config.channels, n_frames // SLAB, SLAB, self.config.n_mels), np.float32)
+        slabs = self._power[:n_rows].reshape(-1, SLAB, self._power.shape[1])
+        of_slabs = out[:n_rows].reshape(len(slabs), SLAB, -1)
+        for bins, filters, mels in self._filters:
+            np.matmul(slabs[:, :, bins], filters, out=of_slabs[:, :, mels])
