@@ -35,6 +35,7 @@ class FileResult:
     path: Path
     probs: F32 | None  # [n_labels], the mean over the windows
     windows: F32 | None  # [n_windows, n_labels]
+    energies: F32 | None = None  # [n_windows]; None also of a model that does not tell
     spans: tuple[tuple[float, float], ...] = ()  # onset and offset of each window, seconds
     error: str | None = None  # one line
 
@@ -61,7 +62,9 @@ def classify_source(classifier: Classifier, source: Source, hop: float | None = 
     except EdgeError as error:
         return FileResult(path, None, None, error=str(error))
     windows = np.stack([w.probs for w in heard])
-    return FileResult(path, windows.mean(axis=0), windows, tuple((w.onset, w.offset) for w in heard))
+    told = [w.energy for w in heard if w.energy is not None]
+    energies = np.array(told, np.float32) if told else None
+    return FileResult(path, windows.mean(axis=0), windows, energies, tuple((w.onset, w.offset) for w in heard))
 
 
 def classify_files(

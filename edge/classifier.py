@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -22,6 +22,13 @@ BUNDLED = Path(__file__).parent / "assets" / "edge-listen.int8.onnx"
 BUNDLED_NAMES = {"tiny": BUNDLED.with_name("edge-listen-tiny.int8.onnx")}
 CHUNK_SECONDS = 30.0  # of a long array, taken at once
 STREAMED_TOLERANCE = 1e-5  # of a probability, in the self-test: where kernels depend on the shape, the last bits differ
+
+
+class Decision(NamedTuple):
+    """What the network says of one window."""
+
+    probs: F32  # [n_labels]
+    energy: float | None  # of :class:`edge.config.Unknown`; None of a model that does not tell
 
 
 class Classifier:
@@ -41,6 +48,7 @@ class Classifier:
         self.spec = _read_spec(self.path, content, self.session)
         self.provider: str = self.session.get_providers()[0]
         self._frontend = make_frontend(self.spec.frontend)
+        self.tells_energy = any(output.name == "energy" for output in self.session.get_outputs())
         _check_signature(self.path, self.spec, self.session)
         if self_test:  # an export has no golden vectors until this class has computed them
             self.self_test()
@@ -74,22 +82,26 @@ class Classifier:
         samples = padded(samples, self.spec.window_samples)
         stream, size = self.stream(hop), round(CHUNK_SECONDS * frontend.sample_rate)
         pieces = (samples[start : start + size] for start in range(0, len(samples), size))
-        return np.stack([probs for piece in pieces for probs in stream.push(piece)])
+        return np.stack([decision.probs for piece in pieces for decision in stream.push(piece)])
 
     def stream(self, hop: float | None = None) -> Stream:
         """A new stream of decisions every ``hop`` seconds, or the nearest that the model can."""
         return Stream(self, self.spec.hop_frames(hop))
 
-    def run(self, frames: F32, ring: F32 | None) -> tuple[F32, F32 | None]:
+    def run(self, frames: F32, ring: F32 | None) -> tuple[Decision, F32 | None]:
         """One call of the network.
 
-        ``frames`` [channels, n_mels, T], ``ring`` [n_channels, n_columns] → probabilities [n_labels] and the ring with
-        the new columns at its end. A model that does not stream has no ring.
+        ``frames`` [channels, n_mels, T], ``ring`` [n_channels, n_columns] → the decision, and the ring with the new
+        columns at its end. A model that does not stream has no ring.
         """
-        if ring is None:
-            return self.session.run(["probs"], {"frames": frames[None]})[0][0], None
-        probs, new_ring = self.session.run(["probs", "ring_out"], {"frames": frames[None], "ring": ring[None]})
-        return probs[0], new_ring[0]
+        new_ring = None if ring is None else np.empty_like(ring)
+        call = self.bind(frames.shape[2], ring, new_ring)
+        call.frames[:] = frames
+        return call(), new_ring
+
+    def bind(self, n_frames: int, ring: F32 | None, new_ring: F32 | None) -> Call:
+        """A call on ``n_frames`` frames that reads ``ring`` and writes ``new_ring``, to be made again and again."""
+        return Call(self, n_frames, ring, new_ring)
 
     def new_ring(self) -> F32 | None:
         """The ring before anything was heard; a whole window replaces all of it."""
@@ -110,13 +122,19 @@ class Classifier:
         in_time = window.transpose(2, 0, 1).reshape(-1)  # [n_frames, channels, n_mels], flat
         self._compare("frames", in_time[: len(frames)], frames, golden.frames_tolerance, "front end")
         whole, _ = self.run(window, self.new_ring())
-        self._compare("probs", whole, expected, golden.probs_tolerance, "network")
+        self._compare("probs", whole.probs, expected, golden.probs_tolerance, "network")
         if not spec.streams:
             return
         next_window = np.ascontiguousarray(self._frontend(samples[-spec.window_samples :]))
         whole, _ = self.run(next_window, self.new_ring())
         streamed = Stream(self, spec.column_stride).push(samples)
-        self._compare("probs, streamed,", streamed[-1], whole, STREAMED_TOLERANCE, "column_stride or receptive_field")
+        self._compare(
+            "probs, streamed,",
+            streamed[-1].probs,
+            whole.probs,
+            STREAMED_TOLERANCE,
+            "column_stride or receptive_field",
+        )
 
     def _golden(self, name: str, text: str, kind: str, length: int | None = None) -> NDArray[Any]:
         try:
@@ -140,7 +158,7 @@ class Classifier:
 
 
 class Stream:
-    """Samples as they come → probabilities, one row for each hop. Each frame and each column is computed once."""
+    """Samples as they come → decisions, one for each hop. Each frame and each column is computed once."""
 
     def __init__(self, classifier: Classifier, hop_frames: int) -> None:
         spec = classifier.spec
@@ -157,13 +175,13 @@ class Stream:
         self.keep = spec.receptive_field - spec.column_stride if spec.streams else spec.window_frames - hop_frames
         # A window comes first, and then the hops: two calls that take turns, each one's ring is the other's input.
         rings = classifier.new_ring(), classifier.new_ring()
-        self._call = Call(classifier, spec.window_frames, rings[1], rings[0])
-        self._next = Call(classifier, self.keep + hop_frames, rings[0], rings[1])
-        self._after = Call(classifier, self.keep + hop_frames, rings[1], rings[0])
+        self._call = classifier.bind(spec.window_frames, rings[1], rings[0])
+        self._next = classifier.bind(self.keep + hop_frames, rings[0], rings[1])
+        self._after = classifier.bind(self.keep + hop_frames, rings[1], rings[0])
         self._filled = 0  # frames of the present call
 
-    def push(self, samples: F32) -> list[F32]:
-        """Samples at the model's rate → probabilities [n_labels] of each decision that they complete.
+    def push(self, samples: F32) -> list[Decision]:
+        """Samples at the model's rate → each decision that they complete.
 
         [n] for a model of one channel, [n, channels] for another.
         """
@@ -175,7 +193,7 @@ class Stream:
             new = new[:, :, taken:]
             self._filled += taken
             if self._filled == frames.shape[2]:
-                decisions.append(self._call().copy())
+                decisions.append(self._call())
                 self._advance()
         return decisions
 
@@ -188,17 +206,19 @@ class Stream:
 
 
 class Call:
-    """A call of the network on arrays of its own, again and again: it copies and allocates nothing."""
+    """A call of the network on arrays of its own, again and again, without a copy but that of the decision."""
 
     def __init__(self, classifier: Classifier, n_frames: int, ring: F32 | None, new_ring: F32 | None) -> None:
         spec = classifier.spec
         shape = (1, spec.frontend.channels, spec.frontend.n_mels, n_frames)
         inputs: dict[str, F32] = {"frames": np.zeros(shape, np.float32)}
         outputs: dict[str, F32] = {"probs": np.zeros((1, len(spec.labels)), np.float32)}
+        if classifier.tells_energy:
+            outputs["energy"] = np.zeros(1, np.float32)
         if ring is not None and new_ring is not None:
             inputs["ring"], outputs["ring_out"] = ring[None], new_ring[None]
         self.frames: F32 = inputs["frames"][0]  # [channels, n_mels, n_frames], to be filled before a call
-        self._probs: F32 = outputs["probs"][0]
+        self._probs, self._energy = outputs["probs"][0], outputs.get("energy")
         self._session = classifier.session
         self._arrays = inputs, outputs  # the binding holds addresses alone
         self._binding = self._session.io_binding()
@@ -207,10 +227,10 @@ class Call:
         for name, array in outputs.items():
             self._binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
 
-    def __call__(self) -> F32:
-        """Probabilities [n_labels], which the next call overwrites; the new ring is in its array."""
+    def __call__(self) -> Decision:
+        """The decision; the new ring is in its array."""
         self._session.run_with_iobinding(self._binding)
-        return self._probs
+        return Decision(self._probs.copy(), None if self._energy is None else float(self._energy[0]))
 
 
 def golden_samples(pcm: NDArray[np.int16], length: int, spec: ModelSpec) -> F32:
@@ -305,9 +325,13 @@ def _check_signature(path: Path, spec: ModelSpec, session: Any) -> None:
     """The graph's inputs and outputs must be those that the contract speaks of."""
     inputs = {i.name: i.shape for i in session.get_inputs()}
     outputs = {o.name: o.shape for o in session.get_outputs()}
+    if spec.unknown is None:
+        outputs.pop("energy", None)  # told, but of no use
     n_frames = "T" if spec.streams else spec.window_frames
     expected_inputs: dict[str, list[Any]] = {"frames": [1, spec.frontend.channels, spec.frontend.n_mels, n_frames]}
     expected_outputs: dict[str, list[Any]] = {"probs": [1, len(spec.labels)]}
+    if spec.unknown is not None:
+        expected_outputs["energy"] = [1]
     if spec.streams:
         ring = [1, spec.n_channels, spec.n_columns]
         expected_inputs["ring"], expected_outputs["ring_out"] = ring, ring

@@ -24,7 +24,9 @@ PROVIDERS = {  # our names of onnxruntime's execution providers
     "tensorrt": "TensorrtExecutionProvider",
 }
 METADATA_KEY = "edge_listen"  # the key in ONNX metadata_props that holds ModelSpec.to_json()
-SCHEMA_VERSION = 2  # raised when a reader of the former version could misread the contract
+SCHEMA_VERSION = 3  # raised when a reader of the former version could misread the contract
+# What a contract of a former version lacks, by that version: read today, it means what it meant then.
+MIGRATIONS: dict[int, dict[str, Any]] = {2: {"unknown": None}}
 
 T = TypeVar("T")
 
@@ -118,9 +120,24 @@ class Provenance:
     seed: int
     epochs: int
     git_revision: str
-    precision: str  # "fp32" or "int8"
+    precision: str  # "fp32", "int8" (U8S8), "int8-s8s8" or "fp16"
     macs: int  # multiply-accumulates of one whole window
     accuracy: float | None = None  # on test_fold, of the clip, through the runtime; None when not measured
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """When a decision is none of the classes: its energy is below ``threshold``.
+
+    The energy is ln Σ exp(logit) of a softmax (Liu 2020), Σ ln(1 + exp(logit)) of independent scores (Wang 2021), with
+    logits that no temperature has divided: high for what resembles the training data.
+    """
+
+    threshold: float
+    known_share: float  # of held-out windows of the classes, those whose energy is at least the threshold
+
+    def __post_init__(self) -> None:
+        _require(0 < self.known_share <= 1, "unknown.known_share", self.known_share, "above 0, up to 1")
 
 
 @dataclass(frozen=True)
@@ -138,6 +155,7 @@ class ModelSpec:
     scores: str  # "softmax": one class at a time; "sigmoid": each class for itself
     temperature: float  # the logits were divided by it
     thresholds: dict[str, float]  # label → least score that counts; labels not named use the default
+    unknown: Unknown | None  # None: every decision is one of the classes
     provenance: Provenance
     licence: str
     graph_bytes: int  # the file without the contract, which stands at its end
@@ -235,8 +253,11 @@ class ModelSpec:
                 f"the model's contract has schema_version {version}; this edge-listen reads up to {SCHEMA_VERSION}",
                 remedy="upgrade edge-listen, or export the model with this version",
             )
-        if version != SCHEMA_VERSION:
-            raise ContractError(f"schema_version is {version!r}; allowed: {SCHEMA_VERSION}", remedy="export it again")
+        if type(version) is not int or version < min(MIGRATIONS):
+            allowed = f"{min(MIGRATIONS)} to {SCHEMA_VERSION}"
+            raise ContractError(f"schema_version is {version!r}; allowed: {allowed}", remedy="export it again")
+        for former in range(version, SCHEMA_VERSION):
+            data = MIGRATIONS[former] | data | {"schema_version": former + 1}
         return _build(cls, data, "")
 
 

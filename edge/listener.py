@@ -27,6 +27,8 @@ class Window:
 
     labels: tuple[str, ...]  # the classes, in the order of ``probs``
     probs: F32  # [n_labels]
+    energy: float | None  # see edge.config.Unknown; None of a model that does not tell
+    unknown: bool  # probably none of the classes
     onset: float  # seconds of stream
     offset: float  # seconds of stream
     time: float  # when its last sample was recorded, seconds since the Unix epoch
@@ -79,13 +81,15 @@ def _windows(blocks: Iterator[Block], name: str, classifier: Classifier, hop: fl
             zeros = zeros + len(block.samples) if power == 0 else 0
             decisions = stream.push(samples)
             busy_ms = (time.perf_counter() - started) * 1000
-            for probs in decisions:  # one, but after a gap and at the end
+            for probs, energy in decisions:  # one, but after a gap and at the end
                 last = min(end, origin + spec.window_samples + decided * stream.hop_samples)
                 decided += 1
                 heard = block.adc_time + (last - block.position) / rate
                 yield Window(
                     labels=spec.labels,
                     probs=probs,
+                    energy=energy,
+                    unknown=spec.unknown is not None and energy is not None and energy < spec.unknown.threshold,
                     onset=max(0, last - spec.window_samples) / rate,
                     offset=last / rate,
                     time=heard,

@@ -26,7 +26,11 @@ MANIFEST = "manifest.jsonl"  # as train.loop writes it
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/export"), show_default=True)
 @click.option("--name", default="edge-listen", show_default=True, help="Stem of the files' names.")
 @click.option("--licence", required=True, help="Licence of the weights, as the data's owners allow it.")
-@click.option("--temperature", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Of the scores. [default: learnt from the held-out fold]",
+)
 @click.option("--degrade", is_flag=True, help="Also measure on degraded recordings, for the card.")
 @click.option("--made-by", help="Command that the card names. [default: this one]")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that measure the files. [default: one a core]")
@@ -36,14 +40,21 @@ def main(
     out: Path,
     name: str,
     licence: str,
-    temperature: float,
+    temperature: float | None,
     degrade: bool,
     made_by: str | None,
     workers: int | None,
 ) -> None:
     """Export CHECKPOINT to OUT/NAME.onnx and OUT/NAME.int8.onnx, with a model card."""
     options = ["--data", str(data)] if data else []
-    options += ["--name", name, "--licence", licence, "--temperature", f"{temperature:g}", *["--degrade"] * degrade]
+    options += [
+        "--name",
+        name,
+        "--licence",
+        licence,
+        *(["--temperature", f"{temperature:g}"] if temperature else []),
+        *["--degrade"] * degrade,
+    ]
     command = made_by or f"python -m export {shlex.join([checkpoint.name, *options])}"
     try:
         exported = export(
@@ -67,6 +78,9 @@ def main(
         )
     for precision, report in exported.reports.items():
         click.echo(f"{precision}: accuracy {report.accuracy:.2%} of clips, {report.window_accuracy:.2%} of windows")
+    if exported.calibration is not None:
+        c = exported.calibration
+        click.echo(f"temperature {c.temperature:g}: calibration error {c.error_before:.3f} → {c.error_after:.3f}")
     if exported.robustness is not None:
         click.echo(f"other microphones: {exported.robustness.summary()}")
     click.echo(f"wrote {exported.int8}, {exported.fp32} and {exported.card}")

@@ -19,13 +19,14 @@ from edge.classifier import Classifier
 from edge.config import FrontendConfig, ModelSpec
 from edge.errors import EdgeError
 from edge.features import make_frontend
+from export.calibration import Calibration, calibrate
 from export.card import model_card
 from export.contract import build_spec, write, write_with_golden
 from export.quantize import float_convolutions, quantize
 from export.to_onnx import to_onnx
 from export.verify import FP32, INT8, Parity, ParityError, check_streaming, compare, file_probs, torch_probs
 from models.checkpoint import Checkpoint
-from train.evaluate import Report, evaluate
+from train.evaluate import Report, evaluate, hear
 from train.manifest import Clip, ManifestError, read_manifest
 from train.robustness import Robustness, degraded_reports
 
@@ -46,6 +47,7 @@ class Exported:
     parities: list[Parity]
     reports: dict[str, Report]  # by precision; empty where nothing was held out
     robustness: Robustness | None  # of the int8 file, where it was asked for
+    calibration: Calibration | None  # of the int8 file, where something was held out
 
 
 def export(
@@ -55,13 +57,15 @@ def export(
     *,
     name: str,
     licence: str,
-    temperature: float,
+    temperature: float | None,
     command: str,
     workers: int | None = None,
     degrade: bool = False,
     same: bool = False,
 ) -> Exported:
-    """Make, verify and measure both files in a temporary folder, then move them to ``out``.
+    """Make, calibrate, verify and measure both files in a temporary folder, then move them to ``out``.
+
+    ``temperature`` None is learnt from the held-out fold; where nothing was held out, it is 1.
 
     ``degrade`` measures the int8 file on degraded recordings as well, for the card. ``same`` refuses ``data`` that is
     not, to the last clip, what the checkpoint was trained on: other clips would be held out.
@@ -77,45 +81,57 @@ def export(
     if same and checkpoint.provenance.get("digest", manifest.digest()) != manifest.digest():
         raise ManifestError(f"{data} is not the data set that it was trained on; leave --data out")
     specs = {
-        precision: build_spec(checkpoint, name=name, temperature=temperature, licence=licence, precision=precision)
+        precision: build_spec(
+            checkpoint, name=name, temperature=temperature or 1.0, licence=licence, precision=precision
+        )
         for precision in ("fp32", "int8")
     }
     clips = draw(manifest.in_folds(list(specs["fp32"].provenance.train_folds)), CALIBRATION_CLIPS)
     clips = readable(clips, checkpoint.frontend)
     windows = [clip_window(clip, specs["fp32"]) for clip in clips]
     models = graphs(checkpoint, windows, specs["int8"])
+    fold = specs["int8"].provenance.test_fold
+    held_out = [] if fold is None else manifest.in_folds([fold])
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as folder:
         paths = {"fp32": Path(folder) / f"{name}.onnx", "int8": Path(folder) / f"{name}.int8.onnx"}
+        calibration = None
+        if held_out:
+            write_with_golden(models["int8"], dataclasses.replace(specs["int8"], temperature=1.0), paths["int8"])
+            calibration = calibrate(hear(paths["int8"], held_out, workers=workers), temperature)
+            learnt = {name: getattr(calibration, name) for name in ("temperature", "thresholds", "unknown")}
+            specs = {precision: dataclasses.replace(spec, **learnt) for precision, spec in specs.items()}
         for precision, path in paths.items():
             specs[precision] = write_with_golden(models[precision], specs[precision], path)
         parities = _verify(checkpoint, paths, windows, specs["fp32"], clips)
-        reports, robustness = {}, None
-        if (fold := specs["int8"].provenance.test_fold) is not None:
-            held_out = manifest.in_folds([fold])
-            for precision, path in paths.items():
-                reports[precision] = report = evaluate(path, held_out, workers=workers)
-                provenance = dataclasses.replace(specs[precision].provenance, accuracy=round(report.accuracy, 4))
-                specs[precision] = dataclasses.replace(specs[precision], provenance=provenance)
-                write(models[precision], specs[precision], path)
-            if degrade:
-                degraded = dict(degraded_reports(paths["int8"], held_out, workers=workers))
-                robustness = Robustness(reports["int8"], degraded)
+        reports: dict[str, Report] = {}
+        for precision, path in paths.items() if held_out else ():
+            reports[precision] = report = evaluate(path, held_out, workers=workers)
+            provenance = dataclasses.replace(specs[precision].provenance, accuracy=round(report.accuracy, 4))
+            specs[precision] = dataclasses.replace(specs[precision], provenance=provenance)
+            write(models[precision], specs[precision], path)
+        robustness = None
+        if degrade:
+            degraded = dict(degraded_reports(paths["int8"], held_out, workers=workers))
+            robustness = Robustness(reports["int8"], degraded)
         card = Path(folder) / f"{name}.md"
         sizes = {precision: path.stat().st_size for precision, path in paths.items()}
-        card.write_text(model_card(specs["int8"], reports, robustness, parities, sizes, command), encoding="utf-8")
+        text = model_card(specs["int8"], reports, robustness, calibration, parities, sizes, command)
+        card.write_text(text, encoding="utf-8")
         for path in (*paths.values(), card):
             path.replace(out / path.name)
-    return Exported(out / f"{name}.onnx", out / f"{name}.int8.onnx", out / card.name, parities, reports, robustness)
+    return Exported(
+        out / f"{name}.onnx", out / f"{name}.int8.onnx", out / card.name, parities, reports, robustness, calibration
+    )
 
 
 def graphs(checkpoint: Checkpoint, windows: Sequence[F32], spec: ModelSpec) -> dict[str, onnx.ModelProto]:
-    """The network as fp32 and int8 graph; the same where a network has nothing that static int8 serves.
+    """The network as fp32 and int8 graph that end in logits; the same where static int8 serves nothing of a network.
 
     Raises ParityError when convolutions are left in float32.
     """
     network = checkpoint.model()
-    fp32 = to_onnx(network, spec.temperature, spec.scores)
+    fp32 = to_onnx(network)
     if not network.int8:
         return {"fp32": fp32, "int8": fp32}
     int8 = quantize(fp32, windows, spec)

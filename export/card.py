@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from edge.config import FrontendConfig, ModelSpec
+from export.calibration import PRECISION, Calibration
 from export.verify import Parity
 from train.evaluate import Report
 from train.robustness import Robustness
@@ -14,6 +15,7 @@ def model_card(
     spec: ModelSpec,
     reports: Mapping[str, Report],
     robustness: Robustness | None,
+    calibration: Calibration | None,
     parities: Sequence[Parity],
     sizes: Mapping[str, int],
     command: str,
@@ -48,6 +50,8 @@ def model_card(
     ]
     if reports:
         lines += _recognition(p.test_fold, reports)
+    if calibration is not None:
+        lines += _calibration(p.test_fold, calibration)
     if robustness is not None:
         lines += [f"## Other microphones, int8 on fold {p.test_fold}", "", *robustness.table(), ""]
     lines += [
@@ -67,6 +71,28 @@ def _front_end(f: FrontendConfig) -> str:
         return f"the waveform, {sound}"
     mels = f"{f.n_mels} {f.mel_scale} mel bands from {f.f_min:g} to {f.f_max:g} Hz"
     return f"{sound}, {mels}, frames of {f.win_length} samples every {f.hop_length}"
+
+
+def _calibration(fold: int | None, c: Calibration) -> list[str]:
+    """The section of what the scores mean."""
+    least = sorted(c.thresholds.values())
+    lines = [
+        f"## Scores, calibrated on fold {fold}",
+        "",
+        f"- Temperature {c.temperature:g}: the expected calibration error of windows is {c.error_after:.3f}, learnt on "
+        f"one half of the clips and measured on the other, and {c.error_before:.3f} without.",
+    ]
+    if least:
+        lines.append(
+            f"- A class is named from its own threshold on, {least[0]:g} to {least[-1]:g}, the least score with "
+            f"{PRECISION:.0%} of its namings right (else the one with the best F1)."
+        )
+    if c.unknown is not None:
+        lines.append(
+            f"- A window with an energy below {c.unknown.threshold:g} is unknown; {c.unknown.known_share:.0%} of the "
+            "held-out windows of the classes are above."
+        )
+    return [*lines, ""]
 
 
 def _recognition(fold: int | None, reports: Mapping[str, Report]) -> list[str]:

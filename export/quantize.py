@@ -18,6 +18,8 @@ from edge.config import ModelSpec
 
 F32 = NDArray[np.float32]
 
+FEW_CHANNELS = 4  # of a convolution for which int8 gathers byte by byte: float32 is twice as fast there
+
 # The ring and the head stay in float32: they are a thousandth of the work, and decide the probabilities. So do
 # recurrent layers, of which onnxruntime has no static int8 kernel.
 QUANTIZED = ["Conv", "Add", "Relu", "MaxPool"]
@@ -42,6 +44,7 @@ def quantize(model: onnx.ModelProto, windows: Iterable[F32], spec: ModelSpec) ->
         fp32, prepared, int8 = (Path(folder) / name for name in ("fp32.onnx", "prepared.onnx", "int8.onnx"))
         onnx.save(model, fp32)
         quant_pre_process(fp32, prepared, skip_symbolic_shape=True)
+        stem = stem_of(onnx.load(prepared))
         logging.disable(logging.WARNING)  # it warns that it was not pre-processed, after its own pre-processing
         try:
             quantize_static(
@@ -50,6 +53,7 @@ def quantize(model: onnx.ModelProto, windows: Iterable[F32], spec: ModelSpec) ->
                 _Windows(windows, spec),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=QUANTIZED,
+                nodes_to_exclude=stem,
                 per_channel=True,
                 # Seven-bit weights: without VNNI, x86 adds pairs of products in 16 bits, and eight-bit weights overflow
                 # them. So every processor computes the same numbers.
@@ -61,6 +65,16 @@ def quantize(model: onnx.ModelProto, windows: Iterable[F32], spec: ModelSpec) ->
         finally:
             logging.disable(logging.NOTSET)
         return onnx.load(int8)
+
+
+def stem_of(model: onnx.ModelProto) -> list[str]:
+    """Names of the convolution of the model's input, where that has few channels, and of the ReLU after it."""
+    weights = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Conv" and node.input[0] == "frames" and weights[node.input[1]][1] <= FEW_CHANNELS:
+            relus = [n.name for n in model.graph.node if n.op_type == "Relu" and node.output[0] in n.input]
+            return [node.name, *relus]
+    return []
 
 
 def float_convolutions(model: onnx.ModelProto) -> list[str]:

@@ -1,4 +1,7 @@
-"""Checkpoint → fp32 ONNX: a streaming network as one graph that serves whole windows and hops."""
+"""Checkpoint → fp32 ONNX: a streaming network as one graph that serves whole windows and hops.
+
+The graph ends in logits; :func:`decided` puts on what makes a decision of them, also after the quantisation.
+"""
 
 from __future__ import annotations
 
@@ -15,32 +18,50 @@ OPSET = 17
 
 
 class Streaming(nn.Module):
-    """(frames [1, channels, n_mels, T], ring [1, C, N]) → (probs [1, K], ring [1, C, N]).
+    """(frames [1, channels, n_mels, T], ring [1, C, N]) → (logits [1, K], ring [1, C, N]).
 
     The new columns push the oldest out of the ring; a whole window of frames pushes out all of them.
     """
 
-    def __init__(self, model: nn.Module, temperature: float, scores: str) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self.temperature, self.scores = model, temperature, scores
+        self.model = model
 
     def forward(self, frames: Tensor, ring: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
         joined = torch.cat([ring, self.model.columns(frames)], dim=-1)
         ring = joined[..., -self.model.n_columns :]
-        return probabilities(self.model.head(ring), self.temperature, self.scores), ring
+        return self.model.head(ring), ring
 
 
-class Whole(nn.Module):
-    """frames [1, channels, n_mels, window_frames] → probs [1, K], of a network that does not stream."""
-
-    def __init__(self, model: nn.Module, temperature: float, scores: str) -> None:
-        super().__init__()
-        self.model, self.temperature, self.scores = model, temperature, scores
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """See the class."""
-        return probabilities(self.model(frames), self.temperature, self.scores)
+def decided(model: onnx.ModelProto, temperature: float, scores: str) -> onnx.ModelProto:
+    """A copy of ``model`` whose output is no longer ``logits`` but ``probs`` [1, K] and ``energy`` [1]; see
+    :class:`edge.config.Unknown`. Without such an output it stays as it is.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graph, make, floats = copy.graph, onnx.helper.make_node, onnx.TensorProto.FLOAT
+    logits = next((output for output in graph.output if output.name == "logits"), None)
+    if logits is None:
+        return copy
+    shape = [dim.dim_value for dim in logits.type.tensor_type.shape.dim]
+    graph.initializer.append(onnx.helper.make_tensor("temperature", floats, [], [temperature]))
+    graph.node.append(make("Div", ["logits", "temperature"], ["logits_calibrated"], "calibrate"))
+    if scores == "sigmoid":
+        graph.initializer.append(onnx.helper.make_tensor("label_axis", onnx.TensorProto.INT64, [1], [1]))
+        graph.node.append(make("Sigmoid", ["logits_calibrated"], ["probs"], "scores"))
+        graph.node.append(make("Softplus", ["logits"], ["energies"], "energies"))
+        graph.node.append(make("ReduceSum", ["energies", "label_axis"], ["energy"], "energy", keepdims=0))
+    else:
+        graph.node.append(make("Softmax", ["logits_calibrated"], ["probs"], "scores", axis=1))
+        graph.node.append(make("ReduceLogSumExp", ["logits"], ["energy"], "energy", axes=[1], keepdims=0))
+    others = [output for output in graph.output if output.name != "logits"]
+    del graph.output[:]
+    graph.output.append(onnx.helper.make_tensor_value_info("probs", floats, shape))
+    graph.output.append(onnx.helper.make_tensor_value_info("energy", floats, shape[:1]))
+    graph.output.extend(others)
+    onnx.checker.check_model(copy, full_check=True)
+    return copy
 
 
 def probabilities(logits: Tensor, temperature: float, scores: str) -> Tensor:
@@ -49,16 +70,18 @@ def probabilities(logits: Tensor, temperature: float, scores: str) -> Tensor:
     return torch.sigmoid(logits) if scores == "sigmoid" else torch.softmax(logits, dim=-1)
 
 
-def to_onnx(model: nn.Module, temperature: float, scores: str = "softmax") -> onnx.ModelProto:
-    """The network of a checkpoint as a checked fp32 model; ``model`` is changed (its batch norms are folded)."""
+def to_onnx(model: nn.Module) -> onnx.ModelProto:
+    """The network of a checkpoint as a checked fp32 model that ends in ``logits`` [1, K]; ``model`` is changed (its
+    batch norms are folded).
+    """
     fold_batch_norm(model.eval())
     config = model.config
     frames = torch.zeros(1, config.channels, config.n_mels, model.window_frames)
     if not model.column_stride:
-        return _trace(Whole(model, temperature, scores), {"frames": frames}, ["probs"], {})
+        return _trace(model, {"frames": frames}, ["logits"], {})
     ring = torch.zeros(1, config.column_width, model.n_columns)
-    inputs, outputs = {"frames": frames, "ring": ring}, ["probs", "ring_out"]
-    exported = _trace(Streaming(model, temperature, scores), inputs, outputs, {"frames": {3: "T"}})
+    inputs, outputs = {"frames": frames, "ring": ring}, ["logits", "ring_out"]
+    exported = _trace(Streaming(model), inputs, outputs, {"frames": {3: "T"}})
     ring_out = exported.graph.output[1].type.tensor_type.shape.dim[2]
     ring_out.ClearField("dim_param")
     ring_out.dim_value = model.n_columns  # the tracer cannot know that N of (N + new) columns stay

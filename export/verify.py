@@ -71,18 +71,18 @@ def torch_probs(model: nn.Module, windows: Sequence[F32], spec: ModelSpec) -> F3
 
 def file_probs(classifier: Classifier, windows: Sequence[F32]) -> F32:
     """The probabilities of a model file: [n_windows, n_labels]."""
-    return np.stack([classifier.run(w, classifier.new_ring())[0] for w in windows])
+    return np.stack([classifier.run(w, classifier.new_ring())[0].probs for w in windows])
 
 
 def check_streaming(classifier: Classifier, samples: F32, hop: float | None = None) -> int:
     """Streamed decisions must equal those of whole windows, bit for bit. Returns how many were compared."""
     spec = classifier.spec
     hop_frames = spec.hop_frames(hop)
-    streamed = np.stack(classifier.stream(hop).push(samples))
-    for index, probs in enumerate(streamed):
+    streamed = classifier.stream(hop).push(samples)
+    for index, decision in enumerate(streamed):
         start = index * hop_frames * spec.frontend.hop_length
         (whole,) = classifier.stream(hop).push(samples[start : start + spec.window_samples])
-        if not np.array_equal(whole, probs):
-            off = float(np.abs(whole - probs).max())
+        if whole.energy != decision.energy or not np.array_equal(whole.probs, decision.probs):
+            off = float(np.abs(whole.probs - decision.probs).max())
             raise ParityError(f"{classifier.path.name}: window {index} streamed differs from whole by {off:.3g}")
     return len(streamed)

@@ -32,6 +32,7 @@ def spec_of(
         scores="sigmoid" if made.get("multi_label") else "softmax",
         temperature=temperature,
         thresholds={},
+        unknown=None,
         licence=licence,
         graph_bytes=0,
         graph_sha256="",

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from edge.classifier import Classifier
 from edge.config import SCHEMA_VERSION, FrontendConfig, ModelSpec
 from edge.errors import ContractError
 
@@ -161,3 +162,13 @@ def test_hop_is_the_nearest_whole_number_of_columns(spec):
     for wrong in (0, -1, spec.window_seconds + 0.01, float("nan"), float("inf")):
         with pytest.raises(ContractError, match="hop"):
             spec.hop_frames(wrong)
+
+
+def test_a_contract_of_the_version_before_is_read():
+    """It had no unknown score."""
+    spec = dataclasses.replace(Classifier().spec, unknown=None)
+    former = json.loads(spec.to_json()) | {"schema_version": 2}
+    del former["unknown"]
+    assert ModelSpec.from_json(json.dumps(former)) == spec
+    with pytest.raises(ContractError, match="schema_version is 1; allowed: 2 to 3"):
+        ModelSpec.from_json(json.dumps(former | {"schema_version": 1}))

@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from edge.bench import bench, synthetic_audio
-from edge.classifier import Classifier
+from edge.classifier import Call, Classifier
 from edge.config import FrontendConfig
 from edge.listener import listen
 from edge.sources.file import SoundFile
@@ -127,14 +127,14 @@ def test_the_gate_sees_each_kind_of_disagreement():
 
 def test_streaming_that_differs_is_seen(exported, monkeypatch):
     classifier = Classifier(exported.fp32)
-    run_network, calls = classifier.run, []
+    once, calls = Call.__call__, []
 
-    def drift(frames, ring):
+    def drift(call):
         calls.append(1)
-        probs, ring = run_network(frames, ring)
-        return probs + 1e-6 * len(calls), ring
+        decision = once(call)
+        return decision._replace(probs=decision.probs + 1e-6 * len(calls))
 
-    monkeypatch.setattr(classifier, "run", drift)
+    monkeypatch.setattr(Call, "__call__", drift)
     samples = np.random.default_rng(2).uniform(-0.3, 0.3, 16_000 * 5).astype(np.float32)
     with pytest.raises(ParityError, match="window 0 streamed differs from whole"):
         check_streaming(classifier, samples, hop=0.4)
@@ -149,7 +149,7 @@ def test_folding_batch_norm_changes_nothing(checkpoint):
 
 
 def dynamic_axes(model):
-    graph = to_onnx(model, 1.0).graph
+    graph = to_onnx(model).graph
     return [d.dim_param for v in (*graph.input, *graph.output) for d in v.type.tensor_type.shape.dim if d.dim_param]
 
 

@@ -116,7 +116,7 @@ def test_it_learns_is_exported_and_runs(name, tmp_path):
         assert np.abs(found - expected).max() < tolerance
         assert (found.argmax(1) == truth).mean() >= 0.7
         streamed = classifier.stream(0.1).push(np.concatenate(heard[:3]))
-        assert np.allclose(streamed[0], found[0], atol=1e-6)
+        assert np.allclose(streamed[0].probs, found[0], atol=1e-6)
         assert len(streamed) > 5
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,26 @@ class Report(Metrics):
         )
 
 
-def evaluate(
+@dataclass(frozen=True)
+class Heard:
+    """What a model made of labelled clips; one result and one row of targets for each."""
+
+    spec: ModelSpec
+    clips: Sequence[Clip]
+    targets: np.ndarray  # [n, n_labels] zeros and ones
+    results: Sequence[FileResult]
+
+    def report(self) -> Report:
+        """The metrics."""
+        return Report.of(self.targets, self.results, self.spec.labels, self.spec.scores == "sigmoid")
+
+
+def evaluate(model: Path | None, clips: Sequence[Clip], **options: Any) -> Report:
+    """The report of :func:`hear`, which see."""
+    return hear(model, clips, **options).report()
+
+
+def hear(
     model: Path | None,
     clips: Sequence[Clip],
     *,
@@ -62,7 +82,7 @@ def evaluate(
     workers: int | None = None,
     effect: str | None = None,
     strict: bool = False,
-) -> Report:
+) -> Heard:
     """Run ``clips`` through ``model``: an ONNX file (None: the bundled one), or a checkpoint.
 
     ``effect`` is one of :data:`train.effects.DEGRADATIONS`. Clips that cannot be read are left out.
@@ -74,8 +94,7 @@ def evaluate(
     """
     spec = spec_of(model)
     spec.hop_frames(hop)  # so that a mistake is named once, and not as clips that cannot be read
-    multi_label = spec.scores == "sigmoid"
-    targets = _targets(clips, spec.labels, multi_label)
+    targets = _targets(clips, spec.labels, spec.scores == "sigmoid")
     sources: list[Source] = [clip.source() for clip in clips]
     if effect is not None:
         sources = [Degraded(source, effect) for source in sources]
@@ -87,7 +106,7 @@ def evaluate(
     unreadable = [r.error for r in results if r.error]
     if len(unreadable) == len(results) or (strict and unreadable):
         raise ManifestError(f"{len(unreadable)} of {len(clips)} clips cannot be read, the first: {unreadable[0]}")
-    return Report.of(targets, results, spec.labels, multi_label)
+    return Heard(spec, clips, targets, results)
 
 
 def spec_of(model: Path | None) -> ModelSpec:
