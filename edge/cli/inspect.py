@@ -62,7 +62,8 @@ def as_table(path: Path, spec: ModelSpec, *, verified: bool) -> str:
     held_out = "nothing was held out" if origin.test_fold is None else f"fold {origin.test_fold} was held out"
     accuracy = "" if origin.accuracy is None else f": {origin.accuracy:.2%} of its clips"
     hop = f"every {spec.step_seconds:g} s or a multiple" if spec.streams else "each computed anew"
-    thresholds = ", ".join(f"{label} {least:g}" for label, least in spec.thresholds.items())
+    least = sorted(spec.thresholds.values())
+    unknown = spec.unknown
     rows = {
         "model": f"{spec.name}, {origin.precision}",
         "file": f"{path}, {path.stat().st_size / 1000:.0f} kB",
@@ -70,7 +71,10 @@ def as_table(path: Path, spec: ModelSpec, *, verified: bool) -> str:
         "hears": heard,
         "decides": f"on {spec.window_seconds:.2f} s, {hop}",
         "scores": f"{spec.scores}, temperature {spec.temperature:g}",
-        "thresholds": thresholds or "none of its own",
+        "thresholds": f"{least[0]:g} to {least[-1]:g}, of {len(least)} classes" if least else "none of its own",
+        "unknown": f"below an energy of {unknown.threshold:g}; {unknown.known_share:.0%} of what it knows is above"
+        if unknown
+        else "never: every decision is one of its classes",
         "trained on": f"{origin.dataset}, folds {folds}; {origin.epochs} epochs, seed {origin.seed}, revision "
         f"{origin.git_revision}",
         "measured": held_out + accuracy,
