@@ -36,9 +36,8 @@ class Classifier:
         self, model: str | Path | None = None, *, provider: str = "auto", threads: int = 1, self_test: bool = True
     ) -> None:
         self.path = BUNDLED if model is None else BUNDLED_NAMES.get(str(model), Path(model))
-        file = read_model(self.path)
-        self.spec = file.spec
-        self._session = _open_session(self.path, file.graph, provider, threads)
+        graph, self.spec = read_model(self.path)
+        self._session = _open_session(self.path, graph, provider, threads)
         self.provider: str = self._session.get_providers()[0]
         with np.errstate(all="ignore"):  # mel filters of no width: the golden frames will tell
             self._frontend = make_frontend(self.spec.frontend)

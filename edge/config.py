@@ -312,7 +312,7 @@ def _coerce(hint: Any, value: Any, name: str) -> Any:
             return {str(key): _coerce(args[1], item, f"{name}[{_shown(key)}]") for key, item in value.items()}
     elif _fits(hint, value):
         return float(value) if hint is float else value
-    expected = ALLOWED.get(hint, str(hint))
+    expected = ALLOWED.get(hint, getattr(hint, "__name__", str(hint)))
     raise ContractError(f"{name} is {_shown(value)}; allowed: {expected}", remedy="export the model again")
 
 
