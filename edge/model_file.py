@@ -111,7 +111,7 @@ def _contract(content: bytes, begin: int, end: int) -> bytes | None:
 
 
 # Protobuf on the wire. The package protobuf comes with onnxruntime, but its import alone takes 10 to 24 ms and 2.7 MB
-# (a core of a server, five runs) where all of Classifier() takes 22 ms, and the descriptors of ONNX would come on top.
+# (a core of a server, five runs) where a Classifier() takes 22 to 28 ms; the descriptors of ONNX would come on top.
 # What follows takes half a millisecond for the bundled model.
 
 _Field = tuple[int, int, int, int]  # its number, where its tag begins, where its value begins and ends
