@@ -7,6 +7,7 @@ written, or a :class:`ContractError` that names the field.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import re
@@ -28,6 +29,7 @@ METADATA_KEY = "edge_listen"  # the key in ONNX metadata_props that holds ModelS
 SCHEMA_VERSION = 3  # raised when a reader of the former version could misread the contract
 # What a contract of a former version lacks, by that version: read today, it means what it meant then.
 MIGRATIONS: dict[int, dict[str, Any]] = {2: {"unknown": None}}
+DIGEST = "contract_sha256"  # the key in the JSON that holds the digest of all others; from version 3 on
 
 # What no sensible model reaches: a damaged contract must not ask for gigabytes.
 MAX_LABELS = 10_000
@@ -259,15 +261,17 @@ class ModelSpec:
         return self.hop_frames(seconds) * self.frontend.hop_length
 
     def to_json(self) -> str:
-        """The contract as JSON, with sorted keys: equal specs give equal bytes."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        """The contract as JSON with its digest, the keys sorted: equal specs give equal bytes."""
+        data = dataclasses.asdict(self)
+        return _canonical(data | {DIGEST: _digest(data)})
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
         """Read :meth:`to_json`.
 
         Raises:
-            ContractError: names the first field that is missing, unknown, of another type or out of its bounds.
+            ContractError: names the first field that is missing, unknown, of another type or out of its bounds; or says
+                that the contract is damaged.
         """
         try:
             data = json.loads(text)
@@ -285,9 +289,22 @@ class ModelSpec:
         if type(version) is not int or version < min(MIGRATIONS):
             allowed = f"{min(MIGRATIONS)} to {SCHEMA_VERSION}"
             raise ContractError(f"schema_version is {_shown(version)}; allowed: {allowed}", remedy="export it again")
+        said, digest = data.pop(DIGEST, None), _digest(data)
+        whole = version < 3 or said == digest
         for former in range(version, SCHEMA_VERSION):
             data = MIGRATIONS[former] | data | {"schema_version": former + 1}
-        return _build(cls, data, "")
+        spec = _build(cls, data, "")
+        if not whole:  # said last: a field that makes no sense says more
+            raise ContractError(f"{DIGEST} is {_shown(said)}; of what is there: {digest}", remedy="copy the file again")
+        return spec
+
+
+def _canonical(data: dict[str, Any]) -> str:
+    return json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _digest(data: dict[str, Any]) -> str:
+    return hashlib.sha256(_canonical(data).encode(errors="surrogatepass")).hexdigest()
 
 
 def _require(holds: bool, name: str, value: object, allowed: str) -> None:

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from edge.classifier import Classifier
-from edge.config import SCHEMA_VERSION, FrontendConfig, ModelSpec
+from edge.config import DIGEST, SCHEMA_VERSION, FrontendConfig, ModelSpec
 from edge.errors import ContractError
 
 
@@ -84,8 +84,8 @@ def test_wrong_values_are_named(spec, key, value):
 
 def test_labels_of_any_language_are_text(spec):
     labels = ["Türklopfen", "می‌خواهم", "犬　猫", "👩‍🚒"]
-    data = json.loads(spec.to_json()) | {"labels": labels, "thresholds": {}}
-    assert list(ModelSpec.from_json(json.dumps(data)).labels) == labels
+    changed = dataclasses.replace(spec, labels=tuple(labels), thresholds={})
+    assert list(ModelSpec.from_json(changed.to_json()).labels) == labels
 
 
 def test_a_message_shows_little_of_a_long_value_and_no_line_breaks(spec):
@@ -237,7 +237,18 @@ def test_a_contract_of_the_version_before_is_read():
     """It had no unknown score."""
     spec = dataclasses.replace(Classifier().spec, unknown=None)
     former = json.loads(spec.to_json()) | {"schema_version": 2}
-    del former["unknown"]
+    del former["unknown"], former[DIGEST]
     assert ModelSpec.from_json(json.dumps(former)) == spec
     with pytest.raises(ContractError, match="schema_version is 1; allowed: 2 to 3"):
         ModelSpec.from_json(json.dumps(former | {"schema_version": 1}))
+
+
+def test_a_contract_that_was_changed_is_refused(spec):
+    """Even where every field makes sense: a label, a threshold, the licence."""
+    data = json.loads(spec.to_json())
+    for change in ({"licence": "CC0-1.0"}, {"labels": data["labels"][::-1]}, {"thresholds": {}}, {DIGEST: "0" * 64}):
+        with pytest.raises(ContractError, match=f"{DIGEST} is .*copy the file again"):
+            ModelSpec.from_json(json.dumps(data | change))
+    del data[DIGEST]
+    with pytest.raises(ContractError, match=f"{DIGEST} is None"):
+        ModelSpec.from_json(json.dumps(data))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -43,7 +42,7 @@ def main(model: Path | None, provider: str, as_json: bool) -> None:
 
 def as_document(path: Path, spec: ModelSpec, *, verified: bool) -> str:
     """JSON, for programs."""
-    contract = dataclasses.asdict(spec)
+    contract = json.loads(spec.to_json())
     report = {"file": str(path), "bytes": path.stat().st_size, "verified": verified, "contract": contract}
     return json.dumps(report, indent=2, ensure_ascii=False)
 
