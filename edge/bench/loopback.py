@@ -34,6 +34,7 @@ REFERENCE_SECONDS = 1.0  # of a clip: its beginning is looked for
 HEARD_SECONDS = 0.05  # of the sound, that a decision must hold to count
 ALIKE = 0.3  # correlation coefficient from which the sound has arrived
 EARLY_SECONDS = 0.5  # by which clocks may be apart: so much before it left, the sound is looked for
+LEAST_SECONDS = 1.5  # of a trial: the sound of the one before is not to be found again
 PATIENCE_SECONDS = 5.0  # after which it has not arrived
 NAMED_RISE = 0.2  # of the score of another class than before, from which a clip counts as named
 
@@ -95,9 +96,11 @@ class Tap:
         kept = [b for b in self._blocks if b[1] + len(b[2]) / self.rate > since]
         if not kept:
             return None
-        at = arrival(np.concatenate([samples for _, _, samples in kept]), reference)
+        before = max(0, round((since - kept[0][1]) * self.rate))  # samples of the first block
+        at = arrival(np.concatenate([samples for _, _, samples in kept])[before:], reference)
         if at is None:
             return None
+        at += before
         for position, adc_time, samples in kept:
             if at < len(samples):
                 return position + at, adc_time + at / self.rate
@@ -110,6 +113,8 @@ class Player:
 
     def __init__(self, device: str | int | None, sound: F32, sample_rate: int) -> None:
         sd = portaudio()
+        self.left: float | None = None  # Unix time at which the sound's first sample is converted
+        self._next: int | None = None  # sample of the sound, negative before it begins; None: silent
         device = int(device) if device is not None and str(device).isdecimal() else device
         try:
             info = sd.query_devices(device, "output")
@@ -126,8 +131,6 @@ class Player:
             ) from None
         self.name: str = info["name"]
         self.rate: int = rate
-        self.left: float | None = None  # Unix time at which the sound's first sample is converted
-        self._next: int | None = None  # sample of the sound, negative before it begins; None: silent
 
     def play(self, delay: float) -> None:
         """Start the sound after ``delay`` seconds; ``left`` tells when, as soon as it is known."""
@@ -178,16 +181,20 @@ def measure_loopback(
     seconds = len(sound) / rate
     hop_seconds = spec.hop_samples(hop) / rate
     # A clip is named by windows full of it, and its next trial must not begin with one of them.
-    follow = 0.0 if clip is None else seconds + spec.window_seconds
-    tap = Tap(Microphone(device), PATIENCE_SECONDS + follow + 2 * REFERENCE_SECONDS + hop_seconds)
+    follow = LEAST_SECONDS if clip is None else seconds + spec.window_seconds
+    tap = Tap(Microphone(device), PATIENCE_SECONDS + follow + hop_seconds)
     random = np.random.default_rng(0)
     trials = []
     with closing(listen(tap, classifier, hop)) as windows, closing(Player(output_device, sound, rate)) as player:  # type: ignore[type-var]
         before = next(windows)
         for _ in range(repeats):
             player.play(float(random.uniform(0, hop_seconds)))
-            trial, before = _trial(windows, tap, player, reference, before, follow)
-            trials += [trial] if trial else []
+            decisions, found = _listen(windows, tap, player, reference, follow)
+            if found and player.left:
+                position, arrived = found
+                trial = trial_of(decisions, player.left, position / rate, arrived, before, named=clip is not None)
+                trials += [trial] if trial else []
+            before = decisions[-1][0]
         memory = resident_bytes()
     if not trials:
         raise DeviceError(
@@ -205,28 +212,25 @@ def measure_loopback(
     )
 
 
-def _trial(
-    windows: Iterator[Window], tap: Tap, player: Player, reference: F32, before: Window, follow: float
-) -> tuple[Trial | None, Window]:
-    """One sound: what was measured, None where it did not arrive; and the last window."""
+def _listen(
+    windows: Iterator[Window], tap: Tap, player: Player, reference: F32, follow: float
+) -> tuple[list[tuple[Window, float]], tuple[int, float] | None]:
+    """The decisions from now until ``follow`` seconds after the sound left, each with its time, and where it arrived.
+
+    Where it does not arrive, None, after PATIENCE_SECONDS more.
+    """
     decisions: list[tuple[Window, float]] = []
     found: tuple[int, float] | None = None
     started = time.time()
     for window in windows:
         decisions.append((window, time.time()))
         left = player.left
-        if left is None:
-            if time.time() > started + PATIENCE_SECONDS:
-                break
-            continue
-        found = found or tap.find(reference, left - EARLY_SECONDS)
-        if time.time() > left + (follow if found else PATIENCE_SECONDS + follow):
+        if left is not None:
+            found = found or tap.find(reference, left - EARLY_SECONDS)
+        until = follow if found else follow + PATIENCE_SECONDS
+        if time.time() > (left or started) + until:
             break
-    last = decisions[-1][0]
-    if found is None or player.left is None:
-        return None, last
-    position, arrived = found
-    return trial_of(decisions, player.left, position / tap.rate, arrived, before, named=follow > 0), last
+    return decisions, found
 
 
 def trial_of(
@@ -275,7 +279,7 @@ def arrival(captured: F32, reference: F32) -> int | None:
     products = np.fft.irfft(np.fft.rfft(captured64, size) * np.conj(np.fft.rfft(reference, size)), size)[: n - m + 1]
     energy = np.concatenate([[0.0], np.cumsum(captured64**2)])
     norms = np.sqrt(np.maximum(energy[m:] - energy[:-m], 0)) * float(np.linalg.norm(reference))
-    alike = np.where(norms > 1e-6, products / np.maximum(norms, 1e-6), 0.0)
+    alike = np.where(norms > 1e-6, np.abs(products) / np.maximum(norms, 1e-6), 0.0)  # wires may be crossed
     at = int(np.argmax(alike))
     return at if alike[at] >= ALIKE else None
 
