@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import time
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -88,8 +89,12 @@ def memory_slope(decisions: Iterator[object], hops: int) -> float:
     from edge.bench.machine import resident_bytes
 
     every = max(1, hops // SAMPLES)
-    readings = [(n, resident_bytes()) for n, _ in enumerate(islice(decisions, hops)) if n % every == 0]
-    return slope([r for r in readings if r[0] >= SETTLED * hops])
+    readings = array("d", bytes(8 * (hops // every + 1)))  # made ahead: the benchmark's own memory must not grow
+    for n, _ in enumerate(islice(decisions, hops)):
+        if n % every == 0:
+            readings[n // every] = resident_bytes()
+    points = [(n, readings[n // every]) for n in range(0, hops, every)]
+    return slope([point for point in points if point[0] >= SETTLED * hops])
 
 
 def slope(readings: Sequence[tuple[float, float]]) -> float:
