@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from edge.bench import render
-from edge.bench.fresh import Started, slope
+from edge.bench.fresh import Fresh, Started, measure_fresh, slope
 from edge.bench.machine import conditions, cpu_name, machine, pi_flags, resident_bytes, throttled
 from edge.bench.report import Result, Settings, ratios
 from edge.bench.rounds import COLD_BYTES, WARM_UP, Latency, measure_paced, measure_rounds
@@ -256,6 +256,14 @@ def test_throttling_is_named(pi):
     assert hot == "the firmware says: throttled before"
 
 
+def test_a_raspberry_pis_firmware_is_asked(tmp_path, monkeypatch):
+    command = tmp_path / "vcgencmd"
+    command.write_text('#!/bin/sh\n[ "$1" = get_throttled ] && echo throttled=0x2\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert conditions(tmp_path)["firmware"] == ["frequency capped"]
+
+
 # How it is told
 
 
@@ -320,3 +328,9 @@ def test_a_tflite_file_without_its_package_names_the_extra(tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(EdgeError, match=r"net\.tflite needs ai-edge-litert, .*pip install 'edge-listen\[bench\]'"):
         open_all(Settings(compare=(path,)))
+
+
+def test_a_process_that_dies_is_told(tmp_path):
+    settings = Fresh(tmp_path / "gone.onnx", "onnx", 0.48, 4.0, 16_000, "auto", 1, None, 0)
+    with pytest.raises(EdgeError, match=r"for gone\.onnx ended with 1"):
+        measure_fresh(settings)

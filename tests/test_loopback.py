@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 
@@ -98,6 +99,10 @@ def test_mistakes(tmp_path):
     assert "digital silence" in run_module(*module, "--clip", tmp_path / "silent.wav", code=5).stderr
     assert "model no.onnx does not exist" in run_module(*module, "--model", "no.onnx", code=3).stderr
     assert "device" in run_module(*module, "--device", "no such microphone", code=4).stderr
+    environment = os.environ | {"EDGE_BENCH_LOOPBACK_REPEATS": "never"}
+    assert "'never' is not a valid integer" in run_module(*module, code=2, env=environment).stderr
+    (tmp_path / "loopback.toml").write_text("repeat = 3\n")
+    assert "unknown key repeat" in run_module(*module, "--config", tmp_path / "loopback.toml", code=2).stderr
 
 
 def loopback(microphone, *options, code=0):

@@ -110,7 +110,7 @@ def test_free_axes_are_given_a_size(tmp_path):
 
 def test_a_file_of_ours_is_measured_as_ours():
     opened = open_peer(
-        BUNDLED, synthetic_sound, hop=None, hop_seconds=0.48, window_seconds=4, sample_rate=16_000, threads=1,
+        BUNDLED, synthetic_sound, hop_seconds=0.48, window_seconds=4, sample_rate=16_000, threads=1,
         provider="auto",
     )  # fmt: skip
     assert isinstance(opened, OurModel)

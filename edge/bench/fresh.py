@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 import edge.cli  # noqa: F401  # keeps BLAS at one thread, as in the commands
+from edge.errors import EdgeError
 
 STARTS = 3  # processes of which the fastest start counts
 SAMPLES = 200  # readings of the memory over all hops
@@ -28,7 +29,6 @@ class Fresh:
 
     path: Path
     kind: str  # of the subject
-    hop: float | None
     hop_seconds: float
     window_seconds: float
     sample_rate: int  # Hz, of the subject
@@ -49,7 +49,7 @@ class Started:
 
 
 def measure_fresh(settings: Fresh) -> Started:
-    """The fastest of some starts, and the memory over ``settings.hops`` hops of the last."""
+    """The fastest of some starts, and the memory over ``settings.hops`` hops of the last. Raises EdgeError."""
     starts = [_run(replace(settings, hops=settings.hops if last else 0)) for last in (*[False] * (STARTS - 1), True)]
     return replace(min(starts, key=lambda s: s.start_ms), memory_slope=starts[-1].memory_slope)
 
@@ -57,8 +57,12 @@ def measure_fresh(settings: Fresh) -> Started:
 def _run(settings: Fresh) -> Started:
     command = [sys.executable, "-m", "edge.bench.fresh", json.dumps(asdict(settings), default=str)]
     begun = time.time()
-    printed = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout
-    decided, start, memory, slope = map(float, printed.split())
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+    if done.returncode:
+        raise EdgeError(
+            f"a process of its own for {settings.path.name} ended with {done.returncode}", remedy="is memory short?"
+        )
+    decided, start, memory, slope = map(float, done.stdout.split())
     return Started(
         start_ms=round(start * 1000, 1),
         process_ms=round((decided - begun) * 1000, 1),
@@ -123,8 +127,8 @@ def _ours(settings: Fresh) -> Callable[[], Iterator[object]]:
     def decisions() -> Iterator[object]:
         classifier = Classifier(settings.path, provider=settings.provider, threads=settings.threads)
         for source in sources:  # the first decision on the file itself; then on its samples, round and round
-            yield next(listen(source, classifier, settings.hop))
-        yield from listen(Endless(sound), classifier, settings.hop)
+            yield next(listen(source, classifier, settings.hop_seconds))
+        yield from listen(Endless(sound), classifier, settings.hop_seconds)
 
     return decisions
 

@@ -26,6 +26,7 @@ from edge.sources.block import Block, Source
 from edge.sources.devices import portaudio, reason_of
 from edge.sources.file import SoundFile
 from edge.sources.microphone import Microphone
+from edge.tuning import pick
 
 F32 = NDArray[np.float32]
 
@@ -162,16 +163,17 @@ def measure_loopback(
     repeats: int = 10,
     model: Path | None = None,
     provider: str = "auto",
-    threads: int = 1,
+    threads: int | None = None,
     hop: float | None = None,
 ) -> Loopback:
-    """Play a chirp or ``clip`` ``repeats`` times, at random moments of a hop, and listen.
+    """Play a chirp or ``clip`` ``repeats`` times, at random moments of a hop, and listen as edge-listen would.
 
     Raises:
         DeviceError: for a device that cannot be used, and where the sound never arrives.
         EdgeError: for a model or a clip that cannot be used.
     """
-    classifier = Classifier(model, provider=provider, threads=threads)
+    setup = pick(model, provider, threads)
+    classifier = Classifier(setup.model, provider=setup.provider, threads=setup.threads)
     spec = classifier.spec
     rate = spec.frontend.sample_rate
     sound = chirp(rate) if clip is None else SoundFile(clip).read(rate)

@@ -125,7 +125,6 @@ def open_peer(
     path: Path,
     sound: Sound,
     *,
-    hop: float | None,
     hop_seconds: float,
     window_seconds: float,
     sample_rate: int,
@@ -134,7 +133,7 @@ def open_peer(
 ) -> Subject:
     """The file as a subject: one with our contract as ours, any other as a peer. Raises EdgeError."""
     if _kind(path) == "onnx" and METADATA_KEY in _session(path, threads).get_modelmeta().custom_metadata_map:
-        return OurModel(path, sound, hop=hop, provider=provider, threads=threads)
+        return OurModel(path, sound, hop=hop_seconds, provider=provider, threads=threads)
     return Peer(
         path, sound, hop_seconds=hop_seconds, window_seconds=window_seconds, sample_rate=sample_rate, threads=threads
     )

@@ -40,7 +40,6 @@ def open_all(settings: Settings) -> tuple[list[Subject], list[Fresh]]:
             open_peer(
                 path,
                 sound,
-                hop=settings.hop,
                 hop_seconds=facts.hop_seconds,
                 window_seconds=facts.window_seconds,
                 sample_rate=settings.compare_rate,
@@ -55,8 +54,7 @@ def open_all(settings: Settings) -> tuple[list[Subject], list[Fresh]]:
         Fresh(
             path=path,
             kind=subject.facts.kind,
-            hop=settings.hop,
-            hop_seconds=facts.hop_seconds,
+            hop_seconds=subject.facts.hop_seconds,
             window_seconds=facts.window_seconds,
             sample_rate=rate,
             provider=settings.provider,

@@ -29,7 +29,6 @@ from edge.cli.loopback import loopback
     config_option,
     click.option(
         "--model",
-        "models",
         multiple=True,
         type=click.Path(path_type=Path),
         show_default="the bundled int8 and fp32 models",
@@ -93,7 +92,7 @@ def main(
     log_settings(context)
     with ends_well():
         if tune:
-            click.echo(TUNED[output](choose(settings["models"], settings["input"], settings["hop"])))
+            click.echo(TUNED[output](choose(settings["model"], settings["input"], settings["hop"])))
         else:
             click.echo(printed(run(**settings), output))
 
@@ -101,12 +100,12 @@ def main(
 main.add_command(loopback)
 
 
-def run(*, models: tuple[Path, ...] = (), **settings: Any) -> dict[str, Any]:
+def run(*, model: tuple[Path, ...] = (), **settings: Any) -> dict[str, Any]:
     """The benchmark's document; ``settings`` are those of :class:`edge.bench.report.Settings`. Raises EdgeError."""
     from edge.bench.report import Settings
     from edge.bench.run import bench
 
-    return bench(Settings(models=models or bundled(), **settings)).document()
+    return bench(Settings(models=model or bundled(), **settings)).document()
 
 
 def choose(models: tuple[Path, ...] = (), audio: Path | None = None, hop: float | None = None) -> dict[str, Any]:

@@ -103,6 +103,12 @@ tuned_provider_option = click.option(
     show_default=True,
     help="Where the network runs; auto is what edge-bench --tune has found, else the CPU.",
 )
+tuned_threads_option = click.option(
+    "--threads",
+    type=click.IntRange(1, 64),
+    show_default="1, or what edge-bench --tune has found",
+    help="Of the network.",
+)
 model_option = click.option(
     "--model",
     type=click.Path(path_type=Path),

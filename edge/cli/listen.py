@@ -23,6 +23,7 @@ from edge.cli.common import (
     one_of,
     options,
     tuned_provider_option,
+    tuned_threads_option,
     verbose_option,
     version_option,
 )
@@ -58,12 +59,7 @@ class Settings:
     config_option,
     model_option,
     tuned_provider_option,
-    click.option(
-        "--threads",
-        type=click.IntRange(1, 64),
-        show_default="1, or what edge-bench --tune has found",
-        help="Of the network.",
-    ),
+    tuned_threads_option,
     click.option(
         "--input", show_default="the microphone", help="Sound file; - reads raw 16-bit PCM from standard input."
     ),

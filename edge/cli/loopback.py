@@ -16,7 +16,8 @@ from edge.cli.common import (
     log_to_stderr,
     model_option,
     options,
-    provider_option,
+    tuned_provider_option,
+    tuned_threads_option,
     verbose_option,
 )
 
@@ -41,8 +42,8 @@ PARTS = {
     click.option("--repeats", type=click.IntRange(1), default=10, show_default=True, help="How often."),
     click.option("--hop", type=float, show_default="0.5, or a shorter window", help="Seconds between decisions."),
     model_option,
-    provider_option,
-    click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Of the network."),
+    tuned_provider_option,
+    tuned_threads_option,
     click.option("--output", type=click.Choice(["md", "json"]), default="md", show_default=True),
     verbose_option,
 )
