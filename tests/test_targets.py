@@ -1,9 +1,11 @@
 """``benchmarks.peers``: the promises, and the usual way that they are measured against."""
 
+import json
 import sys
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from benchmarks import peers
 from edge.bench.sound import synthetic_sound
@@ -52,3 +54,17 @@ def test_without_librosa_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "librosa", None)
     with pytest.raises(EdgeError, match=r"pip install 'edge-listen\[bench\]'"):
         peers.LibrosaRecompute(synthetic_sound, 0.48)
+
+
+@pytest.mark.parametrize(("cold", "code"), [(5, 0), (4.9, 1)])
+def test_check_fails_where_a_target_is_missed(tmp_path, monkeypatch, cold, code):
+    found = peers.targets(document(cold=cold), "yamnet", 90)
+    monkeypatch.setattr(peers, "run", lambda settings, device: (document(), found))
+    monkeypatch.setattr(peers, "markdown", lambda run: "the run")
+    out = tmp_path / "peers.json"
+    shown = CliRunner().invoke(peers.main, ["yamnet.tflite", "--json", str(out), "--check"])
+    assert shown.exit_code == code
+    assert ("missed" in shown.output) == bool(code)
+    kept = json.loads(out.read_text())
+    assert [t["met"] for t in kept["targets"]] == [t.met for t in found]
+    assert CliRunner().invoke(peers.main, ["yamnet.tflite"]).exit_code == 0  # without --check
