@@ -17,9 +17,11 @@ import click
 import numpy as np
 import torch
 
-from edge.bench import Subject, measure_rounds, synthetic_audio
+from edge.bench.machine import machine
+from edge.bench.rounds import measure_rounds
+from edge.bench.sound import synthetic_sound
+from edge.bench.subjects import OurModel
 from edge.classifier import Classifier
-from edge.cli.bench import machine
 from edge.errors import EdgeError
 from edge.files import replacing
 from export.artefacts import export
@@ -139,12 +141,9 @@ def progress(name: str, record: dict[str, Any]) -> None:
 
 def timed(paths: list[Path], rounds: int) -> dict[str, dict[str, float]]:
     """Median milliseconds of a recomputed window, and of a hop of half a second, of each file, by architecture."""
-    subjects = []
-    for path in paths:
-        rate = Classifier(path, self_test=False).spec.frontend.sample_rate
-        subjects.append(Subject(path, synthetic_audio(rate), 0.5, "cpu", 1))
+    subjects = [OurModel(path, synthetic_sound, hop=0.5) for path in paths]
     stages: dict[str, dict[str, float]] = {path.parent.name: {} for path in paths}
-    for path, times in zip(paths, measure_rounds(subjects, rounds, lambda: None), strict=True):
+    for path, times in zip(paths, measure_rounds(subjects, rounds), strict=True):
         precision = "int8" if path.name.endswith(FILES[0]) else "fp32"
         for stage in ("window", "hop"):
             stages[path.parent.name][f"{stage}_{precision}"] = float(np.median(times[stage])) * 1000

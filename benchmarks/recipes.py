@@ -15,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.bench import Subject, measure_rounds, synthetic_audio
+from edge.bench.rounds import measure_rounds
+from edge.bench.sound import synthetic_sound
+from edge.bench.subjects import OurModel
 from export.artefacts import CALIBRATION_CLIPS, clip_window, draw, graphs
 from export.contract import build_spec, write_with_golden
 from models.checkpoint import load_checkpoint
@@ -39,12 +41,12 @@ def main(data: Path, runs: list[Path]) -> None:
             windows = [clip_window(clip, spec) for clip in clips]
             write_with_golden(graphs(checkpoint, windows, spec)["int8"], spec, path)
             report = evaluate(path, manifest.in_folds(config["validation_folds"]))
-            subjects.append(Subject(path, synthetic_audio(spec.frontend.sample_rate), 0.5, "cpu", 1))
+            subjects.append(OurModel(path, synthetic_sound, hop=0.5))
             parameters = sum(tensor.numel() for tensor in checkpoint.state.values())
             size = f"{parameters / 1e3:.0f} k | {spec.provenance.macs / 1e6:.0f} | {path.stat().st_size / 1e3:.0f} kB"
             rows.append(f"| {run.name} | {size} | {report.accuracy:.1%} | {report.window_accuracy:.1%}")
             print(rows[-1], file=sys.stderr)
-        times = measure_rounds(subjects, ROUNDS, lambda: None)
+        times = measure_rounds(subjects, ROUNDS)
     print("| run | parameters | MMAC | int8 file | clips | windows | front end | network | hop (ms) |")
     print("|---|---|---|---|---|---|---|---|---|")
     for row, stages in zip(rows, times, strict=True):

@@ -1,42 +1,169 @@
-"""``edge-bench``: what it measures is there, and adds up."""
+"""``edge-bench``: what it measures is there, adds up, and is told as its schema says."""
 
+import dataclasses
 import json
+import sys
+import time
 from functools import partial
 
-from edge.bench import STAGES, bench, resident_bytes, synthetic_audio
-from tests.conftest import run_module
+import jsonschema
+import numpy as np
+import pytest
+import soundfile
+
+from edge.bench import render
+from edge.bench.fresh import Fresh, Started, measure_fresh, slope
+from edge.bench.machine import conditions, cpu_name, machine, pi_flags, resident_bytes, throttled
+from edge.bench.report import Result, Settings, ratios
+from edge.bench.rounds import COLD_BYTES, WARM_UP, Latency, measure_paced, measure_rounds
+from edge.bench.run import measure, open_all
+from edge.bench.sound import Turns, sound_of, synthetic_sound
+from edge.bench.subjects import STAGES, Facts, OurModel
+from edge.classifier import BUNDLED
+from edge.cli.bench import printed
+from edge.errors import EdgeError, InputError
+from tests.conftest import ROOT, run_module
+from tests.peer_files import write_onnx, write_tflite
 
 run = partial(run_module, "edge.cli.bench")
 
+SCHEMA = json.loads((ROOT / "docs" / "bench.schema.json").read_text())
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+FACTS = Facts("x.onnx", "onnx", None, 10, "nothing", hop_seconds=0.05, window_seconds=1.0, patches=1)
 
-def test_json_has_every_stage_of_both_precisions():
-    report = json.loads(run("--rounds", 40, "--seconds", 1, "--json").stdout)
-    assert report["machine"]["cores"] >= 1
-    int8, fp32 = report["results"]
-    assert (int8["precision"], fp32["precision"]) == ("int8", "fp32")
-    for result in report["results"]:
+
+class Sleeper:
+    """A subject whose hop takes as long as it is told."""
+
+    def __init__(self, name="sleeper", seconds=0.0, facts=FACTS):
+        self.name, self.facts, self.calls = name, facts, []
+        self.stages = {"hop": partial(self.sleep, "hop", seconds), "window": partial(self.sleep, "window", 2 * seconds)}
+
+    def sleep(self, stage, seconds):
+        self.calls.append(stage)
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            pass
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory):
+    """Of a quick run with a peer."""
+    peer = write_onnx(tmp_path_factory.mktemp("peers") / "other.onnx", [1, 15600])
+    return json.loads(run("--rounds", 20, "--seconds", 1, "--hops", 50, "--compare", peer, "--output", "json").stdout)
+
+
+def test_every_stage_of_both_precisions_and_of_a_peer(document):
+    assert list(document["results"]) == ["edge-listen.int8", "edge-listen", "other"]
+    assert document["reference"] == "edge-listen.int8"
+    int8, fp32, other = document["results"].values()
+    assert (int8["precision"], fp32["precision"], other["precision"]) == ("int8", "fp32", None)
+    for result in document["results"].values():
         for mode in ("hot", "cold"):
-            assert set(result[mode]) == set(STAGES)
+            assert set(result[mode]) == ({"window", "hop"} if result is other else set(STAGES))
             for p in result[mode].values():
-                assert 0 < p["p50"] <= p["p95"] <= p["p99"]
-        assert set(result["paced"]) == {"hop"}
+                assert 0 < p["p50"] <= p["p95"] <= p["p99"] <= p["worst"]
+        assert 0 < result["paced"]["p50"] <= result["paced"]["worst"]
         assert 0 < result["paced_cpu"] < 1
         assert 0 < result["start_ms"] < result["process_ms"]
         assert 20 < result["memory_mb"] < 110
+        assert result["paced_decisions"] == 2
+        assert result["hop_seconds"] == int8["hop_seconds"]
 
 
-def test_table_names_the_stages(demo):
-    out = run("--rounds", 10, "--seconds", 0, "--input", demo).stdout
-    for text in ("front end, whole window, hot", "network, hop, cold", "a streamed hop costs", "resident memory"):
-        assert text in out
+def test_the_json_is_as_its_schema_says(document):
+    VALIDATOR.validate(document)
+    assert jsonschema.FormatChecker().conforms(document["date"], "date-time")
+    for path in (ROOT / "docs" / "devices").glob("*.json"):
+        VALIDATOR.validate(json.loads(path.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("cls", "definition"), [(Latency, "latency"), (Started, "result"), (Facts, "result"), (Result, "result")]
+)
+def test_the_schema_has_every_field(cls, definition):
+    known = SCHEMA["$defs"][definition]
+    names = {field.name for field in dataclasses.fields(cls)} - {"facts", "started"}
+    assert names <= set(known["properties"])
+    assert set(known["required"]) == set(known["properties"])
+    assert known["additionalProperties"] is False
+
+
+def test_ratios_are_of_this_run(document):
+    ours, theirs = document["results"]["edge-listen.int8"], document["results"]["other"]
+    found = document["ratios"]["other"]
+    assert found["hot"] == pytest.approx(theirs["hot"]["hop"]["p50"] / ours["hot"]["hop"]["p50"], abs=1e-3)
+    assert found["cold"] == pytest.approx(theirs["cold"]["hop"]["p50"] / ours["cold"]["hop"]["p50"], abs=1e-3)
+    assert found["paced_cpu"] == pytest.approx(theirs["paced_cpu"] / ours["paced_cpu"], abs=1e-3)
+    assert found["window"] == pytest.approx(theirs["hot"]["window"]["p50"] / ours["hot"]["window"]["p50"], abs=1e-3)
+
+
+def test_ratios_say_how_many_times_cheaper_the_first_one_is():
+    subjects = [Sleeper("ours", 0.001), Sleeper("theirs", 0.004)]
+    report = measure(subjects, Settings(rounds=10, seconds=0), [None, None])
+    found = report.ratios["theirs"]
+    assert all(2 < found[key] < 8 for key in ("hot", "cold", "window"))  # four, on a machine with other work
+    assert found["paced_cpu"] is None  # nothing was paced
+    assert ratios(report.results["ours"], report.results["ours"])["hot"] == 1
+    VALIDATOR.validate(report.document())
+
+
+def test_rounds_are_interleaved():
+    order = []
+    subjects = [Sleeper("a"), Sleeper("b")]
+    for subject in subjects:
+        subject.stages = {"hop": partial(order.append, subject.name), "window": partial(order.append, subject.name * 2)}
+    times = measure_rounds(subjects, 3)
+    assert order == ["a", "aa", "b", "bb"] * (3 + WARM_UP)
+    assert [len(of["hop"]) for of in times] == [3, 3]
+    order.clear()
+    measure_rounds(subjects, 1, stages=["hop"])
+    assert order == ["a", "b"] * (1 + WARM_UP)
+
+
+def test_cold_measures_after_the_caches_were_emptied():
+    """What fits into a cache is fast hot, and slow cold."""
+    data = np.ones(128 << 10, np.uint8)
+    subject = Sleeper()
+    subject.stages = {"hop": data.sum}
+    (hot,), (cold,) = measure_rounds([subject], 20), measure_rounds([subject], 10, cold=True)
+    assert np.median(cold["hop"]) > np.median(hot["hop"])
+    assert COLD_BYTES > 32 << 20
+
+
+def test_paced_decisions_come_one_each_hop():
+    started = time.perf_counter()
+    quick, slow = measure_paced([Sleeper("quick", 0.001), Sleeper("slow", 0.06)], 0.4)
+    assert len(quick.seconds) == len(slow.seconds) == 8
+    assert time.perf_counter() - started >= 0.4 + 0.48
+    assert quick.missed < slow.missed == 8
+    assert 0.004 < quick.cpu < slow.cpu / 3  # by the process clock, of each alone
+
+
+def test_the_slope_is_by_least_squares():
+    assert slope([(0, 5.0), (1, 7.0), (2, 9.0)]) == pytest.approx(2)
+    assert slope([(0, 1.0), (1, 2.0), (2, 0.0)]) == pytest.approx(-0.5)
+    assert slope([(0, 1.0)]) == slope([]) == 0
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow():
+    """Over the later half of ten hours of listening, not even a page in a thousand hops.
+
+    Before, CPython's table of interned strings and the allocators find their size, in steps of half a megabyte.
+    """
+    bundled = ("--model", BUNDLED, "--rounds", 10, "--seconds", 0)
+    document = json.loads(run(*bundled, "--hops", 80_000, "--output", "json").stdout)
+    (result,) = document["results"].values()
+    assert abs(result["memory_slope"]) < 4
 
 
 def test_a_streamed_hop_costs_at_most_a_third_of_its_window():
     """Front end and network, in the same interleaved run; the best of three, for machines that do other things."""
     shares = []
     for _ in range(3):
-        (result,) = bench([None], synthetic_audio(16_000), rounds=100, paced_seconds=0)
-        shares.append(result.hop_over_window)
+        (times,) = measure_rounds([OurModel(None, synthetic_sound)], 100, stages=["window", "hop"])
+        shares.append(np.median(times["hop"]) / np.median(times["window"]))
     assert min(shares) <= 1 / 3
 
 
@@ -44,7 +171,166 @@ def test_memory_is_read():
     assert 10e6 < resident_bytes() < 10e9
 
 
+def test_silence_is_refused(tmp_path):
+    soundfile.write(tmp_path / "silent.wav", np.zeros(32_000), 16_000)
+    with pytest.raises(InputError, match=r"silent\.wav is digital silence"):
+        sound_of(tmp_path / "silent.wav")(16_000)
+    assert "is digital silence" in run("--input", tmp_path / "silent.wav", code=5).stderr
+    assert synthetic_sound(16_000).std() > 0.05
+
+
+def test_turns_go_round():
+    turns = Turns(np.arange(10.0, dtype=np.float32), 4)
+    assert [turns().tolist() for _ in range(3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 2, 3]]
+    longer = Turns(np.arange(10.0, dtype=np.float32), 4, 6)
+    assert [longer().tolist() for _ in range(2)] == [[0, 1, 2, 3, 4, 5], [4, 5, 6, 7, 8, 9]]
+
+
+def test_files_of_one_name_are_told_apart(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    paths = tuple(write_onnx(tmp_path / folder / "net.onnx", [1, 15600]) for folder in ("a", "b"))
+    subjects, _ = open_all(Settings(compare=paths))
+    assert [s.name for s in subjects] == ["edge-listen.int8", "net", "net#2"]
+
+
+# What it is measured on
+
+
+@pytest.fixture
+def pi(tmp_path):
+    """The files of a Raspberry Pi's kernel that are read."""
+    files = {
+        "proc/cpuinfo": "processor\t: 0\nFeatures\t: fp asimd asimddp\n\nModel\t\t: Raspberry Pi 5 Model B Rev 1.0\n",
+        "proc/meminfo": "MemTotal:        8245812 kB\n",
+        "proc/device-tree/model": "Raspberry Pi 5 Model B Rev 1.0\0",
+        "sys/class/thermal/thermal_zone0/type": "cpu-thermal\n",
+        "sys/class/thermal/thermal_zone0/temp": "51200\n",
+        "sys/class/thermal/thermal_zone1/type": "cpu-thermal\n",
+        "sys/class/thermal/thermal_zone1/temp": "-500\n",
+        "sys/class/thermal/thermal_zone2/type": "broken\n",
+    }
+    for cpu in range(2):
+        folder = f"sys/devices/system/cpu/cpu{cpu}"
+        files |= {
+            f"{folder}/cpufreq/scaling_cur_freq": f"{1500000 + cpu * 900000}\n",
+            f"{folder}/cpufreq/cpuinfo_max_freq": "2400000\n",
+            f"{folder}/cpufreq/scaling_governor": "ondemand\n",
+            f"{folder}/thermal_throttle/core_throttle_count": "3\n",
+        }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_what_a_board_tells(pi):
+    assert cpu_name(pi).startswith("Raspberry Pi 5 Model B Rev 1.0, ")
+    assert (machine(pi)["int8_instructions"], machine(pi)["memory_mb"]) == (["asimddp"], 8444)
+    found = conditions(pi)
+    assert found["temperatures"] == {"cpu-thermal": 51.2, "cpu-thermal 1": -0.5}
+    assert found["frequencies_mhz"] == [1500, 2400]
+    assert (found["most_mhz"], found["governors"], found["throttle_count"]) == (2400, ["ondemand"], 6)
+
+
+def test_a_system_that_tells_nothing(tmp_path):
+    found = conditions(tmp_path)
+    assert (found["temperatures"], found["frequencies_mhz"], found["governors"]) == ({}, [], [])
+    assert found["most_mhz"] is found["throttle_count"] is None
+    assert machine(tmp_path)["memory_mb"] is None
+    assert machine(tmp_path)["cpu"]
+
+
+def test_throttling_is_named(pi):
+    before = conditions(pi)
+    assert throttled(before, conditions(pi)) is None
+    assert throttled(before, before | {"throttle_count": 8}) == "the processor was throttled 2 times"
+    assert pi_flags("throttled=0x50005\n") == [
+        "under-voltage", "throttled", "under-voltage before", "throttled before"
+    ]  # fmt: skip
+    assert pi_flags("throttled=0x0") == []
+    assert pi_flags("error=1") is None
+    firmware = partial(dict, before, throttle_count=None)
+    assert throttled(firmware(firmware=["throttled before"]), firmware(firmware=["throttled before"])) is None
+    hot = throttled(firmware(firmware=[]), firmware(firmware=["throttled before"]))
+    assert hot == "the firmware says: throttled before"
+
+
+def test_a_raspberry_pis_firmware_is_asked(tmp_path, monkeypatch):
+    command = tmp_path / "vcgencmd"
+    command.write_text('#!/bin/sh\n[ "$1" = get_throttled ] && echo throttled=0x2\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert conditions(tmp_path)["firmware"] == ["frequency capped"]
+
+
+# How it is told
+
+
+def test_markdown_has_the_stages_and_the_ratios(document):
+    text = printed(document, "md")
+    for words in ("front end, whole window", "network, hop", "resident memory", "bytes a hop", "CPU, paced"):
+        assert words in text
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    ours = next(line for line in tables if "network, hop" in line and "cold" in line)
+    assert f"{document['results']['edge-listen.int8']['cold']['network_hop']['p50']:.3f}" in ours
+    assert any(line.startswith("| other ") for line in tables)
+
+
+def test_the_page_needs_no_other_file(document):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    page = printed(document | {"reference": "<script>"}, "html")
+    assert page.count('src="data:image/svg+xml;base64,') == 2
+    assert "<script>" not in page
+    for reference in ("href=", "url(", "http://", "https://"):
+        assert reference not in page
+
+
+def test_the_page_names_the_extra_that_it_needs(document, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(EdgeError, match=r"pip install 'edge-listen\[bench\]'"):
+        printed(document, "html")
+
+
+def test_an_undisturbed_and_a_throttled_run_say_so(document):
+    state = document["conditions"]
+    told = dict(state["after"], throttle_count=1, temperatures={"cpu": 81.0}, frequencies_mhz=[600], most_mhz=1500)
+    slowed = document | {"conditions": {"before": told, "after": told, "throttled": "the processor was throttled"}}
+    facts = "\n".join(render.facts(slowed))
+    assert "**Slowed down**: the processor was throttled." in facts
+    assert "cpu, 81 °C, 81 °C before" in facts
+    assert "600 MHz of 1500" in facts
+    assert "No throttling" in "\n".join(
+        render.facts(document | {"conditions": {"before": told, "after": told, "throttled": None}})
+    )
+
+
+def test_a_configuration_file_and_the_environment_are_read(tmp_path):
+    (tmp_path / "bench.toml").write_text('rounds = 10\nseconds = 0\nhops = 10\nmodel = ["tiny"]\n')
+    done = run("--config", tmp_path / "bench.toml", "--output", "json")
+    found = json.loads(done.stdout)
+    assert list(found["results"]) == ["edge-listen-tiny.int8"]
+    assert found["results"]["edge-listen-tiny.int8"]["paced"] is None
+    assert found["settings"]["rounds"] == 10
+    VALIDATOR.validate(found)
+
+
 def test_mistakes(tmp_path):
     assert "error: model no.onnx does not exist" in run("--model", "no.onnx", code=3).stderr
     assert "does not exist" in run("--input", tmp_path / "no.wav", code=5).stderr
     assert "no cuda provider" in run("--provider", "cuda", code=6).stderr
+    assert "no.tflite does not exist (check --compare)" in run("--compare", "no.tflite", code=3).stderr
+    assert "No such command 'walk'" in run("walk", code=2).stderr
+
+
+def test_a_tflite_file_without_its_package_names_the_extra(tmp_path, monkeypatch):
+    path = write_tflite(tmp_path / "net.tflite", (1, 1200))
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    with pytest.raises(EdgeError, match=r"net\.tflite needs ai-edge-litert, .*pip install 'edge-listen\[bench\]'"):
+        open_all(Settings(compare=(path,)))
+
+
+def test_a_process_that_dies_is_told(tmp_path):
+    settings = Fresh(tmp_path / "gone.onnx", "onnx", 0.48, 4.0, 16_000, "auto", 1, None, 0)
+    with pytest.raises(EdgeError, match=r"for gone\.onnx ended with 1"):
+        measure_fresh(settings)

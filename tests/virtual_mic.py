@@ -37,6 +37,8 @@ class VirtualMicrophone:
         config.write_text(
             "</usr/share/alsa/alsa.conf>\n"
             'pcm.pulsemic { type pulse device "mic" hint { show on description "test microphone" } }\n'
+            'pcm.pulseout { type asym playback.pcm { type pulse device "vmic" } '
+            'hint { show on description "what it hears" } }\n'
         )
         self.env = os.environ | {
             "XDG_RUNTIME_DIR": str(self.folder / "xdg"),

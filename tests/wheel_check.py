@@ -15,7 +15,8 @@ from scoring import named, read_truth
 
 
 def main(demo: str, truth: str) -> None:
-    for heavy in ("torch", "torchaudio", "scipy", "onnx", "sklearn", "train", "models", "export"):
+    for heavy in ("torch", "torchaudio", "scipy", "onnx", "sklearn", "train", "models", "export",
+                  "matplotlib", "jinja2", "librosa", "ai_edge_litert"):  # fmt: skip
         assert util.find_spec(heavy) is None, f"{heavy} came with the wheel"
     files = {str(f) for f in metadata.files("edge-listen") or ()}
     tops = {f.split("/")[0] for f in files if not f.startswith("..")}
@@ -32,6 +33,12 @@ def main(demo: str, truth: str) -> None:
     assert len(found) >= 0.75 * len(events), f"named only {found}"
     for command in ("edge-listen", "edge-classify", "edge-bench", "edge-inspect"):
         subprocess.run([scripts / command, "--version"], check=True)
+    bench = [scripts / "edge-bench", "--rounds", "10", "--seconds", "0", "--output", "json"]
+    measured = json.loads(subprocess.run(bench, capture_output=True, text=True, check=True).stdout)
+    assert set(measured["results"]) == {"edge-listen.int8", "edge-listen"}
+    refused = subprocess.run([*bench[:-1], "html"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "pip install 'edge-listen[bench]'" in refused.stderr
     memory = subprocess.run(
         [sys.executable, "-c", MEMORY, demo], capture_output=True, text=True, check=True
     ).stderr.split()[-1]

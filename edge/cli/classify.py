@@ -20,7 +20,7 @@ from edge.cli.common import (
     log_to_stderr,
     model_option,
     options,
-    provider_option,
+    tuned_provider_option,
     verbose_option,
     version_option,
 )
@@ -36,7 +36,7 @@ Row = dict[str, Any]
 @options(
     config_option,
     model_option,
-    provider_option,
+    tuned_provider_option,
     channel_option,
     click.option("--output", type=click.Choice(["table", "jsonl", "csv"]), default="table", show_default=True),
     click.option("--windows", is_flag=True, help="Each window as well, not only the whole file."),
@@ -97,12 +97,15 @@ def run(
     """
     from edge.bulk import classify_files, find_recordings
     from edge.classifier import Classifier
+    from edge.tuning import pick
 
     files = find_recordings(paths)
     if not files:
         raise InputError(
             f"no recordings in {', '.join(map(str, paths))}", remedy="give sound files, or a folder of them"
         )
+    setup = pick(model, provider, threads=1)  # a process for each core
+    model, provider = setup.model, setup.provider
     spec = Classifier(model, provider=provider).spec  # so that a mistake with the model or the hop shows at once
     spec.hop_frames(hop)
     results = classify_files(files, model, hop=hop, channel=channel, provider=provider, workers=workers)

@@ -96,10 +96,23 @@ provider_option = click.option(
     show_default=True,
     help="Where the network runs; auto is the CPU, which wins for a network this small.",
 )
+tuned_provider_option = click.option(
+    "--provider",
+    type=click.Choice(["auto", *PROVIDERS]),
+    default="auto",
+    show_default=True,
+    help="Where the network runs; auto is what edge-bench --tune has found, else the CPU.",
+)
+tuned_threads_option = click.option(
+    "--threads",
+    type=click.IntRange(1, 64),
+    show_default="1, or what edge-bench --tune has found",
+    help="Of the network.",
+)
 model_option = click.option(
     "--model",
     type=click.Path(path_type=Path),
-    show_default="the bundled int8 model",
+    show_default="the bundled one: int8, or what edge-bench --tune has found",
     help="ONNX file, or tiny: bundled as well, for a Pi Zero.",
 )
 verbose_option = click.option("-v", "--verbose", is_flag=True, help="Show the effective settings, on stderr.")

@@ -22,7 +22,8 @@ from edge.cli.common import (
     model_option,
     one_of,
     options,
-    provider_option,
+    tuned_provider_option,
+    tuned_threads_option,
     verbose_option,
     version_option,
 )
@@ -38,7 +39,7 @@ class Settings:
 
     model: Path | None  # None: the bundled one
     provider: str
-    threads: int
+    threads: int | None  # None, as "auto" of the provider: the pick of edge-bench --tune
     input: str | None  # a file, "-" for raw PCM on standard input, None for the microphone
     device: str | None
     channel: int | None  # None mixes
@@ -57,8 +58,8 @@ class Settings:
 @options(
     config_option,
     model_option,
-    provider_option,
-    click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Of the network."),
+    tuned_provider_option,
+    tuned_threads_option,
     click.option(
         "--input", show_default="the microphone", help="Sound file; - reads raw 16-bit PCM from standard input."
     ),
@@ -129,6 +130,7 @@ def run(settings: Settings, sinks: Sequence[Any], interrupts: Interrupts) -> Non
     from edge.classifier import Classifier
     from edge.listener import listen
     from edge.records import Recorder, error_record
+    from edge.tuning import pick
 
     def send(record: dict[str, Any]) -> None:
         for sink in sinks:
@@ -138,7 +140,8 @@ def run(settings: Settings, sinks: Sequence[Any], interrupts: Interrupts) -> Non
         for sink in sinks:
             stack.enter_context(closing(sink))
         try:
-            classifier = Classifier(settings.model, provider=settings.provider, threads=settings.threads)
+            setup = pick(settings.model, settings.provider, settings.threads)
+            classifier = Classifier(setup.model, provider=setup.provider, threads=setup.threads)
             spec = classifier.spec
             source = make_source(settings, spec.frontend.sample_rate)
             windows = stack.enter_context(closing(listen(source, classifier, settings.hop)))  # type: ignore[type-var]

@@ -1,0 +1,100 @@
+"""A run of the benchmark: every model and peer in the same interleaved rounds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from edge.bench.fresh import Fresh, Started, measure_fresh
+from edge.bench.machine import conditions
+from edge.bench.peers import open_peer
+from edge.bench.report import Report, Settings, result_of
+from edge.bench.rounds import Paced, measure_paced, measure_rounds
+from edge.bench.sound import sound_of
+from edge.bench.subjects import OurModel, Subject
+
+log = logging.getLogger("edge.bench")
+
+
+def bench(settings: Settings) -> Report:
+    """Measure all models and peers in one run, interleaved. Raises EdgeError for what cannot be used."""
+    before = conditions()
+    subjects, fresh = open_all(settings)
+    return measure(subjects, settings, [partial(measure_fresh, f) for f in fresh], before)
+
+
+def open_all(settings: Settings) -> tuple[list[Subject], list[Fresh]]:
+    """The subjects, the models first; and with what a process of each is started. Raises EdgeError."""
+    sound = sound_of(settings.input)
+    ours = [
+        OurModel(path, sound, hop=settings.hop, provider=settings.provider, threads=settings.threads)
+        for path in settings.models
+    ]
+    facts = ours[0].facts
+    subjects: list[Subject] = [*ours]
+    rates = [model.classifier.spec.frontend.sample_rate for model in ours]
+    for path in settings.compare:
+        subjects.append(
+            open_peer(
+                path,
+                sound,
+                hop_seconds=facts.hop_seconds,
+                window_seconds=facts.window_seconds,
+                sample_rate=settings.compare_rate,
+                threads=settings.threads,
+                provider=settings.provider,
+            )
+        )
+        rates.append(settings.compare_rate)
+    _name_apart(subjects)
+    paths = [*(model.classifier.path for model in ours), *settings.compare]
+    fresh = [
+        Fresh(
+            path=path,
+            kind=subject.facts.kind,
+            hop_seconds=subject.facts.hop_seconds,
+            window_seconds=facts.window_seconds,
+            sample_rate=rate,
+            provider=settings.provider,
+            threads=settings.threads,
+            input=settings.input,
+            hops=settings.hops,
+        )
+        for subject, path, rate in zip(subjects, paths, rates, strict=True)
+    ]
+    return subjects, fresh
+
+
+def measure(
+    subjects: Sequence[Subject],
+    settings: Settings,
+    starts: Sequence[Callable[[], Started] | None],
+    before: dict[str, Any] | None = None,
+) -> Report:
+    """The report of ``subjects``, with what ``starts`` say of their start-up and memory."""
+    before = before or conditions()
+    log.info("%d interleaved rounds of %s", settings.rounds, ", ".join(s.name for s in subjects))
+    hot = measure_rounds(subjects, settings.rounds)
+    log.info("the same, cold")
+    cold = measure_rounds(subjects, max(10, settings.rounds // 4), cold=True)
+    log.info("%g s of each in real time", settings.seconds)
+    paced: list[Paced | None] = [None] * len(subjects)
+    if settings.seconds > 0:
+        paced = [*measure_paced(subjects, settings.seconds)]
+    log.info("processes of their own")
+    results = {
+        subject.name: result_of(subject.facts, of_hot, of_cold, of_paced, start and start())
+        for subject, of_hot, of_cold, of_paced, start in zip(subjects, hot, cold, paced, starts, strict=True)
+    }
+    return Report(settings, results, before, conditions())
+
+
+def _name_apart(subjects: Sequence[Subject]) -> None:
+    """Files of the same name, in several folders: the second is …#2."""
+    seen: dict[str, int] = {}
+    for subject in subjects:
+        seen[subject.name] = seen.get(subject.name, 0) + 1
+        if seen[subject.name] > 1:
+            subject.name += f"#{seen[subject.name]}"

@@ -1,0 +1,219 @@
+"""The pick: which precision, provider and number of threads are cheapest on this device, measured once and kept.
+
+``edge-bench --tune`` measures and keeps the candidates; ``edge-listen`` and ``edge-classify`` take :func:`pick` for
+whatever their user has not named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from edge.errors import EdgeError
+from edge.files import replacing
+
+log = logging.getLogger("edge.tuning")
+
+SCHEMA_VERSION = 1  # of the kept file; another one is not read
+ROUNDS = 100
+# How many times cheaper than the default another candidate must be: more than the noise of medians. A file of another
+# precision costs nothing besides; a second core or a GPU costs power, for latency that nobody hears.
+MARGIN = 1.03
+COSTLY_MARGIN = 1.5
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to run a model, and what a hop cost."""
+
+    file: str  # its name, where it lies beside the default; else its path
+    sha256: str  # of the file
+    precision: str
+    provider: str
+    threads: int
+    hop_ms: float  # median of interleaved cold rounds: what a listener pays, who does other things between two hops
+    hot_ms: float  # the same of hot rounds, to be read by people
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a model is opened."""
+
+    model: Path | None  # None: the bundled one
+    provider: str
+    threads: int
+
+
+def best(candidates: Sequence[Candidate]) -> Candidate:
+    """The cheapest of those that beat the first one, the default, by their margin; else the default."""
+    default = candidates[0]
+
+    def wins(other: Candidate) -> bool:
+        costly = (other.provider, other.threads) != (default.provider, default.threads)
+        return other.hop_ms * (COSTLY_MARGIN if costly else MARGIN) <= default.hop_ms
+
+    return min(filter(wins, candidates[1:]), key=lambda c: c.hop_ms, default=default)
+
+
+def pick(model: Path | None = None, provider: str = "auto", threads: int | None = None) -> Setup:
+    """How to open ``model``: what the user has named, and for the rest (None, "auto") what is best on this device.
+
+    What was kept and cannot be read, or is of other files, is ignored, and logged.
+    """
+    from edge.classifier import available_providers
+
+    named = Setup(model, provider, threads or 1)
+    default = _path(model)
+    candidates = _kept(default)
+    there = available_providers() if candidates else []
+    fitting = [
+        c
+        for c in candidates
+        if (model is None or c.file == default.name)
+        and c.provider == (provider if provider != "auto" else c.provider)
+        and c.threads == (threads or c.threads)
+        and c.provider in there
+    ]
+    if not fitting:
+        return named
+    found = best(fitting)
+    log.info(
+        "pick of edge-bench --tune: %s, %d thread%s, %s",
+        found.file, found.threads, "" if found.threads == 1 else "s", found.provider,
+    )  # fmt: skip
+    path = default.parent / found.file
+    return Setup(model if path == default else path, found.provider, found.threads)
+
+
+def tune(
+    models: Sequence[Path | None], *, recording: Path | None = None, hop: float | None = None, rounds: int = ROUNDS
+) -> list[Candidate]:
+    """Measure each of ``models`` with each provider, on one thread and on two; the first of them is the default.
+
+    Raises EdgeError for a model that cannot be used.
+    """
+    from edge.bench.rounds import Latency, measure_rounds
+    from edge.bench.sound import sound_of
+    from edge.bench.subjects import OurModel
+    from edge.classifier import available_providers
+
+    sound, folder = sound_of(recording), _path(models[0]).parent
+    subjects: list[OurModel] = []
+    candidates: list[Candidate] = []
+    ways = [("cpu", 1)] + [("cpu", 2)] * ((os.cpu_count() or 1) > 1)
+    ways += [(name, 1) for name in available_providers() if name != "cpu"]
+    for provider, threads in ways:
+        for model in models:
+            try:
+                subject = OurModel(model, sound, hop=hop, provider=provider, threads=threads)
+            except EdgeError as error:
+                if provider == "cpu":
+                    raise
+                log.info("%s is no candidate: %s", provider, error.what)
+                continue
+            path = subject.classifier.path
+            file = path.name if path.parent == folder else str(path.resolve())
+            precision = subject.classifier.spec.provenance.precision
+            subjects.append(subject)
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            candidates.append(Candidate(file, digest, precision, provider, threads, 0, 0))
+    hot = measure_rounds(subjects, rounds, stages=["hop"])
+    cold = measure_rounds(subjects, rounds, stages=["hop"], cold=True)
+    return [
+        replace(c, hop_ms=Latency.of(of_cold["hop"]).p50, hot_ms=Latency.of(of_hot["hop"]).p50)
+        for c, of_cold, of_hot in zip(candidates, cold, hot, strict=True)
+    ]
+
+
+def keep(model: Path | None, candidates: Sequence[Candidate]) -> Path:
+    """Write what was measured of ``model`` to this device's file, and return its path.
+
+    Raises EdgeError where it cannot be written.
+    """
+    from edge.bench.machine import cpu_name
+
+    path = _file(_path(model))
+    if path is None:
+        raise EdgeError("there is no home folder to keep the pick in", remedy="set XDG_STATE_HOME to a folder")
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "device": cpu_name(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "candidates": [asdict(c) for c in candidates],
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as part:
+            part.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise EdgeError(
+            f"the pick cannot be kept in {path}: {error.strerror}", remedy="set XDG_STATE_HOME to a folder of yours"
+        ) from None
+    return path
+
+
+def _kept(default: Path) -> list[Candidate]:
+    """The candidates that were measured here for ``default``; none where they do not hold any more."""
+    path = _file(default)
+    if path is None or not path.exists():
+        return []
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if document["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"schema_version {document['schema_version']!r}")
+        candidates = [_candidate(values) for values in document["candidates"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s cannot be used: %s (edge-bench --tune writes it anew)", path, error)
+        return []
+    for file, digest in {c.file: c.sha256 for c in candidates}.items():
+        if _sha256(default.parent / file) != digest:
+            log.warning("the pick for %s was of another file (edge-bench --tune measures anew)", file)
+            return []
+    return candidates
+
+
+def _candidate(values: dict[str, Any]) -> Candidate:
+    """Raises TypeError or ValueError for what is none."""
+    candidate = Candidate(**values)
+    texts = isinstance(candidate.file, str) and isinstance(candidate.provider, str)
+    if not (texts and candidate.hop_ms > 0 and type(candidate.threads) is int and 1 <= candidate.threads <= 64):
+        raise ValueError(f"{values} is no candidate")
+    return candidate
+
+
+def _path(model: Path | None) -> Path:
+    """The file of a model, as :class:`edge.classifier.Classifier` finds it."""
+    from edge.classifier import BUNDLED, BUNDLED_NAMES
+
+    return BUNDLED if model is None else BUNDLED_NAMES.get(str(model), model)
+
+
+def _file(default: Path) -> Path | None:
+    """Where this device keeps what it knows of a model, by the name of its file; None without a home folder.
+
+    Homes are shared between computers: the name says which processor was measured.
+    """
+    from edge.bench.machine import cpu_name
+
+    try:
+        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    except RuntimeError:
+        return None
+    folder = state / "edge-listen" / "tuning"
+    device = hashlib.sha256(f"{cpu_name()}, {os.cpu_count()} cores".encode()).hexdigest()[:12]
+    return folder / f"{default.stem}-{device}.json"
+
+
+def _sha256(path: Path) -> str | None:
+    """Of a file; None of one that cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None

@@ -1,0 +1,58 @@
+"""Networks of nobody, as small as can be: one layer, ONNX or TFLite, to be measured against."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+
+def write_onnx(path, shape, *, inputs=1, dtype=TensorProto.FLOAT):
+    """A sigmoid of the input, or a sum of ``inputs`` of them; a name in ``shape`` is a free axis."""
+    names = [f"in{i}" for i in range(inputs)]
+    nodes = [helper.make_node("Sum", names, ["sum"]), helper.make_node("Sigmoid", ["sum"], ["out"])]
+    if dtype != TensorProto.FLOAT:
+        nodes = [helper.make_node("Identity", names, ["out"])]
+    values = [helper.make_tensor_value_info(name, dtype, shape) for name in names]
+    graph = helper.make_graph(nodes, "peer", values, [helper.make_tensor_value_info("out", dtype, shape)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, path)
+    return path
+
+
+def write_tflite(path, shape, *, kind="FLOAT32", scale=None, zero_point=0, free=()):
+    """A sigmoid of the input; quantised with a ``scale``; axes in ``free`` have no size."""
+    flatbuffers = pytest.importorskip("flatbuffers", reason="ai-edge-litert is not installed")
+    pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
+    from ai_edge_litert import schema_py_generated as schema
+
+    def tensor(name, scale, zero_point):
+        made = schema.TensorT()
+        made.name, made.shape, made.buffer = name, list(shape), 0
+        made.shapeSignature = [-1 if axis in free else size for axis, size in enumerate(shape)]
+        made.type = getattr(schema.TensorType, kind)
+        if scale:
+            made.quantization = schema.QuantizationParametersT()
+            made.quantization.scale, made.quantization.zeroPoint = [scale], [zero_point]
+        return made
+
+    low = 0 if kind != "INT8" else -128
+    code, node = schema.OperatorCodeT(), schema.OperatorT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.LOGISTIC
+    code.version, node.inputs, node.outputs, node.opcodeIndex = 1, [0], [1], 0
+    graph = schema.SubGraphT()
+    graph.tensors = [tensor("sound", scale, zero_point), tensor("scores", scale and 1 / 256, low)]
+    graph.inputs, graph.outputs, graph.operators = [0], [1], [node]
+    model = schema.ModelT()
+    model.version, model.operatorCodes, model.subgraphs = 3, [code], [graph]
+    model.buffers = [schema.BufferT()]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    path.write_bytes(bytes(builder.Output()))
+    return path
+
+
+def sigmoid(values):
+    """What both compute."""
+    return 1 / (1 + np.exp(-np.asarray(values, np.float64)))

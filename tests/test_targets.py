@@ -1,0 +1,73 @@
+"""``benchmarks.peers``: the promises, and the usual way that they are measured against."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from benchmarks import peers
+from edge.bench.sound import synthetic_sound
+from edge.classifier import Classifier
+from edge.errors import EdgeError
+from tests.conftest import FP32
+
+
+def document(**ratios):
+    """A run of ``benchmarks.peers``, in which every promise is kept."""
+    stage = {"p50": 1.0, "p95": 1.0, "p99": 1.0, "worst": 1.0}
+    result = {
+        "hot": {"network_window": stage}, "hop_over_window": 0.19, "start_ms": 250, "memory_slope": 0.1, "patches": 7
+    }  # fmt: skip
+    fp32 = result | {"hot": {"network_window": stage | {"p50": 2.8}}}
+    yamnet = {"hot": 12, "cold": 5, "paced_cpu": 4, "window": 20} | ratios
+    return {
+        "results": {"edge-listen.int8": result, "edge-listen": fp32, "yamnet": result, "librosa-fp32": result},
+        "ratios": {"yamnet": yamnet, "librosa-fp32": yamnet | {"hot": 20}},
+    }
+
+
+def test_targets_are_met_missed_or_not_measured():
+    found = peers.targets(document(), "yamnet", 95)
+    assert len(found) == 10
+    assert {t.met for t in found} == {True}
+    missed = peers.targets(document(cold=4.99, paced_cpu=None), "yamnet", None)
+    assert {t.name: t.met for t in missed if t.met is not True} == {
+        "hop against yamnet, cold": False,
+        "CPU against yamnet, paced": None,
+        "resident with the microphone open, MB": None,
+    }
+    lines = peers.targets_table(missed).splitlines()
+    assert lines[3].split("|")[2:5] == ["    ≥ 5 ", "     4.99 ", "       missed "]
+    assert peers.targets(document(), "yamnet", 95.1)[7].met is False
+
+
+def test_librosa_computes_what_we_compute(minute):
+    """Else the comparison would be with another network."""
+    pytest.importorskip("librosa", reason="librosa is not installed")
+    subject = peers.LibrosaRecompute(lambda rate: minute, 0.48)
+    classifier = Classifier(FP32)
+    n = classifier.spec.window_samples
+    expected = classifier.windows(minute[:n])[0]
+    assert np.abs(subject.probs(minute[:n]) - expected).max() < 1e-3
+
+
+def test_without_librosa_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "librosa", None)
+    with pytest.raises(EdgeError, match=r"pip install 'edge-listen\[bench\]'"):
+        peers.LibrosaRecompute(synthetic_sound, 0.48)
+
+
+@pytest.mark.parametrize(("cold", "code"), [(5, 0), (4.9, 1)])
+def test_check_fails_where_a_target_is_missed(tmp_path, monkeypatch, cold, code):
+    found = peers.targets(document(cold=cold), "yamnet", 90)
+    monkeypatch.setattr(peers, "run", lambda settings, device: (document(), found))
+    monkeypatch.setattr(peers, "markdown", lambda run: "the run")
+    out = tmp_path / "peers.json"
+    shown = CliRunner().invoke(peers.main, ["yamnet.tflite", "--json", str(out), "--check"])
+    assert shown.exit_code == code
+    assert ("missed" in shown.output) == bool(code)
+    kept = json.loads(out.read_text())
+    assert [t["met"] for t in kept["targets"]] == [t.met for t in found]
+    assert CliRunner().invoke(peers.main, ["yamnet.tflite"]).exit_code == 0  # without --check
