@@ -88,7 +88,8 @@ def run(
 ) -> dict[str, Any]:
     """The benchmark's report: ``machine`` and ``results``, one for each model. Raises EdgeError."""
     from edge.bench import bench, synthetic_audio
-    from edge.classifier import BUNDLED, Classifier
+    from edge.classifier import Classifier
+    from edge.models import BUNDLED
     from edge.sources.file import SoundFile
 
     paths = models or (BUNDLED, BUNDLED.with_name("edge-listen.onnx"))

@@ -97,10 +97,10 @@ provider_option = click.option(
     help="Where the network runs; auto is the CPU, which wins for a network this small.",
 )
 model_option = click.option(
-    "--model",
-    type=click.Path(path_type=Path),
+    "--model",  # text: as a path, hf:// would lose a slash
+    metavar="FILE|FOLDER|hf://OWNER/NAME",
     show_default="the bundled int8 model",
-    help="ONNX file, or tiny: bundled as well, for a Pi Zero.",
+    help="ONNX file, model package, or repository of the hub; tiny: bundled as well, for a Pi Zero.",
 )
 verbose_option = click.option("-v", "--verbose", is_flag=True, help="Show the effective settings, on stderr.")
 # A container's EDGE_LISTEN_VERSION=1.2 is its author's own, and no option.

@@ -14,14 +14,14 @@ from edge.errors import ContractError
 
 
 @click.command(context_settings={"auto_envvar_prefix": "EDGE_INSPECT", "help_option_names": ["-h", "--help"]})
-@click.argument("model", required=False, type=click.Path(path_type=Path))
+@click.argument("model", required=False, metavar="[FILE|FOLDER|hf://OWNER/NAME]")
 @options(
     provider_option,
     click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs: the whole contract."),
     version_option,
 )
-def main(model: Path | None, provider: str, as_json: bool) -> None:
-    """Print the contract of MODEL, an ONNX file (the bundled one), and prove it on its golden vectors.
+def main(model: str | None, provider: str, as_json: bool) -> None:
+    """Print the contract of a model (the bundled one), and prove it on its golden vectors.
 
     Exit codes: 0 proven, 2 usage, 3 no model of ours, or not proven here, 6 provider.
     """
