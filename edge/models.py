@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 from urllib.parse import unquote
 
 from edge.errors import ContractError
@@ -48,24 +49,29 @@ def _from_hub(model: str) -> Path:
     if not (found := HUB.fullmatch(model)):
         raise ContractError(f"{model} names no model", remedy="write hf://owner/name[@revision][/folder]")
     try:
-        from huggingface_hub import errors, hf_hub_download
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.utils import tqdm
     except ImportError:
         raise ContractError(
             f"{model} needs huggingface_hub, which is not installed", remedy="pip install 'edge-listen[hub]'"
         ) from None
-    repository, revision = found["repository"], found["revision"] and unquote(found["revision"])
-    unreachable = None
-    for name in PACKAGED:
-        try:
-            return Path(hf_hub_download(repository, name, subfolder=found["folder"], revision=revision))
-        except errors.LocalEntryNotFoundError as error:  # not in the cache; the other file may be
-            unreachable = error
-        except errors.EntryNotFoundError:
-            continue
-        except Exception as error:  # its HTTP library, which has changed twice, raises classes of its own
-            _refuse(model, error)
-    if unreachable is not None:
-        _refuse(model, unreachable)
+
+    class NoBar(tqdm):  # type: ignore[misc]  # it would draw bars into logs, and when nothing is loaded
+        def __init__(self, *arguments: Any, **settings: Any) -> None:
+            super().__init__(*arguments, **settings | {"disable": True})
+
+    revision = found["revision"] and unquote(found["revision"])
+    logging.disable(logging.WARNING)  # it warns that there is no int8 file, and that nobody is logged in
+    try:
+        for name in PACKAGED:
+            inside = f"{found['folder']}/{name}" if found["folder"] else name
+            folder = snapshot_download(found["repository"], revision=revision, allow_patterns=inside, tqdm_class=NoBar)
+            if (path := Path(folder, inside)).exists():
+                return path
+    except Exception as error:  # its HTTP library, which has changed twice, raises classes of its own
+        _refuse(model, error)
+    finally:
+        logging.disable(logging.NOTSET)
     raise ContractError(
         f"{model} has neither {' nor '.join(PACKAGED)}", remedy="name a repository, or a folder in it, with a package"
     )

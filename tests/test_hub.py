@@ -1,9 +1,12 @@
 """Models by name: files, folders, and a hub that a local server plays."""
 
+import json
 import os
+import re
 import shutil
 import sys
 import threading
+import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,14 +26,14 @@ BASE = {
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as a download asks: /OWNER/NAME/resolve/REVISION/FILE, whose files are in ``root/OWNER/NAME``.
+    """As much of the hub as a download asks, of the repositories that are folders of ``root``, OWNER/NAME.
 
-    Repositories have the revisions main, refs/pr/1 and COMMIT; those of the owner "gated" are gated.
+    They have the revisions main, refs/pr/1 and COMMIT; those of the owner "gated" are gated.
     """
 
     protocol_version = "HTTP/1.1"
     root: Path
-    asked: list[str]
+    fetched: list[str]
 
     def do_HEAD(self):
         self.answer(with_body=False)
@@ -39,28 +42,59 @@ class Hub(BaseHTTPRequestHandler):
         self.answer(with_body=True)
 
     def answer(self, with_body):
-        if "/resolve/" not in self.path:  # what a version of the client asks besides
+        path = self.path.split("?")[0].strip("/")
+        if found := re.fullmatch(r"api/models/(\w+)/([\w-]+)(?:/(revision|tree)/([^/]+))?", path):
+            owner, name, kind, revision = found.groups()
+            answer, inside = self.tree if kind == "tree" else self.commit, []
+        elif found := re.fullmatch(r"(\w+)/([\w-]+)/resolve/([^/]+)/(.+)", path):
+            owner, name, revision, *inside = found.groups()
+            answer = self.file
+        else:  # what a version of the client asks besides
             return self.refuse(404, "NotFound")
-        self.asked.append(f"{self.command} {self.path}")
-        owner, name, _, revision, *rest = self.path.split("?")[0].strip("/").split("/")
-        path = self.root.joinpath(owner, name, *rest)
-        if owner == "gated":
-            return self.refuse(403, "GatedRepo")
-        if not (self.root / owner / name).is_dir():
+        repository = self.root / owner / name
+        if not repository.is_dir():
             return self.refuse(401, "RepoNotFound")
-        if revision not in ("main", "refs%2Fpr%2F1", COMMIT):
+        if revision not in (None, "main", "refs%2Fpr%2F1", COMMIT):
             return self.refuse(404, "RevisionNotFound")
-        if not path.is_file():
+        if owner == "gated" and answer == self.file:
+            return self.refuse(403, "GatedRepo")
+        path = repository.joinpath(*inside)
+        if inside and not path.is_file():
             return self.refuse(404, "EntryNotFound")
-        content = path.read_bytes()
+        content = answer(path)
         self.send_response(200)
         self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("ETag", f'"{len(content)}-{path.name}"')
+        self.send_header("ETag", f'"{zlib.crc32(content)}"')
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if with_body:
             self.wfile.write(content)
         return None
+
+    def commit(self, repository):
+        owner, name = repository.parts[-2:]
+        return json.dumps({"id": f"{owner}/{name}", "sha": COMMIT, "siblings": self.files(repository)}).encode()
+
+    def tree(self, repository):
+        return json.dumps(self.files(repository)).encode()
+
+    def files(self, repository):
+        return [
+            {
+                "type": "file",
+                "path": name,
+                "rfilename": name,
+                "size": p.stat().st_size,
+                "oid": str(zlib.crc32(p.read_bytes())),
+            }
+            for p in repository.rglob("*.onnx")
+            for name in [p.relative_to(repository).as_posix()]
+        ]
+
+    def file(self, path):
+        if self.command == "GET":
+            self.fetched.append(path.name)
+        return path.read_bytes()
 
     def refuse(self, status, code):
         self.send_response(status)
@@ -83,13 +117,14 @@ def hub(tmp_path_factory):
         "me/both/small": {BUNDLED_NAMES["tiny"]: "model.int8.onnx"},
         "me/fp32": {FP32: "model.onnx"},
         "me/none": {},
+        "gated/model": {BUNDLED: "model.int8.onnx"},
     }.items():
         (root / folder).mkdir(parents=True)
         for source, name in models.items():
             shutil.copy(source, root / folder / name)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Of", (Hub,), {"root": root, "asked": (asked := [])}))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Of", (Hub,), {"root": root, "fetched": (fetched := [])}))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}", asked=asked)
+    yield SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}", fetched=fetched)
     server.shutdown()
     server.server_close()
 
@@ -99,7 +134,7 @@ def inspect(hub, tmp_path):
     """``edge-inspect``, a process of its own with a cache of its own, at that hub."""
 
     def run(model, code=0, **env):
-        hub.asked.clear()
+        hub.fetched.clear()
         env = BASE | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1"} | env
         return run_module("edge.cli.inspect", model, code=code, env=env)
 
@@ -109,9 +144,9 @@ def inspect(hub, tmp_path):
 def test_a_repository_is_loaded_once_and_no_more_of_it_than_needed(inspect, hub):
     done = inspect("hf://me/both")
     assert "edge-listen, int8" in done.stdout
-    assert [line.split("/")[-1] for line in hub.asked if line.startswith("GET")] == ["model.int8.onnx"]
+    assert hub.fetched == ["model.int8.onnx"]
     inspect("hf://me/both")
-    assert not [line for line in hub.asked if line.startswith("GET")]
+    assert not hub.fetched
 
 
 @pytest.mark.parametrize(
