@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from edge.cli.common import ends_well, log_to_stderr, options, provider_option, version_option
-from edge.config import ModelSpec
+from edge.config import THIRD_PARTY, ModelSpec
 from edge.errors import ContractError
 
 
@@ -59,6 +59,8 @@ def as_table(path: Path, spec: ModelSpec, *, verified: bool) -> str:
         f"frames of {frontend.win_length} samples every {frontend.hop_length}"
     )
     folds = ", ".join(map(str, origin.train_folds))
+    trained = f"folds {folds}; {origin.epochs} epochs, seed {origin.seed}, revision {origin.git_revision}"
+    cost = f"{origin.macs / 1e6:.0f} million multiply-accumulates a window" if origin.macs else "cost not counted"
     held_out = "nothing was held out" if origin.test_fold is None else f"fold {origin.test_fold} was held out"
     accuracy = "" if origin.accuracy is None else f": {origin.accuracy:.2%} of its clips"
     hop = f"every {spec.step_seconds:g} s or a multiple" if spec.streams else "each computed anew"
@@ -66,13 +68,12 @@ def as_table(path: Path, spec: ModelSpec, *, verified: bool) -> str:
     rows = {
         "model": f"{spec.name}, {origin.precision}",
         "file": f"{path}, {path.stat().st_size / 1000:.0f} kB",
-        "network": f"{origin.architecture}, {origin.macs / 1e6:.0f} million multiply-accumulates a window",
+        "network": f"{origin.architecture}, {cost}",
         "hears": heard,
         "decides": f"on {spec.window_seconds:.2f} s, {hop}",
         "scores": f"{spec.scores}, temperature {spec.temperature:g}",
         "thresholds": thresholds or "none of its own",
-        "trained on": f"{origin.dataset}, folds {folds}; {origin.epochs} epochs, seed {origin.seed}, revision "
-        f"{origin.git_revision}",
+        "trained on": f"{origin.dataset}, {'by others' if origin.architecture == THIRD_PARTY else trained}",
         "measured": held_out + accuracy,
         "licence": spec.licence,
         "golden vectors": "reproduced here" if verified else "NOT reproduced here",
