@@ -12,6 +12,7 @@ import click
 
 from edge.errors import EdgeError
 from export.artefacts import export
+from export.package import package
 from export.verify import ParityError
 from export.wrap import wrap
 from models.checkpoint import load_checkpoint
@@ -51,6 +52,12 @@ def main() -> None:
     help="Of the scores. [default: learnt from the held-out fold]",
 )
 @click.option("--degrade", is_flag=True, help="Also measure on degraded recordings, for the card.")
+@click.option(
+    "--package",
+    "as_package",
+    is_flag=True,
+    help="Make OUT a model package: model.int8.onnx, model.onnx, README.md, labels.csv, report.csv.",
+)
 @click.option("--made-by", help="Command that the card names. [default: this one]")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that measure the files. [default: one a core]")
 def export_checkpoint(
@@ -61,10 +68,11 @@ def export_checkpoint(
     licence: str,
     temperature: float | None,
     degrade: bool,
+    as_package: bool,
     made_by: str | None,
     workers: int | None,
 ) -> None:
-    """Export CHECKPOINT to OUT/NAME.onnx and OUT/NAME.int8.onnx, with a model card."""
+    """Export CHECKPOINT to OUT/NAME.onnx and OUT/NAME.int8.onnx, with a model card; or to a package (--package)."""
     options = ["--data", str(data)] if data else []
     options += [
         "--name",
@@ -73,10 +81,11 @@ def export_checkpoint(
         licence,
         *(["--temperature", f"{temperature:g}"] if temperature else []),
         *["--degrade"] * degrade,
+        *["--package"] * as_package,
     ]
     command = made_by or f"python -m export {shlex.join([checkpoint.name, *options])}"
     try:
-        exported = export(
+        exported = (package if as_package else export)(
             load_checkpoint(checkpoint),
             data or beside(checkpoint),
             out,
