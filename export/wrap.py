@@ -348,7 +348,8 @@ def _run(model: onnx.ModelProto, name: str, frames: F32) -> F32:
     except Exception as error:  # onnxruntime raises a class of its own for each kind of damage
         why = " ".join(str(error).split())
         raise ContractError(
-            f"onnxruntime does not run it: {why:.300}", remedy="check window_frames and layout"
+            f"onnxruntime does not run it: {why:.300}",
+            remedy="check window_frames and layout, or export it with other operators",
         ) from None
     return np.asarray(found, np.float32)
 

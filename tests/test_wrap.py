@@ -11,6 +11,7 @@ import pytest
 import tomli_w
 import torch
 from onnx import TensorProto, helper
+from onnxruntime.quantization import quantize_dynamic
 from torch import nn
 
 from edge.classifier import Classifier
@@ -270,6 +271,25 @@ def test_probabilities_are_not_taken_for_logits(tmp_path, wrapped):
     with pytest.raises(ContractError, match="which are probabilities already: they sum to 1"):
         wrapped(path)
     assert wrapped(path, scores="probabilities").spec.scores == "softmax"
+
+
+def test_half_precision_and_dynamic_int8(tmp_path, wrapped):
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last = nn.Linear(40, 3)
+
+        def forward(self, frames):
+            return self.last(frames.mean(dim=1))
+
+    half = save(tmp_path / "half.onnx", seeded(Half).half(), torch.randn(1, 98, 40).half())
+    whole = save(tmp_path / "whole.onnx", seeded(Half), torch.randn(1, 98, 40))
+    quantize_dynamic(whole, tmp_path / "int8.onnx")
+    classifiers = [wrapped(path) for path in (whole, half, tmp_path / "int8.onnx")]
+    assert [c.spec.provenance.precision for c in classifiers] == ["fp32", "fp16", "int8"]
+    assert {c.spec.provenance.macs for c in classifiers} == {3 * 40}
+    expected, *others = [c.classify(sound_of(c)[:, 0]) for c in classifiers]
+    assert all(np.allclose(probs, expected, atol=0.05) for probs in others)
 
 
 def test_weights_in_files_beside_the_model_are_taken_in(tmp_path, wrapped):
