@@ -99,6 +99,8 @@ def export_checkpoint(
         )
     except (EdgeError, ManifestError, ParityError, ValueError) as error:
         raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise unwritable(out, error) from None
     for parity in exported.parities:
         click.echo(
             f"{parity.name}: top-1 agreement {parity.top1_agreement:.1%}, "
@@ -130,11 +132,18 @@ def wrap_model(model: Path, contract: Path, out: Path, name: str | None) -> None
         path, spec = wrap(model, contract, out, name=name)
     except EdgeError as error:
         raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise unwritable(out, error) from None
     cost = (
         f"{spec.provenance.macs / 1e6:.3g} million multiply-accumulates" if spec.provenance.macs else "cost not counted"
     )
     click.echo(f"{len(spec.labels)} classes, windows of {spec.window_seconds:.2f} s, {cost}; proven by the runtime")
     click.echo(f"wrote {path}")
+
+
+def unwritable(out: Path, error: OSError) -> click.ClickException:
+    """One line for a folder that does not take what was made."""
+    return click.ClickException(f"{out} cannot be written: {error.strerror}; give another --out")
 
 
 def beside(checkpoint: Path) -> Path:

@@ -144,6 +144,7 @@ def inspect(hub, tmp_path):
 def test_a_repository_is_loaded_once_and_no_more_of_it_than_needed(inspect, hub):
     done = inspect("hf://me/both")
     assert "edge-listen, int8" in done.stdout
+    assert not done.stderr
     assert hub.fetched == ["model.int8.onnx"]
     inspect("hf://me/both")
     assert not hub.fetched

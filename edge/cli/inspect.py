@@ -61,8 +61,10 @@ def as_table(path: Path, spec: ModelSpec, *, verified: bool) -> str:
     folds = ", ".join(map(str, origin.train_folds))
     trained = f"folds {folds}; {origin.epochs} epochs, seed {origin.seed}, revision {origin.git_revision}"
     cost = f"{origin.macs / 1e6:.0f} million multiply-accumulates a window" if origin.macs else "cost not counted"
-    held_out = "nothing was held out" if origin.test_fold is None else f"fold {origin.test_fold} was held out"
-    accuracy = "" if origin.accuracy is None else f": {origin.accuracy:.2%} of its clips"
+    measured = "nothing was held out" if origin.test_fold is None else f"fold {origin.test_fold} was held out"
+    measured += "" if origin.accuracy is None else f": {origin.accuracy:.2%} of its clips"
+    if origin.architecture == THIRD_PARTY:
+        trained, measured = "by others", "not here"
     hop = f"every {spec.step_seconds:g} s or a multiple" if spec.streams else "each computed anew"
     thresholds = ", ".join(f"{label} {least:g}" for label, least in spec.thresholds.items())
     rows = {
@@ -73,8 +75,8 @@ def as_table(path: Path, spec: ModelSpec, *, verified: bool) -> str:
         "decides": f"on {spec.window_seconds:.2f} s, {hop}",
         "scores": f"{spec.scores}, temperature {spec.temperature:g}",
         "thresholds": thresholds or "none of its own",
-        "trained on": f"{origin.dataset}, {'by others' if origin.architecture == THIRD_PARTY else trained}",
-        "measured": held_out + accuracy,
+        "trained on": f"{origin.dataset}, {trained}",
+        "measured": measured,
         "licence": spec.licence,
         "golden vectors": "reproduced here" if verified else "NOT reproduced here",
         f"{len(spec.labels)} classes": ", ".join(spec.labels),
