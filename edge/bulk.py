@@ -37,6 +37,7 @@ class FileResult:
     probs: F32 | None  # [n_labels], the mean over the windows
     windows: F32 | None  # [n_windows, n_labels]
     energies: F32 | None = None  # [n_windows]; None also of a model that does not tell
+    unknown: tuple[bool, ...] = ()  # of each window: probably none of the classes
     spans: tuple[tuple[float, float], ...] = ()  # onset and offset of each window, seconds
     error: str | None = None  # one line
 
@@ -65,7 +66,8 @@ def classify_source(classifier: Classifier, source: Source, hop: float | None = 
     windows = np.stack([w.probs for w in heard])
     told = [w.energy for w in heard if w.energy is not None]
     energies = np.array(told, np.float32) if told else None
-    return FileResult(path, windows.mean(axis=0), windows, energies, tuple((w.onset, w.offset) for w in heard))
+    spans = tuple((w.onset, w.offset) for w in heard)
+    return FileResult(path, windows.mean(axis=0), windows, energies, tuple(w.unknown for w in heard), spans)
 
 
 def classify_files(

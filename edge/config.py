@@ -7,8 +7,10 @@ written, or a :class:`ContractError` that names the field.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
+import re
 import sys
 import types
 import typing
@@ -28,6 +30,21 @@ METADATA_KEY = "edge_listen"  # the key in ONNX metadata_props that holds ModelS
 SCHEMA_VERSION = 3  # raised when a reader of the former version could misread the contract
 # What a contract of a former version lacks, by that version: read today, it means what it meant then.
 MIGRATIONS: dict[int, dict[str, Any]] = {2: {"unknown": None}}
+DIGEST = "contract_sha256"  # the key in the JSON that holds the digest of all others; from version 3 on
+
+# What no sensible model reaches: a damaged contract must not ask for gigabytes.
+MAX_LABELS = 10_000
+MAX_FILTERBANK = 1 << 22  # n_fft x n_mels
+MAX_WINDOW = 1 << 24  # window_frames x n_fft; of a waveform, samples
+MAX_RING = 1 << 22  # n_columns x n_channels
+MAX_TOLERANCE = 0.1  # of golden vectors; a larger one would prove nothing
+
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # terminals, logs and JSON Lines would suffer
+ALLOWED = {
+    int: "a whole number of 64 bits",
+    float: "a number",
+    str: "text of one line without control characters",
+}  # as a message says it
 
 T = TypeVar("T")
 
@@ -77,15 +94,18 @@ class FrontendConfig:
             f"at most win_length {self.win_length}",
         )
         _require(self.n_fft <= 1 << 16, "frontend.n_fft", self.n_fft, "at most 65536")
-        _require(self.n_mels <= self.n_fft // 2, "frontend.n_mels", self.n_mels, f"at most {self.n_fft // 2}")
+        most = min(self.n_fft // 2, MAX_FILTERBANK // self.n_fft)
+        _require(self.n_mels <= most, "frontend.n_mels", self.n_mels, f"at most {most}")
         nyquist = self.sample_rate / 2
         _require(0 <= self.f_min < self.f_max, "frontend.f_min", self.f_min, f"0 up to f_max {self.f_max}")
         _require(self.f_max <= nyquist, "frontend.f_max", self.f_max, f"at most half the sample rate, {nyquist}")
         _require(self.window == "hann", "frontend.window", self.window, "'hann'")
         _require(self.mel_scale in ("htk", "slaney"), "frontend.mel_scale", self.mel_scale, "'htk' or 'slaney'")
         _require(self.mel_norm in ("none", "slaney"), "frontend.mel_norm", self.mel_norm, "'none' or 'slaney'")
-        _require(self.log_floor > 0, "frontend.log_floor", self.log_floor, "above 0")
-        _require(self.log_std > 0, "frontend.log_std", self.log_std, "above 0")
+        # Far within float32, in which the front end computes.
+        _require(1e-30 <= self.log_floor <= 1e6, "frontend.log_floor", self.log_floor, "1e-30 to 1e6")
+        _require(abs(self.log_mean) <= 1e6, "frontend.log_mean", self.log_mean, "-1e6 to 1e6")
+        _require(1e-6 <= self.log_std <= 1e6, "frontend.log_std", self.log_std, "1e-6 to 1e6")
 
     def n_frames(self, n_samples: int) -> int:
         """Whole frames in ``n_samples`` samples; there is no padding."""
@@ -108,6 +128,11 @@ class Golden:
     probs: str  # float32 [n_labels]
     frames_tolerance: float  # largest absolute difference allowed
     probs_tolerance: float  # largest absolute difference allowed
+
+    def __post_init__(self) -> None:
+        for name in ("frames_tolerance", "probs_tolerance"):
+            value = getattr(self, name)
+            _require(0 < value <= MAX_TOLERANCE, f"golden.{name}", value, f"above 0, at most {MAX_TOLERANCE}")
 
 
 @dataclass(frozen=True)
@@ -166,8 +191,11 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         _require(len(self.labels) >= 1, "labels", list(self.labels), "at least one label")
+        _require(len(self.labels) <= MAX_LABELS, "len(labels)", len(self.labels), f"at most {MAX_LABELS}")
         _require(len(set(self.labels)) == len(self.labels), "labels", list(self.labels), "different labels")
-        _require(self.window_frames > 0, "window_frames", self.window_frames, "a whole number above 0")
+        most = MAX_WINDOW // (1 if self.frontend.kind == "waveform" else self.frontend.n_fft)
+        _require(0 < self.window_frames <= most, "window_frames", self.window_frames, f"1 to {most}")
+        _require(self.column_stride >= 0, "column_stride", self.column_stride, "a whole number from 0")
         _require(self.scores in ("softmax", "sigmoid"), "scores", self.scores, "'softmax' or 'sigmoid'")
         _require(self.temperature > 0, "temperature", self.temperature, "above 0")
         unknown = sorted(set(self.thresholds) - set(self.labels))
@@ -181,6 +209,8 @@ class ModelSpec:
                 self.receptive_field,
                 f"at least column_stride {self.column_stride}",
             )
+            most = MAX_RING // self.n_columns
+            _require(self.n_channels <= most, "n_channels", self.n_channels, f"at most {most}")
             frames = self.receptive_field + self.column_stride * (self.n_columns - 1)
             _require(
                 self.window_frames == frames,
@@ -232,15 +262,17 @@ class ModelSpec:
         return self.hop_frames(seconds) * self.frontend.hop_length
 
     def to_json(self) -> str:
-        """The contract as JSON, with sorted keys: equal specs give equal bytes."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        """The contract as JSON with its digest, the keys sorted: equal specs give equal bytes."""
+        data = dataclasses.asdict(self)
+        return _canonical(data | {DIGEST: _digest(data)})
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
         """Read :meth:`to_json`.
 
         Raises:
-            ContractError: names the first field that is missing, unknown, of another type or out of its bounds.
+            ContractError: names the first field that is missing, unknown, of another type or out of its bounds; or says
+                that the contract is damaged.
         """
         try:
             data = json.loads(text)
@@ -250,21 +282,41 @@ class ModelSpec:
             raise ContractError("the model's contract is not a JSON object", remedy="export the model again")
         version = data.get("schema_version")
         if type(version) is int and version > SCHEMA_VERSION:
+            found = f"the model's contract has schema_version {_shown(version)}"
             raise ContractError(
-                f"the model's contract has schema_version {version}; this edge-listen reads up to {SCHEMA_VERSION}",
+                f"{found}; this edge-listen reads up to {SCHEMA_VERSION}",
                 remedy="upgrade edge-listen, or export the model with this version",
             )
         if type(version) is not int or version < min(MIGRATIONS):
             allowed = f"{min(MIGRATIONS)} to {SCHEMA_VERSION}"
-            raise ContractError(f"schema_version is {version!r}; allowed: {allowed}", remedy="export it again")
+            raise ContractError(f"schema_version is {_shown(version)}; allowed: {allowed}", remedy="export it again")
+        said, digest = data.pop(DIGEST, None), _digest(data)
+        whole = version < 3 or said == digest
         for former in range(version, SCHEMA_VERSION):
             data = MIGRATIONS[former] | data | {"schema_version": former + 1}
-        return build(cls, data)
+        spec = build(cls, data)
+        if not whole:  # said last: a field that makes no sense says more
+            raise ContractError(f"{DIGEST} is {_shown(said)}; of what is there: {digest}", remedy="copy the file again")
+        return spec
+
+
+def _canonical(data: dict[str, Any]) -> str:
+    return json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _digest(data: dict[str, Any]) -> str:
+    return hashlib.sha256(_canonical(data).encode(errors="surrogatepass")).hexdigest()
 
 
 def _require(holds: bool, name: str, value: object, allowed: str) -> None:
     if not holds:
-        raise ContractError(f"{name} is {value!r}; allowed: {allowed}", remedy="correct the model's contract")
+        raise ContractError(f"{name} is {_shown(value)}; allowed: {allowed}", remedy="correct the model's contract")
+
+
+def _shown(value: object) -> str:
+    """For a message: short, however long it is in a damaged contract."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def build(cls: type[T], data: dict[str, Any], prefix: str = "") -> T:
@@ -277,7 +329,7 @@ def build(cls: type[T], data: dict[str, Any], prefix: str = "") -> T:
     remedy = "export the model again with this version of edge-listen"
     for what, keys in (("unknown", data.keys() - fields), ("missing", fields.keys() - data)):
         if keys:
-            names = ", ".join(repr(prefix + key) for key in sorted(keys))
+            names = _shown([prefix + key for key in sorted(keys)])[1:-1]
             raise ContractError(f"{what} key {names} in the model's contract", remedy=remedy)
     return cls(**{key: _coerce(hints[key], data[key], prefix + key) for key in fields})
 
@@ -295,11 +347,19 @@ def _coerce(hint: Any, value: Any, name: str) -> Any:
             return tuple(_coerce(args[0], item, f"{name}[{i}]") for i, item in enumerate(value))
     elif origin is dict:
         if isinstance(value, dict):
-            return {str(key): _coerce(args[1], item, f"{name}.{key}") for key, item in value.items()}
-    elif hint is float:
-        if type(value) in (int, float) and abs(value) <= sys.float_info.max:
-            return float(value)
-    elif type(value) is hint:
-        return value
-    expected = getattr(hint, "__name__", str(hint))
-    raise ContractError(f"{name} is {value!r}; allowed: {expected}", remedy="export the model again")
+            return {str(key): _coerce(args[1], item, f"{name}[{_shown(key)}]") for key, item in value.items()}
+    elif _fits(hint, value):
+        return float(value) if hint is float else value
+    expected = ALLOWED.get(hint, getattr(hint, "__name__", str(hint)))
+    raise ContractError(f"{name} is {_shown(value)}; allowed: {expected}", remedy="export the model again")
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Whether ``value`` is of the type, and can be computed with and shown anywhere."""
+    if hint is float:
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    if hint is int:
+        return type(value) is int and abs(value) < 1 << 63
+    if hint is str:
+        return type(value) is str and not CONTROL.search(value)
+    return type(value) is hint

@@ -93,21 +93,23 @@ class LogMel:
 
     def __init__(self, config: FrontendConfig) -> None:
         self.config = config
-        self._window = np.hanning(config.win_length + 1)[:-1].astype(np.float32)  # periodic
-        self._filters = narrowed(mel_filterbank(config))
+        # Periodic; n_fft times too great, which the FFT undoes: numpy computes one without a factor in float64.
+        self.window = (config.n_fft * np.hanning(config.win_length + 1)[:-1]).astype(np.float32)
+        self.filters = narrowed(mel_filterbank(config))
         n_bins = config.n_fft // 2 + 1
-        self._windowed = np.empty((BLOCK, config.win_length), np.float32)
-        self._spectrum = np.empty((BLOCK, n_bins), np.complex64)
-        self._power = np.zeros((BLOCK, n_bins), np.float32)
-        self._scratch = np.empty((BLOCK, n_bins), np.float32)
+        self.windowed = np.empty((BLOCK, config.win_length), np.float32)
+        self.spectrum = np.empty((BLOCK, n_bins), np.complex64)
+        self.power = np.zeros((BLOCK, n_bins), np.float32)
+        self.scratch = np.empty((BLOCK, n_bins), np.float32)
         self._mel = np.empty((config.channels, 0, config.n_mels), np.float32)
         self._samples = silence(0, config.channels)  # of a stream: first those of the frame that is not yet complete
         self._pending = 0  # how many these are
         self._first = 0  # place in its slab of the next streamed frame
+        self._plan: tuple[int, int, Plan] | None = None  # of the last push: samples, first, plan
 
     def __call__(self, samples: F32) -> F32:
         """See :class:`Frontend`."""
-        return self._frames(np.ascontiguousarray(samples, np.float32), 0)
+        return self._frames(self._planned(np.ascontiguousarray(samples, np.float32), 0))
 
     def push(self, samples: F32) -> F32:
         """See :class:`Frontend`."""
@@ -116,57 +118,79 @@ class LogMel:
             pending = self._samples[: self._pending]
             self._samples = np.empty((length, *self._samples.shape[1:]), np.float32)
             self._samples[: self._pending] = pending
+            self._plan = None
         self._samples[self._pending : length] = samples
-        frames = self._frames(self._samples[:length], self._first)
+        if self._plan is None or self._plan[:2] != (length, self._first):
+            self._plan = length, self._first, self._planned(self._samples[:length], self._first)
+        frames = self._frames(self._plan[2])
         used = frames.shape[2] * self.config.hop_length
         self._pending = length - used
         self._samples[: self._pending] = self._samples[used:length]
         self._first = (self._first + frames.shape[2]) % SLAB
         return frames
 
-    def _frames(self, samples: F32, first: int) -> F32:
-        """Frames of contiguous ``samples``, the first of them at place ``first`` of its slab."""
+    def _planned(self, samples: F32, first: int) -> Plan:
+        """What gives the frames of contiguous ``samples``, the first of them at place ``first`` of its slab."""
         config = self.config
         end = first + config.n_frames(len(samples))  # rows before ``first`` are of no interest
-        if end == first:
-            return np.empty((config.channels, config.n_mels, 0), np.float32)
         if end > self._mel.shape[1]:
             self._mel = np.empty((config.channels, -(-end // BLOCK) * BLOCK, config.n_mels), np.float32)
-        for channel in range(config.channels):
-            for row in range(0, end, BLOCK):
-                out = self._mel[channel, row : row + BLOCK]
-                self._mel_power(samples, channel, row - first, max(0, first - row), min(BLOCK, end - row), out)
-        mel = self._mel[:, first:end]  # [channels, n_frames, n_mels]
-        mel += np.float32(config.log_floor)
+        blocks = [
+            Block(self, samples, channel, row - first, max(0, first - row), min(BLOCK, end - row), out)
+            for channel in range(config.channels)
+            for row in range(0, end if end > first else 0, BLOCK)
+            for out in [self._mel[channel, row : row + BLOCK]]
+        ]
+        return blocks, self._mel[:, first:end]
+
+    def _frames(self, plan: Plan) -> F32:
+        blocks, mel = plan
+        for block in blocks:
+            block()
+        mel += np.float32(self.config.log_floor)
         np.log(mel, out=mel)
-        mel -= np.float32(config.log_mean)
-        mel /= np.float32(config.log_std)
+        mel -= np.float32(self.config.log_mean)
+        mel /= np.float32(self.config.log_std)
         return mel.transpose(0, 2, 1)
 
-    def _mel_power(self, samples: F32, channel: int, frame: int, start: int, end: int, out: F32) -> None:
-        """Mel power of a block of frames of one channel, ``frame`` in its first row, into rows ``start`` to ``end`` of
-        ``out`` [BLOCK, n_mels].
-        """
-        config, n_frames = self.config, end - start
-        channels, hop, size = config.channels, config.hop_length, samples.itemsize
-        framed: F32 = np.ndarray(
+
+class Block:
+    """The mel power of up to BLOCK frames of one channel: its views of the buffers, made once."""
+
+    def __init__(self, of: LogMel, samples: F32, channel: int, frame: int, start: int, end: int, out: F32) -> None:
+        """``frame`` is in the first row; those in rows ``start`` to ``end`` go to ``out`` [BLOCK, n_mels]."""
+        config, n_frames, size = of.config, end - start, samples.itemsize
+        channels, hop = config.channels, config.hop_length
+        self._framed: F32 = np.ndarray(
             (n_frames, config.win_length),
             np.float32,
             samples,
             offset=((frame + start) * hop * channels + channel) * size,
             strides=(hop * channels * size, channels * size),
         )
-        windowed, spectrum = self._windowed[:n_frames], self._spectrum[:n_frames]
-        np.multiply(framed, self._window, out=windowed)
-        np.fft.rfft(windowed, config.n_fft, axis=-1, out=spectrum)  # type: ignore[arg-type]
-        n_rows = -(-end // SLAB) * SLAB
-        power, scratch = self._power[start:end], self._scratch[:n_frames]
-        np.square(spectrum.real, out=power)
-        np.square(spectrum.imag, out=scratch)
-        power += scratch
-        self._power[:start] = 0  # rows of no interest; zero, so that nothing stale (inf, NaN) slows the product
-        self._power[end:n_rows] = 0
-        slabs = self._power[:n_rows].reshape(-1, SLAB, self._power.shape[1])
-        of_slabs = out[:n_rows].reshape(len(slabs), SLAB, -1)
-        for bins, filters, mels in self._filters:
-            np.matmul(slabs[:, :, bins], filters, out=of_slabs[:, :, mels])
+        self._window, self._n_fft = of.window, config.n_fft
+        self._windowed, self._spectrum, self._scratch = (
+            of.windowed[:n_frames],
+            of.spectrum[:n_frames],
+            of.scratch[:n_frames],
+        )
+        self._real, self._imaginary = self._spectrum.real, self._spectrum.imag
+        rows = of.power[: -(-end // SLAB) * SLAB]
+        self._power, self._unused = rows[start:end], (rows[:start], rows[end:])
+        slabs, of_slabs = rows.reshape(-1, SLAB, rows.shape[1]), out[: len(rows)].reshape(-1, SLAB, out.shape[1])
+        self._products = [(slabs[:, :, bins], filters, of_slabs[:, :, mels]) for bins, filters, mels in of.filters]
+
+    def __call__(self) -> None:
+        """Compute."""
+        np.multiply(self._framed, self._window, out=self._windowed)
+        np.fft.rfft(self._windowed, self._n_fft, axis=-1, norm="forward", out=self._spectrum)  # type: ignore[arg-type]
+        np.square(self._real, out=self._power)
+        np.square(self._imaginary, out=self._scratch)
+        np.add(self._power, self._scratch, out=self._power)
+        for unused in self._unused:
+            unused.fill(0)  # so that nothing stale (inf, NaN) slows the product
+        for power, filters, mel in self._products:
+            np.matmul(power, filters, out=mel)
+
+
+Plan = tuple[list[Block], F32]  # what is to be computed, and [channels, n_frames, n_mels], where that goes

@@ -40,7 +40,7 @@ COUNTS: dict[str, Count] = {  # from the shapes of a node's inputs and first out
     "RNN": _recurrent,
 }
 # Also of ONNX's own, with products that are not seen from outside.
-UNCOUNTED = {"Attention", "DeformConv", "Einsum", "If", "Loop", "Scan", "SequenceMap"}
+UNCOUNTED = {"Attention", "DeformConv", "Einsum", "If", "Loop", "Scan"}
 
 
 def count_macs(model: onnx.ModelProto, feed: Mapping[str, NDArray[np.float32]]) -> int:

@@ -20,7 +20,7 @@ import onnx
 import onnxruntime as ort
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from onnx import TensorProto, compose, helper
+from onnx import AttributeProto, TensorProto, compose, helper, inliner
 
 from edge.classifier import Classifier, golden_samples
 from edge.config import METADATA_KEY, THIRD_PARTY, FrontendConfig, ModelSpec, Provenance, build
@@ -179,9 +179,16 @@ def _wrapped(model: onnx.ModelProto, said: Contract, name: str) -> tuple[onnx.Mo
         model.opset_import.append(helper.make_operatorsetid("", OPSET))
     elif opset < LEAST_OPSET:
         raise ContractError(f"its opset is {opset}; allowed: {LEAST_OPSET} and higher", remedy="export it again")
+    model = inliner.inline_local_functions(model)  # of the operators that a device knows, and no others
+    del model.training_info[:]
+    for node in model.graph.node:
+        if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
+            raise ContractError(
+                f"it has control flow, {node.op_type!r}; allowed: none", remedy="export it with fixed shapes"
+            )
     source, target = _the_input(model.graph, said.input), _the_output(model.graph, said.output)
     window_frames = _window_frames(source, said)
-    model = compose.add_prefix(model, PREFIX, rename_initializers=False)
+    model = compose.add_prefix(model, PREFIX)
     _feed(model.graph, source, said, window_frames)
     spec = _spec(said, name, window_frames, _precision(model.graph))
     sounds = _sounds(spec)

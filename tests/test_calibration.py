@@ -14,7 +14,7 @@ from train.manifest import Clip
 
 
 def honest(n, n_labels, seed=0):
-    """Logits [n, n_labels] whose softmax is the very chance of each class, and classes drawn by it as zeros and ones."""
+    """Logits [n, n_labels] whose softmax is the very chance of each class, and classes drawn by it (zeros and ones)."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 2, (n, n_labels))
     drawn = np.array([rng.choice(n_labels, p=p) for p in softmax(logits, axis=1)])

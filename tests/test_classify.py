@@ -51,7 +51,8 @@ def test_jsonl(recordings):
         ("again.WAV", "siren"), ("siren.wav", "siren"),
     ]  # fmt: skip
     for line in lines:
-        assert set(line) == {"file", "label", "score", "top"}
+        assert set(line) == {"file", "label", "score", "top", "unknown"}
+        assert line["unknown"] is False
         assert line["top"][0] == [line["label"], line["score"]]
         assert len(line["top"]) == 3
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from edge.classifier import Classifier
-from edge.config import SCHEMA_VERSION, FrontendConfig, ModelSpec
+from edge.config import DIGEST, SCHEMA_VERSION, FrontendConfig, ModelSpec
 from edge.errors import ContractError
 
 
@@ -68,12 +68,77 @@ def test_unknown_key_is_named(spec, path):
         ("golden", 1),
         ("temperature", 10**400),
         ("frontend", []),
+        ("name", "two\nlines"),
+        ("labels", ["dog", "\x1b[2J"]),
+        ("licence", "\ud800"),
+        ("column_stride", -2),
+        ("window_frames", 1 << 63),
+        ("window_frames", 1 << 40),
     ],
 )
 def test_wrong_values_are_named(spec, key, value):
     data = json.loads(spec.to_json()) | {key: value}
     with pytest.raises(ContractError, match=key):
         ModelSpec.from_json(json.dumps(data))
+
+
+def test_labels_of_any_language_are_text(spec):
+    labels = ["Türklopfen", "می‌خواهم", "犬　猫", "👩‍🚒"]
+    changed = dataclasses.replace(spec, labels=tuple(labels), thresholds={})
+    assert list(ModelSpec.from_json(changed.to_json()).labels) == labels
+
+
+def test_a_message_shows_little_of_a_long_value_and_no_line_breaks(spec):
+    for changes in ({"name": ["x" * 10_000]}, {"x" * 10_000: 1}, {"thresholds": {"x\n" * 10_000: None}}):
+        with pytest.raises(ContractError) as error:
+            ModelSpec.from_json(json.dumps(json.loads(spec.to_json()) | changes))
+        assert len(str(error.value)) < 600
+        assert "\n" not in str(error.value)
+
+
+def grown(spec, **changes):
+    """``spec`` with other numbers of columns and channels, its window as long as they need."""
+    spec = {
+        "n_columns": spec.n_columns,
+        "n_channels": spec.n_channels,
+        "receptive_field": 4,
+        "column_stride": 4,
+    } | changes
+    return {**spec, "window_frames": spec["receptive_field"] + spec["column_stride"] * (spec["n_columns"] - 1)}
+
+
+def test_what_would_take_gigabytes_is_refused(spec):
+    """The largest that is allowed is, and one more is not."""
+    many = tuple(f"label {i}" for i in range(10_001))
+    assert dataclasses.replace(spec, labels=many[:-1], thresholds={}).labels
+    with pytest.raises(ContractError, match=r"len\(labels\) is 10001; allowed: at most 10000"):
+        dataclasses.replace(spec, labels=many, thresholds={})
+
+    assert dataclasses.replace(spec, **grown(spec, n_columns=1024, n_channels=4096))
+    with pytest.raises(ContractError, match="n_channels is 4097; allowed: at most 4096"):
+        dataclasses.replace(spec, **grown(spec, n_columns=1024, n_channels=4097))
+
+    wide = {"sample_rate": 48_000, "n_fft": 65_536, "f_max": 24_000.0}
+    assert dataclasses.replace(spec.frontend, **wide, n_mels=64)
+    with pytest.raises(ContractError, match=r"frontend.n_mels is 65; allowed: at most 64"):
+        dataclasses.replace(spec.frontend, **wide, n_mels=65)
+
+    frontend = dataclasses.replace(spec.frontend, **wide, n_mels=64)
+    long = {"frontend": frontend, "column_stride": 0}
+    assert dataclasses.replace(spec, **long, window_frames=256)
+    with pytest.raises(ContractError, match=r"window_frames is 257; allowed: 1 to 256"):
+        dataclasses.replace(spec, **long, window_frames=257)
+
+    waveform = FrontendConfig(kind="waveform", sample_rate=768_000, win_length=1, hop_length=1, n_mels=1)
+    with pytest.raises(ContractError, match=r"window_frames is 16777217; allowed: 1 to 16777216"):
+        dataclasses.replace(spec, frontend=waveform, column_stride=0, window_frames=(1 << 24) + 1)
+
+
+@pytest.mark.parametrize("field", ["frames_tolerance", "probs_tolerance"])
+@pytest.mark.parametrize("value", [0.0, -1.0, 0.11, 1e300, float("inf"), float("nan")])
+def test_tolerances_that_prove_nothing(spec, field, value):
+    with pytest.raises(ContractError, match=rf"golden.{field} is .*; allowed: above 0, at most 0.1"):
+        dataclasses.replace(spec.golden, **{field: value})
 
 
 def test_window_that_is_no_whole_number_of_columns(spec):
@@ -116,7 +181,11 @@ def test_contract_from_the_future(spec):
         ("mel_scale", "bark"),
         ("mel_norm", "l2"),
         ("log_floor", 0.0),
+        ("log_floor", 1e-40),
+        ("log_mean", 1e300),
+        ("log_mean", float("nan")),
         ("log_std", 0.0),
+        ("log_std", float("inf")),
         ("kind", "mfcc"),
         ("channels", 0),
         ("channels", 3),
@@ -168,7 +237,18 @@ def test_a_contract_of_the_version_before_is_read():
     """It had no unknown score."""
     spec = dataclasses.replace(Classifier().spec, unknown=None)
     former = json.loads(spec.to_json()) | {"schema_version": 2}
-    del former["unknown"]
+    del former["unknown"], former[DIGEST]
     assert ModelSpec.from_json(json.dumps(former)) == spec
     with pytest.raises(ContractError, match="schema_version is 1; allowed: 2 to 3"):
         ModelSpec.from_json(json.dumps(former | {"schema_version": 1}))
+
+
+def test_a_contract_that_was_changed_is_refused(spec):
+    """Even where every field makes sense: a label, a threshold, the licence."""
+    data = json.loads(spec.to_json())
+    for change in ({"licence": "CC0-1.0"}, {"labels": data["labels"][::-1]}, {"thresholds": {}}, {DIGEST: "0" * 64}):
+        with pytest.raises(ContractError, match=f"{DIGEST} is .*copy the file again"):
+            ModelSpec.from_json(json.dumps(data | change))
+    del data[DIGEST]
+    with pytest.raises(ContractError, match=f"{DIGEST} is None"):
+        ModelSpec.from_json(json.dumps(data))

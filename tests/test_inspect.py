@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from edge.classifier import Classifier
-from edge.config import FrontendConfig, Golden, ModelSpec, Provenance
+from edge.config import DIGEST, FrontendConfig, Golden, ModelSpec, Provenance, Unknown
 from edge.models import BUNDLED
 from tests.conftest import FP32, ROOT
 from tests.test_classifier import changed  # noqa: F401  # a fixture
@@ -50,10 +50,11 @@ def test_json_is_the_whole_contract(path):
         (FrontendConfig, SCHEMA["$defs"]["frontend"]),
         (Provenance, SCHEMA["$defs"]["provenance"]),
         (Golden, SCHEMA["$defs"]["golden"]),
+        (Unknown, SCHEMA["$defs"]["unknown"]),
     ],
 )
 def test_the_schema_has_every_field(cls, properties):
-    names = {field.name for field in dataclasses.fields(cls)}
+    names = {field.name for field in dataclasses.fields(cls)} | ({DIGEST} if cls is ModelSpec else set())
     assert set(properties["properties"]) == set(properties["required"]) == names
     assert properties["additionalProperties"] is False
 

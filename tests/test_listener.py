@@ -1,5 +1,6 @@
 """The loop from blocks to windows: positions, gaps, and what is said of them."""
 
+import dataclasses
 import time
 
 import numpy as np
@@ -122,3 +123,23 @@ def test_status_comes_with_news_and_from_time_to_time(classifier, minute):
 def test_times_are_rfc_3339():
     assert rfc3339(0) == "1970-01-01T00:00:00.000Z"
     assert rfc3339(1_900_000_000.1239) == "2030-03-17T17:46:40.123Z"
+
+
+def test_what_is_none_of_the_classes_is_unknown(classifier, minute, monkeypatch):
+    """Its windows have no label, however sure the scores are."""
+    assert classifier.spec.unknown is not None
+
+    def heard(threshold):
+        unknown = dataclasses.replace(classifier.spec.unknown, threshold=threshold)
+        monkeypatch.setattr(classifier, "spec", dataclasses.replace(classifier.spec, unknown=unknown))
+        windows = list(listen(source, classifier))
+        recorder = Recorder(source, classifier, hop_seconds=0.48, threshold=0.0, top_k=1)
+        return windows, [record for window in windows for record in recorder.window(window)]
+
+    source = Blocks(minute[: 9 * 16_000])
+    windows, _ = heard(0.0)
+    middle = float(np.median([w.energy for w in windows]))
+    windows, records = heard(middle)
+    assert [w.unknown for w in windows] == [w.energy < middle for w in windows]
+    assert 0 < sum(w.unknown for w in windows) < len(windows)
+    assert [r["label"] is None for r in records] == [r["unknown"] for r in records] == [w.unknown for w in windows]

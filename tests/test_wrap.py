@@ -207,7 +207,7 @@ def test_labels_of_a_file(tmp_path, wrapped):
         ({"frontend": MELS | {"hop": 160}}, "unknown key 'frontend.hop'"),
         ({"frontend": MELS | {"window": "hamming"}}, "frontend.window is 'hamming'; allowed: 'hann'"),
         ({"frontend": MELS | {"n_mels": 64}}, "axis M of input x is 40; by the contract it is 64"),
-        ({"frontend": MELS | {"n_mels": "forty"}}, "frontend.n_mels is 'forty'; allowed: int"),
+        ({"frontend": MELS | {"n_mels": "forty"}}, "frontend.n_mels is 'forty'; allowed: a whole number"),
         ({"frontend": {"kind": "waveform", "channels": 1}, "layout": "BN"}, "missing key 'frontend.sample_rate'"),
         ({"frontend": SOUND, "layout": "BTM"}, "layout is 'BTM'; allowed: .* B, C and N"),
     ],
@@ -308,22 +308,35 @@ def test_weights_in_files_beside_the_model_are_taken_in(tmp_path, wrapped):
         wrapped(outside)
 
 
-def test_a_subgraph_and_an_initializer_that_is_an_input(tmp_path, wrapped):
-    """Files of old list weights as inputs; branches read what is outside of them."""
-    weights = helper.make_tensor("w", TensorProto.FLOAT, [40, 3], np.random.default_rng(0).normal(size=120))
-    branches = [
-        helper.make_graph(
-            [helper.make_node("MatMul", ["mean", "w"], [f"b{i}"])], f"branch {i}", [],
-            [helper.make_tensor_value_info(f"b{i}", TensorProto.FLOAT, [1, 3])],
-        ) for i in range(2)
-    ]  # fmt: skip
+def test_weights_that_are_inputs_as_in_files_of_old(tmp_path, wrapped):
+    weights = helper.make_tensor("probs", TensorProto.FLOAT, [40, 3], np.random.default_rng(0).normal(size=120))
     nodes = [
-        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1], keepdims=0),
-        helper.make_node("Constant", [], ["yes"], value=helper.make_tensor("v", TensorProto.BOOL, [], [True])),
-        helper.make_node("If", ["yes"], ["y"], then_branch=branches[0], else_branch=branches[1]),
+        helper.make_node("ReduceMean", ["x"], ["frames"], axes=[1], keepdims=0),
+        helper.make_node("MatMul", ["frames", "probs"], ["y"]),
     ]
-    path = graph(tmp_path / "if.onnx", nodes, [("x", [1, 98, 40]), ("w", [40, 3])], [("y", [1, 3])], [weights])
-    assert wrapped(path).spec.provenance.macs == 0  # what a branch costs is not counted
+    path = graph(tmp_path / "old.onnx", nodes, [("x", [1, 98, 40]), ("probs", [40, 3])], [("y", [1, 3])], [weights])
+    assert wrapped(path).spec.provenance.macs == 3 * 40
+
+
+def test_functions_become_operators(tmp_path, wrapped):
+    text = """
+        <ir_version: 8, opset_import: ["" : 17, "theirs" : 1]>
+        g (float[1, 98, 40] x) => (float[1, 40] y) { y = theirs.pool(x) }
+        <domain: "theirs", opset_import: ["" : 17]>
+        pool (a) => (b) { b = ReduceMean <axes = [1], keepdims = 0> (a) }
+    """
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "f.onnx")
+    assert len(wrapped(tmp_path / "f.onnx", labels=[f"label {i}" for i in range(40)]).labels) == 40
+
+
+def test_control_flow_is_refused(tmp_path, wrapped):
+    branch = helper.make_graph(MEAN, "branch", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 40])])
+    nodes = [
+        helper.make_node("Constant", [], ["yes"], value=helper.make_tensor("v", TensorProto.BOOL, [], [True])),
+        helper.make_node("If", ["yes"], ["z"], then_branch=branch, else_branch=branch),
+    ]
+    with pytest.raises(ContractError, match="it has control flow, 'If'; allowed: none"):
+        wrapped(graph(tmp_path / "if.onnx", nodes, [("x", [1, 98, 40])], [("z", [1, 40])]))
 
 
 def test_what_is_ours_already_and_what_is_no_model(tmp_path, wrapped):

@@ -91,8 +91,9 @@ def run(
 ) -> Iterator[Row]:
     """One row for each recording, followed with ``windows`` by one for each of its windows.
 
-    Rows have ``file``, ``label``, ``score`` and ``top``; those of windows also ``onset`` and ``offset``; those of
-    unreadable files only ``file`` and ``error``. Raises EdgeError when there is no recording, or no model.
+    Rows have ``file``, ``label``, ``score``, ``top`` and ``unknown`` (of a file: most of its windows are); those of
+    windows also ``onset`` and ``offset``; those of unreadable files only ``file`` and ``error``. Raises EdgeError when
+    there is no recording, or no model.
     """
     from edge.bulk import classify_files, find_recordings
     from edge.classifier import Classifier
@@ -112,11 +113,12 @@ def run(
             if result.probs is None or result.windows is None:
                 yield {"file": str(result.path), "error": result.error}
                 continue
-            yield {"file": str(result.path), **_scores(spec.labels, result.probs, top_k)}
+            mostly = sum(result.unknown) * 2 > len(result.unknown)
+            yield {"file": str(result.path), **_scores(spec.labels, result.probs, top_k), "unknown": mostly}
             if windows:
-                for (onset, offset), probs in zip(result.spans, result.windows, strict=True):
+                for (onset, offset), probs, unknown in zip(result.spans, result.windows, result.unknown, strict=True):
                     span = {"onset": round(onset, 3), "offset": round(offset, 3)}
-                    yield {"file": str(result.path), **span, **_scores(spec.labels, probs, top_k)}
+                    yield {"file": str(result.path), **span, **_scores(spec.labels, probs, top_k), "unknown": unknown}
 
 
 def _scores(labels: tuple[str, ...], probs: Any, top_k: int) -> Row:
@@ -141,8 +143,9 @@ def print_table(rows: Iterator[Row], stream: TextIO) -> int:
     for row in _readable(rows, failed):
         span = f"{row['onset']:8.2f}-{row['offset']:.2f} s  " if "onset" in row else ""
         name = span or row["file"]
+        shown = f"({row['label']}?)" if row["unknown"] else row["label"]
         others = ", ".join(f"{label} {score:.0%}" for label, score in row["top"][1:])
-        print(f"{name:<40}  {row['label']:<20} {row['score']:4.0%}  {others}".rstrip(), file=stream)
+        print(f"{name:<40}  {shown:<20} {row['score']:4.0%}  {others}".rstrip(), file=stream)
     return len(failed)
 
 
@@ -158,9 +161,9 @@ def print_jsonl(rows: Iterator[Row], stream: TextIO) -> int:
 
 
 def print_csv(rows: Iterator[Row], stream: TextIO) -> int:
-    """``file,onset,offset,label,score``; the span is empty for a whole file. Returns how many were unreadable."""
+    """``file,onset,offset,label,score,unknown``, the span empty for a whole file. Returns how many were unreadable."""
     failed: list[Row] = []
-    writer = csv.DictWriter(stream, ["file", "onset", "offset", "label", "score"], extrasaction="ignore")
+    writer = csv.DictWriter(stream, ["file", "onset", "offset", "label", "score", "unknown"], extrasaction="ignore")
     writer.writeheader()
     writer.writerows(_readable(rows, failed))
     return len(failed)

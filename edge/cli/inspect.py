@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -43,7 +42,7 @@ def main(model: str | None, provider: str, as_json: bool) -> None:
 
 def as_document(path: Path, spec: ModelSpec, *, verified: bool) -> str:
     """JSON, for programs."""
-    contract = dataclasses.asdict(spec)
+    contract = json.loads(spec.to_json())
     report = {"file": str(path), "bytes": path.stat().st_size, "verified": verified, "contract": contract}
     return json.dumps(report, indent=2, ensure_ascii=False)
 
@@ -66,7 +65,8 @@ def as_table(path: Path, spec: ModelSpec, *, verified: bool) -> str:
     if origin.architecture == THIRD_PARTY:
         trained, measured = "by others", "not here"
     hop = f"every {spec.step_seconds:g} s or a multiple" if spec.streams else "each computed anew"
-    thresholds = ", ".join(f"{label} {least:g}" for label, least in spec.thresholds.items())
+    least = sorted(spec.thresholds.values())
+    unknown = spec.unknown
     rows = {
         "model": f"{spec.name}, {origin.precision}",
         "file": f"{path}, {path.stat().st_size / 1000:.0f} kB",
@@ -74,7 +74,10 @@ def as_table(path: Path, spec: ModelSpec, *, verified: bool) -> str:
         "hears": heard,
         "decides": f"on {spec.window_seconds:.2f} s, {hop}",
         "scores": f"{spec.scores}, temperature {spec.temperature:g}",
-        "thresholds": thresholds or "none of its own",
+        "thresholds": f"{least[0]:g} to {least[-1]:g}, of {len(least)} classes" if least else "none of its own",
+        "unknown": f"below an energy of {unknown.threshold:g}; {unknown.known_share:.0%} of what it knows is above"
+        if unknown
+        else "never: every decision is one of its classes",
         "trained on": f"{origin.dataset}, {trained}",
         "measured": measured,
         "licence": spec.licence,
