@@ -31,9 +31,10 @@ from edge.bench.report import Settings
 from edge.bench.run import measure, open_all
 from edge.bench.sound import Sound, Turns, sound_of
 from edge.bench.subjects import Facts
-from edge.classifier import BUNDLED, Classifier
+from edge.classifier import Classifier
 from edge.errors import EdgeError
 from edge.files import replacing
+from edge.models import BUNDLED
 
 ROOT = Path(__file__).parent.parent
 SOUND = ROOT / "examples" / "demo.ogg"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from edge.classifier import Classifier
 from edge.errors import EdgeError
 from edge.listener import listen
+from edge.models import resolve
 from edge.sources.block import Source
 from edge.sources.file import SoundFile
 from edge.workers import start_worker
@@ -71,7 +72,7 @@ def classify_source(classifier: Classifier, source: Source, hop: float | None = 
 
 def classify_files(
     paths: Iterable[Path],
-    model: Path | None = None,
+    model: str | Path | None = None,
     *,
     hop: float | None = None,
     channel: int | None = None,
@@ -85,7 +86,7 @@ def classify_files(
 
 def classify_sources(
     sources: Sequence[Source],
-    model: Path | None = None,
+    model: str | Path | None = None,
     *,
     hop: float | None = None,
     provider: str = "auto",
@@ -96,14 +97,15 @@ def classify_sources(
     Raises:
         EdgeError: when the model cannot be used.
     """
+    path = resolve(model)  # once: workers do not ask the network
     workers = min(workers or os.cpu_count() or 1, len(sources))
     if workers <= 1:
-        classifier = Classifier(model, provider=provider)
+        classifier = Classifier(path, provider=provider)
         yield from (classify_source(classifier, source, hop) for source in sources)
         return
     # Spawned, not forked: onnxruntime's and libsndfile's locks do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, context, _start_worker, (model, provider))
+    executor = ProcessPoolExecutor(workers, context, _start_worker, (path, provider))
     try:
         yield from executor.map(_work, ((source, hop) for source in sources), chunksize=4)
     except BrokenProcessPool:
@@ -115,7 +117,7 @@ def classify_sources(
 _worker: Classifier  # of this process
 
 
-def _start_worker(model: Path | None, provider: str) -> None:
+def _start_worker(model: Path, provider: str) -> None:
     global _worker  # noqa: PLW0603
     start_worker()
     _worker = Classifier(model, provider=provider)

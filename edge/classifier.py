@@ -16,11 +16,10 @@ from edge.config import PROVIDERS, ModelSpec
 from edge.errors import ContractError, InputError, ProviderError
 from edge.features import make_frontend
 from edge.model_file import read_model
+from edge.models import resolve
 
 F32 = NDArray[np.float32]
 
-BUNDLED = Path(__file__).parent / "assets" / "edge-listen.int8.onnx"
-BUNDLED_NAMES = {"tiny": BUNDLED.with_name("edge-listen-tiny.int8.onnx")}
 CHUNK_SECONDS = 30.0  # of a long array, taken at once
 STREAMED_TOLERANCE = 1e-5  # of a probability, in the self-test: where kernels depend on the shape, the last bits differ
 
@@ -33,7 +32,8 @@ class Decision(NamedTuple):
 
 
 class Classifier:
-    """A model file, proven to work here: ``Classifier()`` is the bundled model, ``Classifier("tiny")`` the small one.
+    """A model file, proven to work here: ``Classifier()`` is the bundled model; other
+    names are those of :func:`edge.models.resolve`.
 
     Raises:
         ContractError: when the file is no model of ours, or does not reproduce its own golden vectors.
@@ -43,7 +43,7 @@ class Classifier:
     def __init__(
         self, model: str | Path | None = None, *, provider: str = "auto", threads: int = 1, self_test: bool = True
     ) -> None:
-        self.path = BUNDLED if model is None else BUNDLED_NAMES.get(str(model), Path(model))
+        self.path = resolve(model)
         graph, self.spec = read_model(self.path)
         self.session = _open_session(self.path, graph, provider, threads)
         self.provider: str = self.session.get_providers()[0]

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from edge.errors import ContractError
 
 DEFAULT_HOP = 0.5  # seconds between decisions; a model takes the nearest that it can, or its window if shorter
+THIRD_PARTY = "third-party"  # the architecture of a model that was not trained here
 PROVIDERS = {  # our names of onnxruntime's execution providers
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -138,15 +139,15 @@ class Golden:
 class Provenance:
     """Where the weights came from."""
 
-    architecture: str  # name in the registry of models
+    architecture: str  # name in the registry of models, or THIRD_PARTY
     dataset: str  # what it was trained on
     train_folds: tuple[int, ...]
     test_fold: int | None  # the fold that no weight has seen; None when nothing was held out
     seed: int
-    epochs: int
+    epochs: int  # 0 of THIRD_PARTY
     git_revision: str
     precision: str  # "fp32", "int8" (U8S8), "int8-s8s8" or "fp16"
-    macs: int  # multiply-accumulates of one whole window
+    macs: int  # multiply-accumulates of one whole window; 0 where they could not be counted
     accuracy: float | None = None  # on test_fold, of the clip, through the runtime; None when not measured
 
 
@@ -293,7 +294,7 @@ class ModelSpec:
         whole = version < 3 or said == digest
         for former in range(version, SCHEMA_VERSION):
             data = MIGRATIONS[former] | data | {"schema_version": former + 1}
-        spec = _build(cls, data, "")
+        spec = build(cls, data)
         if not whole:  # said last: a field that makes no sense says more
             raise ContractError(f"{DIGEST} is {_shown(said)}; of what is there: {digest}", remedy="copy the file again")
         return spec
@@ -318,17 +319,18 @@ def _shown(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
-def _build(cls: type[T], data: dict[str, Any], prefix: str) -> T:
-    """A dataclass from a JSON object; every key must be known, and every field without a default present."""
+def build(cls: type[T], data: dict[str, Any], prefix: str = "") -> T:
+    """A dataclass from a JSON object that has every field, also those with a default: a contract says everything.
+
+    Raises ContractError, which names, after ``prefix``, the fields that are unknown, missing or of another type.
+    """
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     remedy = "export the model again with this version of edge-listen"
-    for key in data:
-        if key not in fields:
-            raise ContractError(f"unknown key {_shown(prefix + key)} in the model's contract", remedy=remedy)
-    for key in fields:
-        if key not in data:  # also those with a default: a contract says everything
-            raise ContractError(f"missing key {prefix + key!r} in the model's contract", remedy=remedy)
+    for what, keys in (("unknown", data.keys() - fields), ("missing", fields.keys() - data)):
+        if keys:
+            names = _shown([prefix + key for key in sorted(keys)])[1:-1]
+            raise ContractError(f"{what} key {names} in the model's contract", remedy=remedy)
     return cls(**{key: _coerce(hints[key], data[key], prefix + key) for key in fields})
 
 
@@ -339,7 +341,7 @@ def _coerce(hint: Any, value: Any, name: str) -> Any:
         return None if value is None else _coerce(next(a for a in args if a is not type(None)), value, name)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if isinstance(value, dict):
-            return _build(hint, value, name + ".")
+            return build(hint, value, name + ".")
     elif origin is tuple:
         if isinstance(value, list):
             return tuple(_coerce(args[0], item, f"{name}[{i}]") for i, item in enumerate(value))

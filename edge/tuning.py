@@ -33,7 +33,7 @@ COSTLY_MARGIN = 1.5
 class Candidate:
     """One way to run a model, and what a hop cost."""
 
-    file: str  # its name, where it lies beside the default; else its path
+    file: str  # its name; it lies beside the default
     sha256: str  # of the file
     precision: str
     provider: str
@@ -46,7 +46,7 @@ class Candidate:
 class Setup:
     """How a model is opened."""
 
-    model: Path | None  # None: the bundled one
+    model: Path
     provider: str
     threads: int
 
@@ -62,21 +62,23 @@ def best(candidates: Sequence[Candidate]) -> Candidate:
     return min(filter(wins, candidates[1:]), key=lambda c: c.hop_ms, default=default)
 
 
-def pick(model: Path | None = None, provider: str = "auto", threads: int | None = None) -> Setup:
+def pick(model: str | Path | None = None, provider: str = "auto", threads: int | None = None) -> Setup:
     """How to open ``model``: what the user has named, and for the rest (None, "auto") what is best on this device.
 
-    What was kept and cannot be read, or is of other files, is ignored, and logged.
+    What was kept and cannot be read, or is of other files, is ignored, and logged. Raises ContractError where a folder
+    or a repository has no model.
     """
     from edge.classifier import available_providers
+    from edge.models import variants
 
-    named = Setup(model, provider, threads or 1)
-    default = _path(model)
+    default, *others = variants(model)
+    named = Setup(default, provider, threads or 1)
     candidates = _kept(default)
     there = available_providers() if candidates else []
     fitting = [
         c
         for c in candidates
-        if (model is None or c.file == default.name)
+        if default.with_name(c.file) in (default, *others)
         and c.provider == (provider if provider != "auto" else c.provider)
         and c.threads == (threads or c.threads)
         and c.provider in there
@@ -88,14 +90,14 @@ def pick(model: Path | None = None, provider: str = "auto", threads: int | None 
         "pick of edge-bench --tune: %s, %d thread%s, %s",
         found.file, found.threads, "" if found.threads == 1 else "s", found.provider,
     )  # fmt: skip
-    path = default.parent / found.file
-    return Setup(model if path == default else path, found.provider, found.threads)
+    return Setup(default.with_name(found.file), found.provider, found.threads)
 
 
 def tune(
-    models: Sequence[Path | None], *, recording: Path | None = None, hop: float | None = None, rounds: int = ROUNDS
+    models: Sequence[Path], *, recording: Path | None = None, hop: float | None = None, rounds: int = ROUNDS
 ) -> list[Candidate]:
-    """Measure each of ``models`` with each provider, on one thread and on two; the first of them is the default.
+    """Measure each of ``models``, files of one folder, with each provider, on one thread and on two; the first of them
+    is the default.
 
     Raises EdgeError for a model that cannot be used.
     """
@@ -104,7 +106,7 @@ def tune(
     from edge.bench.subjects import OurModel
     from edge.classifier import available_providers
 
-    sound, folder = sound_of(recording), _path(models[0]).parent
+    sound = sound_of(recording)
     subjects: list[OurModel] = []
     candidates: list[Candidate] = []
     ways = [("cpu", 1)] + [("cpu", 2)] * ((os.cpu_count() or 1) > 1)
@@ -119,11 +121,10 @@ def tune(
                 log.info("%s is no candidate: %s", provider, error.what)
                 continue
             path = subject.classifier.path
-            file = path.name if path.parent == folder else str(path.resolve())
             precision = subject.classifier.spec.provenance.precision
             subjects.append(subject)
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            candidates.append(Candidate(file, digest, precision, provider, threads, 0, 0))
+            candidates.append(Candidate(path.name, digest, precision, provider, threads, 0, 0))
     hot = measure_rounds(subjects, rounds, stages=["hop"])
     cold = measure_rounds(subjects, rounds, stages=["hop"], cold=True)
     return [
@@ -132,14 +133,14 @@ def tune(
     ]
 
 
-def keep(model: Path | None, candidates: Sequence[Candidate]) -> Path:
+def keep(model: Path, candidates: Sequence[Candidate]) -> Path:
     """Write what was measured of ``model`` to this device's file, and return its path.
 
     Raises EdgeError where it cannot be written.
     """
     from edge.bench.machine import cpu_name
 
-    path = _file(_path(model))
+    path = _file(model)
     if path is None:
         raise EdgeError("there is no home folder to keep the pick in", remedy="set XDG_STATE_HOME to a folder")
     document = {
@@ -173,7 +174,7 @@ def _kept(default: Path) -> list[Candidate]:
         log.warning("%s cannot be used: %s (edge-bench --tune writes it anew)", path, error)
         return []
     for file, digest in {c.file: c.sha256 for c in candidates}.items():
-        if _sha256(default.parent / file) != digest:
+        if _sha256(default.with_name(file)) != digest:
             log.warning("the pick for %s was of another file (edge-bench --tune measures anew)", file)
             return []
     return candidates
@@ -183,16 +184,10 @@ def _candidate(values: dict[str, Any]) -> Candidate:
     """Raises TypeError or ValueError for what is none."""
     candidate = Candidate(**values)
     texts = isinstance(candidate.file, str) and isinstance(candidate.provider, str)
+    texts = texts and candidate.file == Path(candidate.file).name  # beside the default, and nowhere else
     if not (texts and candidate.hop_ms > 0 and type(candidate.threads) is int and 1 <= candidate.threads <= 64):
         raise ValueError(f"{values} is no candidate")
     return candidate
-
-
-def _path(model: Path | None) -> Path:
-    """The file of a model, as :class:`edge.classifier.Classifier` finds it."""
-    from edge.classifier import BUNDLED, BUNDLED_NAMES
-
-    return BUNDLED if model is None else BUNDLED_NAMES.get(str(model), model)
 
 
 def _file(default: Path) -> Path | None:

@@ -1,4 +1,7 @@
-"""``python -m export CHECKPOINT``: fp32 and int8 files with their contract, verified, and a model card."""
+"""``python -m export CHECKPOINT``: fp32 and int8 files with their contract, verified, and a model card.
+
+``python -m export wrap MODEL.onnx``: a classifier of others', with our contract.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,31 @@ import click
 
 from edge.errors import EdgeError
 from export.artefacts import export
+from export.package import package
 from export.verify import ParityError
+from export.wrap import wrap
 from models.checkpoint import load_checkpoint
 from train.manifest import ManifestError
 
 MANIFEST = "manifest.jsonl"  # as train.loop writes it
 
 
-@click.command()
+class Commands(click.Group):
+    """A group whose command ``checkpoint`` need not be named."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the name in front of what is neither a command nor a call for help."""
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["checkpoint", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=Commands)
+def main() -> None:
+    """Make model files: of a CHECKPOINT (python -m export CHECKPOINT ...), or of another's ONNX file (wrap)."""
+
+
+@main.command(name="checkpoint")
 @click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--data",
@@ -32,9 +52,15 @@ MANIFEST = "manifest.jsonl"  # as train.loop writes it
     help="Of the scores. [default: learnt from the held-out fold]",
 )
 @click.option("--degrade", is_flag=True, help="Also measure on degraded recordings, for the card.")
+@click.option(
+    "--package",
+    "as_package",
+    is_flag=True,
+    help="Make OUT a model package: model.int8.onnx, model.onnx, README.md, labels.csv, report.csv.",
+)
 @click.option("--made-by", help="Command that the card names. [default: this one]")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that measure the files. [default: one a core]")
-def main(
+def export_checkpoint(
     checkpoint: Path,
     data: Path | None,
     out: Path,
@@ -42,10 +68,11 @@ def main(
     licence: str,
     temperature: float | None,
     degrade: bool,
+    as_package: bool,
     made_by: str | None,
     workers: int | None,
 ) -> None:
-    """Export CHECKPOINT to OUT/NAME.onnx and OUT/NAME.int8.onnx, with a model card."""
+    """Export CHECKPOINT to OUT/NAME.onnx and OUT/NAME.int8.onnx, with a model card; or to a package (--package)."""
     options = ["--data", str(data)] if data else []
     options += [
         "--name",
@@ -54,10 +81,11 @@ def main(
         licence,
         *(["--temperature", f"{temperature:g}"] if temperature else []),
         *["--degrade"] * degrade,
+        *["--package"] * as_package,
     ]
     command = made_by or f"python -m export {shlex.join([checkpoint.name, *options])}"
     try:
-        exported = export(
+        exported = (package if as_package else export)(
             load_checkpoint(checkpoint),
             data or beside(checkpoint),
             out,
@@ -71,6 +99,8 @@ def main(
         )
     except (EdgeError, ManifestError, ParityError, ValueError) as error:
         raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise unwritable(out, error) from None
     for parity in exported.parities:
         click.echo(
             f"{parity.name}: top-1 agreement {parity.top1_agreement:.1%}, "
@@ -86,6 +116,36 @@ def main(
     click.echo(f"wrote {exported.int8}, {exported.fp32} and {exported.card}")
 
 
+@main.command(name="wrap")
+@click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--contract",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="TOML or JSON: labels, front end, layout, scores, licence, data set (docs/packages.md).",
+)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/export"), show_default=True)
+@click.option("--name", show_default="MODEL's", help="Stem of the file's name.")
+def wrap_model(model: Path, contract: Path, out: Path, name: str | None) -> None:
+    """Give MODEL, any classifier in ONNX, a contract, as OUT/NAME.onnx: edge-listen then runs it."""
+    try:
+        path, spec = wrap(model, contract, out, name=name)
+    except EdgeError as error:
+        raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise unwritable(out, error) from None
+    cost = (
+        f"{spec.provenance.macs / 1e6:.3g} million multiply-accumulates" if spec.provenance.macs else "cost not counted"
+    )
+    click.echo(f"{len(spec.labels)} classes, windows of {spec.window_seconds:.2f} s, {cost}; proven by the runtime")
+    click.echo(f"wrote {path}")
+
+
+def unwritable(out: Path, error: OSError) -> click.ClickException:
+    """One line for a folder that does not take what was made."""
+    return click.ClickException(f"{out} cannot be written: {error.strerror}; give another --out")
+
+
 def beside(checkpoint: Path) -> Path:
     """The manifest that training wrote beside ``checkpoint``. Raises ValueError where there is none."""
     manifest = checkpoint.parent / MANIFEST
@@ -95,4 +155,4 @@ def beside(checkpoint: Path) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="python -m export")

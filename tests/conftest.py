@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from edge.classifier import BUNDLED, Classifier
+from edge.classifier import Classifier
+from edge.models import BUNDLED
 from tests.virtual_mic import VirtualMicrophone, missing
 
 ROOT = Path(__file__).parent.parent

@@ -20,9 +20,10 @@ from pathlib import Path
 
 import onnx
 
-from edge.classifier import BUNDLED, Classifier
+from edge.classifier import Classifier
 from edge.config import DIGEST, METADATA_KEY, ModelSpec, _digest
 from edge.errors import ContractError
+from edge.models import BUNDLED
 
 NAMES = ("edge-listen-tiny.int8.onnx", "edge-listen-tiny.onnx", "edge-listen.int8.onnx", "edge-listen.onnx")
 MUTANT = "mutant.onnx"

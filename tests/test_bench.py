@@ -19,9 +19,9 @@ from edge.bench.rounds import COLD_BYTES, WARM_UP, Latency, measure_paced, measu
 from edge.bench.run import measure, open_all
 from edge.bench.sound import Turns, sound_of, synthetic_sound
 from edge.bench.subjects import STAGES, Facts, OurModel
-from edge.classifier import BUNDLED
 from edge.cli.bench import printed
 from edge.errors import EdgeError, InputError
+from edge.models import BUNDLED
 from tests.conftest import ROOT, run_module
 from tests.peer_files import write_onnx, write_tflite
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.classifier import BUNDLED, Classifier, available_providers
+from edge.classifier import Classifier, available_providers
 from edge.config import METADATA_KEY, ModelSpec
 from edge.errors import ContractError, InputError, ProviderError
+from edge.models import BUNDLED
 from tests.conftest import FP32
 
 

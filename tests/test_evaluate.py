@@ -11,10 +11,10 @@ import soundfile
 import torch
 
 from edge.bulk import FileResult, classify_sources
-from edge.classifier import BUNDLED
 from edge.config import FrontendConfig
 from edge.errors import ContractError
 from edge.features import make_frontend
+from edge.models import BUNDLED
 from edge.sources.file import SoundFile
 from models import build
 from models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

@@ -8,8 +8,9 @@ import sys
 import jsonschema
 import pytest
 
-from edge.classifier import BUNDLED, Classifier
+from edge.classifier import Classifier
 from edge.config import DIGEST, FrontendConfig, Golden, ModelSpec, Provenance, Unknown
+from edge.models import BUNDLED
 from tests.conftest import FP32, ROOT
 from tests.test_classifier import changed  # noqa: F401  # a fixture
 

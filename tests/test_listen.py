@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from edge.classifier import BUNDLED
 from edge.errors import DeviceError
+from edge.models import BUNDLED
 from edge.sources.devices import input_devices
 from tests.conftest import ROOT, run_module
 

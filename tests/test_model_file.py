@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edge import model_file
-from edge.classifier import BUNDLED, Classifier
+from edge.classifier import Classifier
 from edge.config import ModelSpec
 from edge.errors import ContractError
 from edge.model_file import _fields, _forbidden, _MalformedError, _varint, read_model
+from edge.models import BUNDLED
 from tests import mutants
 from tests.conftest import FP32, ROOT
 
@@ -179,7 +180,8 @@ def test_what_is_no_file_is_not_opened(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "open", None)
     for path in (tmp_path / "pipe", tmp_path / "link", Path("/dev/zero")):
         assert_refused(path, "is a pipe or a device, no file")
-    assert_refused(tmp_path, "is a folder, no file")
+    (tmp_path / "model.onnx").mkdir()
+    assert_refused(tmp_path, "model.onnx is a folder, no file")
 
 
 def test_paths_that_cannot_be(tmp_path):

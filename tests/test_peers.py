@@ -8,8 +8,8 @@ from edge.bench import peers
 from edge.bench.peers import Network, Patch, Peer, _open_onnx, _open_tflite, open_peer, patches_of
 from edge.bench.sound import synthetic_sound
 from edge.bench.subjects import OurModel
-from edge.classifier import BUNDLED
 from edge.errors import ContractError
+from edge.models import BUNDLED
 from tests.conftest import SHARED
 from tests.peer_files import sigmoid, write_onnx, write_tflite
 

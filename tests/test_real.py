@@ -2,7 +2,8 @@
 
 import pytest
 
-from edge.classifier import BUNDLED, BUNDLED_NAMES, Classifier
+from edge.classifier import Classifier
+from edge.models import BUNDLED, BUNDLED_NAMES
 from tests.conftest import ESC50, FP32, ROOT, needs_esc50
 from train.evaluate import evaluate
 from train.manifest import read_manifest

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from edge import tuning
-from edge.classifier import BUNDLED
 from edge.cli.classify import run as classify
 from edge.errors import EdgeError
+from edge.models import BUNDLED, resolve
 from edge.tuning import MARGIN, Candidate, Setup, best, keep, pick, tune
 from tests.conftest import FP32, run_module
 
@@ -61,7 +61,7 @@ def test_tuning_measures_each_file_on_one_thread_and_on_two(monkeypatch):
 def test_the_pick_is_what_was_measured_fastest(state):
     """With whatever this machine measures."""
     candidates = tune([BUNDLED, FP32], rounds=10)
-    keep(None, candidates)
+    keep(BUNDLED, candidates)
     chosen, default = best(candidates), candidates[0]
     assert chosen.hop_ms <= default.hop_ms
     setup = pick()
@@ -70,24 +70,24 @@ def test_the_pick_is_what_was_measured_fastest(state):
 
 
 def test_without_a_pick_all_is_as_named(state):
-    assert pick() == Setup(None, "auto", 1)
+    assert pick() == Setup(BUNDLED, "auto", 1)
     assert pick(FP32, "cpu", 3) == Setup(FP32, "cpu", 3)
 
 
 def test_what_is_named_wins(state):
-    keep(None, [candidate(), candidate(FP32.name, 0.5), candidate(FP32.name, 0.2, threads=2)])
+    keep(BUNDLED, [candidate(), candidate(FP32.name, 0.5), candidate(FP32.name, 0.2, threads=2)])
     assert pick() == Setup(FP32, "cpu", 2)
     assert pick(threads=1) == Setup(FP32, "cpu", 1)
-    assert pick(threads=4) == Setup(None, "auto", 4)  # never measured
+    assert pick(threads=4) == Setup(BUNDLED, "auto", 4)  # never measured
     assert pick(BUNDLED) == Setup(BUNDLED, "cpu", 1)  # named: fp32 is out of question
-    assert pick(provider="cuda") == Setup(None, "cuda", 1)
-    assert pick(Path("tiny")) == Setup(Path("tiny"), "auto", 1)  # another model, another pick
+    assert pick(provider="cuda") == Setup(BUNDLED, "cuda", 1)
+    assert pick(Path("tiny")) == Setup(resolve("tiny"), "auto", 1)  # another model, another pick
     assert pick(FP32) == Setup(FP32, "auto", 1)
 
 
 def test_a_provider_that_is_gone_is_not_picked(state):
-    keep(None, [candidate(), candidate(hop=0.1, provider="tensorrt")])
-    assert pick() == Setup(None, "cpu", 1)
+    keep(BUNDLED, [candidate(), candidate(hop=0.1, provider="tensorrt")])
+    assert pick() == Setup(BUNDLED, "cpu", 1)
 
 
 def test_a_pick_of_another_file_is_ignored(state, tmp_path, caplog):
@@ -114,44 +114,45 @@ def test_a_pick_of_another_file_is_ignored(state, tmp_path, caplog):
         lambda text: text.replace('"hop_ms": 1.0', '"hop_ms": "fast"'),
         lambda text: text.replace('"provider"', '"vendor"'),
         lambda text: text.replace(f'"{BUNDLED.name}"', "7"),
+        lambda text: text.replace(BUNDLED.name, f"../{BUNDLED.name}"),
     ],
 )
 def test_a_damaged_pick_is_ignored(state, caplog, damage):
-    path = keep(None, [candidate()])
+    path = keep(BUNDLED, [candidate()])
     damaged = damage(path.read_text())
     assert damaged != path.read_text()
     path.write_text(damaged)
-    assert pick() == Setup(None, "auto", 1)
+    assert pick() == Setup(BUNDLED, "auto", 1)
     assert "cannot be used" in caplog.text
 
 
 def test_another_processor_has_another_pick(state, monkeypatch):
-    keep(None, [candidate(), candidate(FP32.name, 0.5)])
+    keep(BUNDLED, [candidate(), candidate(FP32.name, 0.5)])
     monkeypatch.setattr("edge.bench.machine.cpu_name", lambda: "another")
-    assert pick() == Setup(None, "auto", 1)
+    assert pick() == Setup(BUNDLED, "auto", 1)
 
 
 def test_a_pick_is_kept_whole_or_not_at_all(state, monkeypatch):
-    path = keep(None, [candidate()])
+    path = keep(BUNDLED, [candidate()])
     before = path.read_text()
     assert json.loads(before)["candidates"]
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     monkeypatch.setenv("XDG_STATE_HOME", "/dev/null")
     with pytest.raises(EdgeError, match=r"cannot be kept in /dev/null.*XDG_STATE_HOME"):
-        keep(None, [candidate()])
+        keep(BUNDLED, [candidate()])
     assert path.read_text() == before
 
 
 def test_without_a_home_there_is_no_pick(monkeypatch):
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     monkeypatch.setattr(tuning.Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
-    assert pick() == Setup(None, "auto", 1)
+    assert pick() == Setup(BUNDLED, "auto", 1)
     with pytest.raises(EdgeError, match="no home folder"):
-        keep(None, [candidate()])
+        keep(BUNDLED, [candidate()])
 
 
 def test_edge_listen_uses_the_pick_and_says_so(state, demo):
-    keep(None, [candidate(), candidate(FP32.name, 0.5)])
+    keep(BUNDLED, [candidate(), candidate(FP32.name, 0.5)])
     listen = ("edge.cli.listen", "--input", demo, "--output", "jsonl", "--duration", 1)
     done = run_module(*listen, "-v")
     assert json.loads(done.stdout.splitlines()[0])["precision"] == "fp32"
@@ -162,7 +163,7 @@ def test_edge_listen_uses_the_pick_and_says_so(state, demo):
 
 def test_edge_classify_uses_the_pick_of_one_thread(state, demo, caplog):
     caplog.set_level(logging.INFO)
-    keep(None, [candidate(), candidate(FP32.name, 0.5), candidate(threads=2, hop=0.1)])
+    keep(BUNDLED, [candidate(), candidate(FP32.name, 0.5), candidate(threads=2, hop=0.1)])
     (row,) = classify((demo,))
     assert row["label"]
     assert "edge-listen.onnx, 1 thread, cpu" in caplog.text
@@ -179,6 +180,6 @@ def test_tune_keeps_and_shows(state):
 
 def test_reading_a_pick_loads_nothing_heavy(state):
     """edge-listen pays for it at every start."""
-    keep(None, [candidate()])
+    keep(BUNDLED, [candidate()])
     code = "import sys, edge.tuning; edge.tuning.pick(); print('edge.bench.subjects' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

@@ -29,10 +29,10 @@ from edge.cli.loopback import loopback
     config_option,
     click.option(
         "--model",
+        metavar="FILE|FOLDER|hf://OWNER/NAME",
         multiple=True,
-        type=click.Path(path_type=Path),
         show_default="the bundled int8 and fp32 models",
-        help="ONNX file; repeatable.",
+        help="ONNX file, model package, or repository of the hub; repeatable.",
     ),
     click.option(
         "--compare",
@@ -100,30 +100,29 @@ def main(
 main.add_command(loopback)
 
 
-def run(*, model: tuple[Path, ...] = (), **settings: Any) -> dict[str, Any]:
+def run(*, model: tuple[str, ...] = (), **settings: Any) -> dict[str, Any]:
     """The benchmark's document; ``settings`` are those of :class:`edge.bench.report.Settings`. Raises EdgeError."""
     from edge.bench.report import Settings
     from edge.bench.run import bench
+    from edge.models import resolve, variants
 
-    return bench(Settings(models=model or bundled(), **settings)).document()
+    models = tuple(map(resolve, model)) or variants(None)
+    return bench(Settings(models=models, **settings)).document()
 
 
-def choose(models: tuple[Path, ...] = (), audio: Path | None = None, hop: float | None = None) -> dict[str, Any]:
-    """What was measured for the pick, the pick, and the file in which it is kept. Raises EdgeError."""
+def choose(models: tuple[str, ...] = (), audio: Path | None = None, hop: float | None = None) -> dict[str, Any]:
+    """What was measured for the pick, the pick, and the file that keeps it. Raises EdgeError, click.UsageError."""
     from dataclasses import asdict
 
+    from edge.models import variants
     from edge.tuning import best, keep, tune
 
-    candidates = tune(models or bundled(), recording=audio, hop=hop)
-    path = keep(models[0] if models else None, candidates)
+    if len(models) > 1:
+        raise click.UsageError("--tune chooses among the files of one --model")
+    files = variants(models[0] if models else None)
+    candidates = tune(files, recording=audio, hop=hop)
+    path = keep(files[0], candidates)
     return {"file": str(path), "pick": asdict(best(candidates)), "candidates": [asdict(c) for c in candidates]}
-
-
-def bundled() -> tuple[Path, ...]:
-    """The bundled models: int8, and fp32."""
-    from edge.classifier import BUNDLED
-
-    return BUNDLED, BUNDLED.with_name("edge-listen.onnx")
 
 
 def printed(document: dict[str, Any], output: str) -> str:

@@ -81,7 +81,7 @@ def main(
 def run(
     paths: tuple[Path, ...],
     *,
-    model: Path | None = None,
+    model: str | Path | None = None,
     provider: str = "auto",
     channel: int | None = None,
     windows: bool = False,

@@ -110,10 +110,10 @@ tuned_threads_option = click.option(
     help="Of the network.",
 )
 model_option = click.option(
-    "--model",
-    type=click.Path(path_type=Path),
+    "--model",  # text: as a path, hf:// would lose a slash
+    metavar="FILE|FOLDER|hf://OWNER/NAME",
     show_default="the bundled one: int8, or what edge-bench --tune has found",
-    help="ONNX file, or tiny: bundled as well, for a Pi Zero.",
+    help="ONNX file, model package, or repository of the hub; tiny: bundled as well, for a Pi Zero.",
 )
 verbose_option = click.option("-v", "--verbose", is_flag=True, help="Show the effective settings, on stderr.")
 # A container's EDGE_LISTEN_VERSION=1.2 is its author's own, and no option.

@@ -8,19 +8,19 @@ from pathlib import Path
 import click
 
 from edge.cli.common import ends_well, log_to_stderr, options, provider_option, version_option
-from edge.config import ModelSpec
+from edge.config import THIRD_PARTY, ModelSpec
 from edge.errors import ContractError
 
 
 @click.command(context_settings={"auto_envvar_prefix": "EDGE_INSPECT", "help_option_names": ["-h", "--help"]})
-@click.argument("model", required=False, type=click.Path(path_type=Path))
+@click.argument("model", required=False, metavar="[FILE|FOLDER|hf://OWNER/NAME]")
 @options(
     provider_option,
     click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs: the whole contract."),
     version_option,
 )
-def main(model: Path | None, provider: str, as_json: bool) -> None:
-    """Print the contract of MODEL, an ONNX file (the bundled one), and prove it on its golden vectors.
+def main(model: str | None, provider: str, as_json: bool) -> None:
+    """Print the contract of a model (the bundled one), and prove it on its golden vectors.
 
     Exit codes: 0 proven, 2 usage, 3 no model of ours, or not proven here, 6 provider.
     """
@@ -58,15 +58,19 @@ def as_table(path: Path, spec: ModelSpec, *, verified: bool) -> str:
         f"frames of {frontend.win_length} samples every {frontend.hop_length}"
     )
     folds = ", ".join(map(str, origin.train_folds))
-    held_out = "nothing was held out" if origin.test_fold is None else f"fold {origin.test_fold} was held out"
-    accuracy = "" if origin.accuracy is None else f": {origin.accuracy:.2%} of its clips"
+    trained = f"folds {folds}; {origin.epochs} epochs, seed {origin.seed}, revision {origin.git_revision}"
+    cost = f"{origin.macs / 1e6:.0f} million multiply-accumulates a window" if origin.macs else "cost not counted"
+    measured = "nothing was held out" if origin.test_fold is None else f"fold {origin.test_fold} was held out"
+    measured += "" if origin.accuracy is None else f": {origin.accuracy:.2%} of its clips"
+    if origin.architecture == THIRD_PARTY:
+        trained, measured = "by others", "not here"
     hop = f"every {spec.step_seconds:g} s or a multiple" if spec.streams else "each computed anew"
     least = sorted(spec.thresholds.values())
     unknown = spec.unknown
     rows = {
         "model": f"{spec.name}, {origin.precision}",
         "file": f"{path}, {path.stat().st_size / 1000:.0f} kB",
-        "network": f"{origin.architecture}, {origin.macs / 1e6:.0f} million multiply-accumulates a window",
+        "network": f"{origin.architecture}, {cost}",
         "hears": heard,
         "decides": f"on {spec.window_seconds:.2f} s, {hop}",
         "scores": f"{spec.scores}, temperature {spec.temperature:g}",
@@ -74,9 +78,8 @@ def as_table(path: Path, spec: ModelSpec, *, verified: bool) -> str:
         "unknown": f"below an energy of {unknown.threshold:g}; {unknown.known_share:.0%} of what it knows is above"
         if unknown
         else "never: every decision is one of its classes",
-        "trained on": f"{origin.dataset}, folds {folds}; {origin.epochs} epochs, seed {origin.seed}, revision "
-        f"{origin.git_revision}",
-        "measured": held_out + accuracy,
+        "trained on": f"{origin.dataset}, {trained}",
+        "measured": measured,
         "licence": spec.licence,
         "golden vectors": "reproduced here" if verified else "NOT reproduced here",
         f"{len(spec.labels)} classes": ", ".join(spec.labels),

@@ -37,7 +37,7 @@ log = logging.getLogger("edge.listen")
 class Settings:
     """What ``edge-listen`` was asked to do; the options hold the defaults."""
 
-    model: Path | None  # None: the bundled one
+    model: str | None  # as edge.models.resolve takes it; None: the bundled one
     provider: str
     threads: int | None  # None, as "auto" of the provider: the pick of edge-bench --tune
     input: str | None  # a file, "-" for raw PCM on standard input, None for the microphone

@@ -32,8 +32,8 @@ ESC50 = Path(__file__).parents[3] / "shared" / "data" / "esc50"
 @reading_options
 @click.option(
     "--model",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="ONNX file, or checkpoint.pt. [default: the bundled int8]",
+    type=click.Path(path_type=Path),
+    help="ONNX file, model package, hf://OWNER/NAME, or checkpoint.pt. [default: the bundled int8]",
 )
 @click.option("--fold", type=int, multiple=True, help="Repeatable. [default: the fold that the model never saw]")
 @click.option(
