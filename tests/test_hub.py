@@ -205,7 +205,7 @@ def test_every_command_takes_a_repository(hub, tmp_path, tone_wav):
     config.write_text('model = "hf://me/both/small"\nworkers = 2\n')
     assert "tone.wav" in run_module("edge.cli.classify", tone_wav, tone_wav, "--config", config, env=env).stdout
     arguments = ("--model", "hf://me/both/small", "--rounds", 10, "--seconds", 0)
-    assert "edge-listen-tiny" in run_module("edge.cli.bench", *arguments, env=env).stdout
+    assert "# model.int8 on" in run_module("edge.cli.bench", *arguments, env=env).stdout
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch):
