@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from edge.bench import Subject, measure_rounds, synthetic_audio
-from export.artefacts import CALIBRATION_CLIPS, clip_window, draw, graphs
+from export.artefacts import CALIBRATION_CLIPS, clip_window, draw
 from export.contract import build_spec, write_with_golden
+from export.graphs import graphs
 from models.checkpoint import load_checkpoint
 from train.evaluate import evaluate
 from train.manifest import read_manifest

@@ -1,8 +1,9 @@
 """A network that rounds as its int8 file will, to be fine-tuned with the rounding (Jacob 2018, section 3).
 
-Weights are rounded per channel to seven bits, symmetrically; activations per tensor to eight, over the range of the batch
-at hand. Both as ``export`` does it, with batch norms that stay apart: to fold one in scales a channel's weights and their
-step alike. The gradient passes as if nothing had been rounded. Nothing is added to the state: a checkpoint is as any other.
+Weights are rounded per channel to seven bits, symmetrically; activations per tensor to eight, over the range of the
+batch at hand. So does ``export``; that batch norms stay apart here changes nothing, as folding one in scales a channel's
+weights and their step alike. The gradient passes as if nothing had been rounded. Nothing is added to the state: a
+checkpoint is as any other.
 """
 
 from __future__ import annotations
@@ -40,6 +41,14 @@ def hold_norms(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, NORMS):
             module.eval()
+
+
+@torch.no_grad()
+def settle(model: nn.Module) -> None:
+    """Weights become what they are rounded to, so that the fp32 file computes with the weights of the int8 file."""
+    for module in model.modules():
+        if isinstance(module, RoundedConv2d):
+            module.weight.copy_(round_weights(module.weight))
 
 
 class RoundedConv2d(nn.Conv2d):

@@ -15,11 +15,12 @@ from edge.classifier import Call, Classifier
 from edge.config import FrontendConfig
 from edge.listener import listen
 from edge.sources.file import SoundFile
-from export.artefacts import draw, export, graphs
+from export.artefacts import draw, export
 from export.contract import build_spec, golden_signal, write_with_golden
+from export.graphs import graphs
 from export.quantize import float_convolutions
 from export.to_onnx import to_onnx
-from export.verify import INT8, ParityError, Tolerance, check_streaming, compare
+from export.verify import TOLERANCES, ParityError, Tolerance, check_streaming, compare
 from models import build
 from models.checkpoint import Checkpoint, save_checkpoint
 from models.layers import fold_batch_norm
@@ -107,7 +108,7 @@ def test_streamed_equals_whole(exported):
 
 def test_the_gate_stops_a_bad_artefact_and_leaves_the_old_files(checkpoint, data, tmp_path, monkeypatch):
     (tmp_path / "noise.int8.onnx").write_text("the former model")
-    monkeypatch.setattr("export.artefacts.INT8", Tolerance(top1_agreement=1.0, mean_difference=0.0, max_difference=0.0))
+    monkeypatch.setitem(TOLERANCES, "int8", Tolerance(top1_agreement=1.0, mean_difference=0.0, max_difference=0.0))
     with pytest.raises(ParityError, match=r"int8 against fp32: mean_difference is .*; allowed: 0.0"):
         run(checkpoint, data, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["noise.int8.onnx"]
@@ -115,14 +116,15 @@ def test_the_gate_stops_a_bad_artefact_and_leaves_the_old_files(checkpoint, data
 
 
 def test_the_gate_sees_each_kind_of_disagreement():
+    allowed = TOLERANCES["int8"]
     expected = np.eye(4, dtype=np.float32)
-    assert compare("same", expected, expected, INT8).top1_agreement == 1
+    assert compare("same", expected, expected, allowed).top1_agreement == 1
     with pytest.raises(ParityError, match=r"top-1 agreement is 0\.0"):
-        compare("x", expected, expected[::-1], dataclasses.replace(INT8, mean_difference=9, max_difference=9))
+        compare("x", expected, expected[::-1], dataclasses.replace(allowed, mean_difference=9, max_difference=9))
     with pytest.raises(ParityError, match="max_difference is 1"):
-        compare("x", expected, expected[::-1], dataclasses.replace(INT8, mean_difference=9))
+        compare("x", expected, expected[::-1], dataclasses.replace(allowed, mean_difference=9))
     with pytest.raises(ParityError, match="mean_difference is nan"):
-        compare("x", expected, expected * np.nan, INT8)
+        compare("x", expected, expected * np.nan, allowed)
 
 
 def test_streaming_that_differs_is_seen(exported, monkeypatch):

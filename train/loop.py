@@ -16,7 +16,7 @@ from torch import nn
 
 from models import build
 from models.checkpoint import save_tensors
-from models.quantised import hold_norms, quantised
+from models.quantised import hold_norms, quantised, settle
 from train import distributed
 from train.augment import make_augment
 from train.config import TrainConfig
@@ -180,6 +180,8 @@ def _train(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
 
     if best["state"]:
         average.module.load_state_dict(best["state"])
+    if config.quantised:
+        settle(average.module)
     if group.main:
         if len(held_out := data.validation if len(data.validation) else data.test):
             look(average.module, held_out).write(out / "predictions.json", manifest)
