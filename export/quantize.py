@@ -42,8 +42,8 @@ SCHEMES: dict[str, dict[str, Any]] = {
         "reduce_range": True,
     },
     # S8S8, for TensorRT and CUDA: zero is zero. What a convolution reads is quantised, and not what it writes: so
-    # TensorRT fuses it with the ReLU or the sum that follows. A bias of int32 it refuses, and older ones weights of int8
-    # as well: those are float32 with a pair of Q and DQ.
+    # TensorRT fuses it with the ReLU or the sum that follows. It refuses a bias of int32, and older versions of it
+    # weights of int8: those are float32 with a pair of Q and DQ.
     "int8-s8s8": {
         "op_types_to_quantize": ["Conv"],
         "activation_type": QuantType.QInt8,

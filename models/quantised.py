@@ -1,7 +1,7 @@
 """A network that rounds as its int8 file will, to be fine-tuned with the rounding (Jacob 2018, section 3).
 
 Weights are rounded per channel to seven bits, symmetrically; activations per tensor to eight, over the range of the
-batch at hand. So does ``export``; that batch norms stay apart here changes nothing, as folding one in scales a channel's
+batch at hand. So does ``export``. That batch norms stay apart here changes nothing: to fold one in scales a channel's
 weights and their step alike. The gradient passes as if nothing had been rounded. Nothing is added to the state: a
 checkpoint is as any other.
 """
