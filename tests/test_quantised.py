@@ -111,7 +111,7 @@ def test_batch_norms_keep_their_statistics():
 
 @pytest.fixture(scope="module")
 def tones(tmp_path_factory):
-    """Three classes of tones, and the checkpoint of a network that tells them apart without the first of its channels."""
+    """Three classes of tones, and the checkpoint of a network that tells them apart with seven of eight channels."""
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("tones")
     for label, frequency in (("low", 200), ("middle", 1000), ("high", 4000)):
