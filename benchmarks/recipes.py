@@ -18,8 +18,9 @@ import numpy as np
 from edge.bench.rounds import measure_rounds
 from edge.bench.sound import synthetic_sound
 from edge.bench.subjects import OurModel
-from export.artefacts import CALIBRATION_CLIPS, clip_window, draw, graphs
+from export.artefacts import CALIBRATION_CLIPS, clip_window, draw
 from export.contract import build_spec, write_with_golden
+from export.graphs import graphs
 from models.checkpoint import load_checkpoint
 from train.evaluate import evaluate
 from train.manifest import read_manifest

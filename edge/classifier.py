@@ -22,6 +22,7 @@ F32 = NDArray[np.float32]
 
 CHUNK_SECONDS = 30.0  # of a long array, taken at once
 STREAMED_TOLERANCE = 1e-5  # of a probability, in the self-test: where kernels depend on the shape, the last bits differ
+ROUNDED = ("int8-s8s8", "fp16")  # what is rounded after that, for GPUs: the bits that differ may be a whole step
 
 
 class Decision(NamedTuple):
@@ -142,11 +143,12 @@ class Classifier:
         next_window = np.ascontiguousarray(self._frontend(samples[-spec.window_samples :]))
         whole, _ = self.run(next_window, self.new_ring())
         streamed = Stream(self, spec.column_stride).push(samples)
+        rounded = spec.provenance.precision in ROUNDED
         self._compare(
             "probs, streamed,",
             streamed[-1].probs,
             whole.probs,
-            STREAMED_TOLERANCE,
+            golden.probs_tolerance if rounded else STREAMED_TOLERANCE,
             "column_stride or receptive_field",
         )
 

@@ -1,4 +1,4 @@
-"""``python -m export CHECKPOINT``: fp32 and int8 files with their contract, verified, and a model card.
+"""``python -m export CHECKPOINT``: model files with their contract, verified, and a model card.
 
 ``python -m export wrap MODEL.onnx``: a classifier of others', with our contract.
 """
@@ -11,9 +11,11 @@ from pathlib import Path
 import click
 
 from edge.errors import EdgeError
-from export.artefacts import export
+from export.artefacts import COMPARE, Exported, export
+from export.graphs import ALWAYS, SUFFIXES
 from export.package import package
-from export.verify import ParityError
+from export.quantize import RANGES
+from export.verify import CHANCE, MOST_LOSS, ParityError
 from export.wrap import wrap
 from models.checkpoint import load_checkpoint
 from train.manifest import ManifestError
@@ -51,6 +53,28 @@ def main() -> None:
     type=click.FloatRange(min=0, min_open=True),
     help="Of the scores. [default: learnt from the held-out fold]",
 )
+@click.option(
+    "--precision",
+    "precisions",
+    type=click.Choice(list(SUFFIXES)),
+    multiple=True,
+    help=f"Also write this one; {' and '.join(ALWAYS)} are always there. Repeatable.",
+)
+@click.option(
+    "--ranges",
+    type=click.Choice([*RANGES, COMPARE]),
+    default="minmax",
+    show_default=True,
+    help="How int8 finds the ranges of activations; compare takes the best on other training clips.",
+)
+@click.option(
+    "--most-loss",
+    type=click.FloatRange(min=0),
+    default=MOST_LOSS,
+    show_default=True,
+    metavar="POINTS",
+    help="Of accuracy on the held-out fold, that a file may lose against fp32.",
+)
 @click.option("--degrade", is_flag=True, help="Also measure on degraded recordings, for the card.")
 @click.option(
     "--package",
@@ -67,12 +91,18 @@ def export_checkpoint(
     name: str,
     licence: str,
     temperature: float | None,
+    precisions: tuple[str, ...],
+    ranges: str,
+    most_loss: float,
     degrade: bool,
     as_package: bool,
     made_by: str | None,
     workers: int | None,
 ) -> None:
-    """Export CHECKPOINT to OUT/NAME.onnx and OUT/NAME.int8.onnx, with a model card; or to a package (--package)."""
+    """Export CHECKPOINT to OUT/NAME.onnx and OUT/NAME.int8.onnx, with a model card; or to a package (--package).
+
+    --precision int8-s8s8 and --precision fp16 write NAME.s8s8.onnx and NAME.fp16.onnx as well, for TensorRT and CUDA.
+    """
     options = ["--data", str(data)] if data else []
     options += [
         "--name",
@@ -80,6 +110,9 @@ def export_checkpoint(
         "--licence",
         licence,
         *(["--temperature", f"{temperature:g}"] if temperature else []),
+        *(part for precision in precisions for part in ("--precision", precision)),
+        *(["--ranges", ranges] if ranges != "minmax" else []),
+        *(["--most-loss", f"{most_loss:g}"] if most_loss != MOST_LOSS else []),
         *["--degrade"] * degrade,
         *["--package"] * as_package,
     ]
@@ -93,6 +126,9 @@ def export_checkpoint(
             licence=licence,
             temperature=temperature,
             command=command,
+            precisions=precisions,
+            ranges=ranges,
+            most_loss=most_loss,
             workers=workers,
             degrade=degrade,
             same=data is not None,
@@ -101,19 +137,30 @@ def export_checkpoint(
         raise click.ClickException(str(error)) from None
     except OSError as error:
         raise unwritable(out, error) from None
+    show(exported)
+
+
+def show(exported: Exported) -> None:
+    """What was found."""
+    for precision, found in exported.trials.items():
+        for parity in found.values():
+            click.echo(f"ranges, on other training clips: {parity}")
+        click.echo(f"ranges of {precision}: {next(iter(found))}")
     for parity in exported.parities:
-        click.echo(
-            f"{parity.name}: top-1 agreement {parity.top1_agreement:.1%}, "
-            f"mean difference {parity.mean_difference:.2g}, largest {parity.max_difference:.2g}"
-        )
+        click.echo(parity)
     for precision, report in exported.reports.items():
         click.echo(f"{precision}: accuracy {report.accuracy:.2%} of clips, {report.window_accuracy:.2%} of windows")
+    for loss in exported.losses:
+        chance = "" if loss.points <= 0 or loss.chance < CHANCE else ", as chance would have it"
+        click.echo(
+            f"{loss.name} loses {loss.points:.2f} points against fp32: {loss.lost} clips lost, {loss.won} won{chance}"
+        )
     if exported.calibration is not None:
         c = exported.calibration
         click.echo(f"temperature {c.temperature:g}: calibration error {c.error_before:.3f} → {c.error_after:.3f}")
     if exported.robustness is not None:
         click.echo(f"other microphones: {exported.robustness.summary()}")
-    click.echo(f"wrote {exported.int8}, {exported.fp32} and {exported.card}")
+    click.echo(f"wrote {', '.join(map(str, exported.files.values()))} and {exported.card}")
 
 
 @main.command(name="wrap")

@@ -1,4 +1,4 @@
-"""A checkpoint's artefacts: fp32 and int8 files with their contract, verified and measured, and a model card."""
+"""A checkpoint's artefacts: a file for each precision with its contract, verified and measured, and a model card."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import dataclasses
 import random
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from edge.audio import padded
@@ -22,32 +21,54 @@ from edge.features import make_frontend
 from export.calibration import Calibration, calibrate
 from export.card import model_card
 from export.contract import build_spec, write, write_with_golden
-from export.quantize import float_convolutions, quantize
-from export.to_onnx import to_onnx
-from export.verify import FP32, INT8, Parity, ParityError, check_streaming, compare, file_probs, torch_probs
+from export.graphs import ALWAYS, SUFFIXES, graphs
+from export.ranges import compare_ranges
+from export.verify import (
+    MOST_LOSS,
+    TOLERANCES,
+    Loss,
+    Parity,
+    check_loss,
+    check_streaming,
+    compare,
+    file_probs,
+    measure_loss,
+    torch_probs,
+)
 from models.checkpoint import Checkpoint
-from train.evaluate import Report, evaluate, hear
+from train.evaluate import Report, hear
 from train.manifest import Clip, ManifestError, read_manifest
 from train.robustness import Robustness, degraded_reports
 
 F32 = NDArray[np.float32]
 
 CALIBRATION_CLIPS = 200
+COMPARE = "compare"  # the ranges: whichever way is best on other clips
 HOPS = 4  # that are compared at least, streamed against whole
-STEM = 1  # convolutions that may stay in float32: the first, whose input is float32
 
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
     """What :func:`export` has made."""
 
-    fp32: Path
-    int8: Path
+    files: dict[str, Path]  # by precision
     card: Path
     parities: list[Parity]
     reports: dict[str, Report]  # by precision; empty where nothing was held out
+    losses: list[Loss]  # of all precisions but fp32, where something was held out
     robustness: Robustness | None  # of the int8 file, where it was asked for
     calibration: Calibration | None  # of the int8 file, where something was held out
+    trials: dict[str, dict[str, Parity]]  # by precision and ranges, the best first; empty where none were compared
+
+    @property
+    def fp32(self) -> Path:
+        """The file that all others were held against."""
+        return self.files["fp32"]
+
+    @property
+    def int8(self) -> Path:
+        """The file that a device runs by default."""
+        return self.files["int8"]
 
 
 def export(
@@ -59,42 +80,54 @@ def export(
     licence: str,
     temperature: float | None,
     command: str,
+    precisions: Collection[str] = (),
+    ranges: str = "minmax",
+    most_loss: float = MOST_LOSS,
     workers: int | None = None,
     degrade: bool = False,
     same: bool = False,
 ) -> Exported:
-    """Make, calibrate, verify and measure both files in a temporary folder, then move them to ``out``.
+    """Make, calibrate, verify and measure all files in a temporary folder, then move them to ``out``.
 
+    Files: fp32, int8, and what ``precisions`` names beside them. ``ranges``: one of :data:`export.quantize.RANGES`, or
+    "compare". ``most_loss``: points of accuracy on the held-out fold that a file may lose against fp32.
     ``temperature`` None is learnt from the held-out fold; where nothing was held out, it is 1.
 
     ``degrade`` measures the int8 file on degraded recordings as well, for the card. ``same`` refuses ``data`` that is
     not, to the last clip, what the checkpoint was trained on: other clips would be held out.
 
     Raises:
-        ParityError: when the files do not agree with the checkpoint; ``out`` is left as it was.
+        ParityError: when the files do not agree with the checkpoint, or lose accuracy; ``out`` is left as it was.
         ManifestError, EdgeError: when the data or a clip cannot be read.
-        ValueError: for ``degrade`` where nothing was held out.
+        ValueError: for ``degrade`` where nothing was held out, ranges to compare where there are too few clips.
     """
     if degrade and checkpoint.provenance["test_fold"] is None:
         raise ValueError("--degrade measures the fold that was held out, and none was; leave --degrade out")
     manifest = read_manifest(data)
     if same and checkpoint.provenance.get("digest", manifest.digest()) != manifest.digest():
         raise ManifestError(f"{data} is not the data set that it was trained on; leave --data out")
+    precisions = [precision for precision in SUFFIXES if precision in (*ALWAYS, *precisions)]
     specs = {
         precision: build_spec(
             checkpoint, name=name, temperature=temperature or 1.0, licence=licence, precision=precision
         )
-        for precision in ("fp32", "int8")
+        for precision in precisions
     }
-    clips = draw(manifest.in_folds(list(specs["fp32"].provenance.train_folds)), CALIBRATION_CLIPS)
-    clips = readable(clips, checkpoint.frontend)
+    training = manifest.in_folds(list(specs["fp32"].provenance.train_folds))
+    clips = readable(draw(training, CALIBRATION_CLIPS), checkpoint.frontend)
     windows = [clip_window(clip, specs["fp32"]) for clip in clips]
-    models = graphs(checkpoint, windows, specs["int8"])
+    trials: dict[str, dict[str, Parity]] = {}
+    if ranges == COMPARE:
+        others = [clip_window(clip, specs["fp32"]) for clip in unlike(training, clips, checkpoint.frontend)]
+        for precision in ("int8", *({"int8-s8s8"} & set(precisions))):
+            trials[precision] = compare_ranges(checkpoint, precision, windows, others, specs[precision])
+    chosen = {precision: next(iter(found)) for precision, found in trials.items()} or dict.fromkeys(precisions, ranges)
+    models = graphs(checkpoint, windows, specs["int8"], precisions, chosen)
     fold = specs["int8"].provenance.test_fold
     held_out = [] if fold is None else manifest.in_folds([fold])
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as folder:
-        paths = {"fp32": Path(folder) / f"{name}.onnx", "int8": Path(folder) / f"{name}.int8.onnx"}
+        paths = {precision: Path(folder) / f"{name}{SUFFIXES[precision]}" for precision in precisions}
         calibration = None
         if held_out:
             write_with_golden(models["int8"], dataclasses.replace(specs["int8"], temperature=1.0), paths["int8"])
@@ -104,12 +137,17 @@ def export(
         for precision, path in paths.items():
             specs[precision] = write_with_golden(models[precision], specs[precision], path)
         parities = _verify(checkpoint, paths, windows, specs["fp32"], clips)
-        reports: dict[str, Report] = {}
-        for precision, path in paths.items() if held_out else ():
-            reports[precision] = report = evaluate(path, held_out, workers=workers)
+        heard = {precision: hear(path, held_out, workers=workers) for precision, path in paths.items() if held_out}
+        losses = [
+            measure_loss(precision, heard["fp32"], each) for precision, each in heard.items() if precision != "fp32"
+        ]
+        for loss in losses:
+            check_loss(loss, most_loss)
+        reports = {precision: each.report() for precision, each in heard.items()}
+        for precision, report in reports.items():
             provenance = dataclasses.replace(specs[precision].provenance, accuracy=round(report.accuracy, 4))
             specs[precision] = dataclasses.replace(specs[precision], provenance=provenance)
-            write(models[precision], specs[precision], path)
+            write(models[precision], specs[precision], paths[precision])
         robustness = None
         if degrade:
             degraded = dict(degraded_reports(paths["int8"], held_out, workers=workers))
@@ -120,25 +158,8 @@ def export(
         card.write_text(text, encoding="utf-8")
         for path in (*paths.values(), card):
             path.replace(out / path.name)
-    return Exported(
-        out / f"{name}.onnx", out / f"{name}.int8.onnx", out / card.name, parities, reports, robustness, calibration
-    )
-
-
-def graphs(checkpoint: Checkpoint, windows: Sequence[F32], spec: ModelSpec) -> dict[str, onnx.ModelProto]:
-    """The network as fp32 and int8 graph that end in logits; the same where static int8 serves nothing of a network.
-
-    Raises ParityError when convolutions are left in float32.
-    """
-    network = checkpoint.model()
-    fp32 = to_onnx(network)
-    if not network.int8:
-        return {"fp32": fp32, "int8": fp32}
-    int8 = quantize(fp32, windows, spec)
-    left = float_convolutions(int8)
-    if len(left) > STEM:
-        raise ParityError(f"{len(left)} convolutions stay in float32 after optimisation: {', '.join(left)}")
-    return {"fp32": fp32, "int8": int8}
+    files = {precision: out / path.name for precision, path in paths.items()}
+    return Exported(files, out / card.name, parities, reports, losses, robustness, calibration, trials)
 
 
 def _verify(
@@ -153,10 +174,11 @@ def _verify(
         minute = np.resize(minute, (least, *minute.shape[1:]))  # repeated
     for classifier in classifiers.values():
         check_streaming(classifier, minute)
-    return [
-        compare("fp32 against torch", expected, probs["fp32"], FP32),
-        compare("int8 against fp32", probs["fp32"], probs["int8"], INT8),
-    ]
+    parities = [compare("fp32 against torch", expected, probs["fp32"], TOLERANCES["fp32"])]
+    for precision, found in probs.items():
+        if precision != "fp32":
+            parities.append(compare(f"{precision} against fp32", probs["fp32"], found, TOLERANCES[precision]))
+    return parities
 
 
 def readable(clips: Sequence[Clip], frontend: FrontendConfig) -> list[Clip]:
@@ -179,6 +201,19 @@ def draw(clips: Sequence[Clip], count: int) -> list[Clip]:
     each = max(1, count // len(by_label))
     rng = random.Random(0)
     return [clip for group in by_label.values() for clip in rng.sample(group, min(each, len(group)))]
+
+
+def unlike(clips: Sequence[Clip], drawn: Sequence[Clip], frontend: FrontendConfig) -> list[Clip]:
+    """Those of ``clips`` that are drawn alike, of other recordings than ``drawn``, and can be read.
+
+    Raises ValueError when there are none.
+    """
+    origins = {clip.origin for clip in drawn}
+    if not (left := [clip for clip in clips if clip.origin not in origins]):
+        raise ValueError(
+            f"the ranges are of all {len(drawn)} training clips, and none is left to compare them on; choose --ranges"
+        )
+    return readable(draw(left, CALIBRATION_CLIPS), frontend)
 
 
 def clip_window(clip: Clip, spec: ModelSpec) -> F32:

@@ -20,8 +20,9 @@ def model_card(
     sizes: Mapping[str, int],
     command: str,
 ) -> str:
-    """Markdown. ``reports`` and ``sizes`` (bytes) are by precision, "fp32" and "int8"."""
+    """Markdown. ``reports`` and ``sizes`` (bytes) are by precision, "fp32", "int8" and what else there is."""
     p = spec.provenance
+    order = sorted(sizes, key=lambda precision: precision != "int8")  # what a device runs comes first
     held_out = "Nothing" if p.test_fold is None else f"Fold {p.test_fold}"
     lines = [
         f"# {spec.name}",
@@ -30,8 +31,8 @@ def model_card(
         "",
         f"- **What**: {len(spec.labels)} classes of sound, one decision on {spec.window_seconds:.2f} s, "
         f"as often as every {spec.step_seconds * 1000:.3g} ms.",
-        f"- **Network**: `{p.architecture}`, {p.macs / 1e6:.0f} million multiply-accumulates a window; int8 file "
-        f"{sizes['int8'] / 1000:.0f} kB, fp32 file {sizes['fp32'] / 1000:.0f} kB.",
+        f"- **Network**: `{p.architecture}`, {p.macs / 1e6:.0f} million multiply-accumulates a window; "
+        f"{', '.join(f'{k} file {sizes[k] / 1000:.0f} kB' for k in order)}.",
         f"- **Front end**: {_front_end(spec.frontend)}.",
         f"- **Trained on**: {p.dataset}, folds {', '.join(map(str, p.train_folds))}; seed {p.seed}, {p.epochs} epochs, "
         f"revision {p.git_revision}. {held_out} was held out of training.",

@@ -25,8 +25,9 @@ F32 = NDArray[np.float32]
 
 GOLDEN_SECONDS = 0.25
 FRAMES_TOLERANCE = 1e-3  # float32 FFTs of different libraries differ by 1e-5
-# With seven-bit weights int8 is exact; what is left is float32, in the stem and the head.
-PROBS_TOLERANCE = {"fp32": 1e-3, "int8": 0.02, "fp16": 0.02}
+# With seven-bit weights int8 is exact; what is left is float32, in the stem and the head. What is for a GPU is computed
+# here on a processor: the GPU sums in another order, and rounds the other way what lies between two steps.
+PROBS_TOLERANCE = {"fp32": 1e-3, "int8": 0.02, "int8-s8s8": 0.05, "fp16": 0.02}
 
 
 def build_spec(checkpoint: Checkpoint, *, name: str, temperature: float, licence: str, precision: str) -> ModelSpec:

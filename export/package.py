@@ -19,11 +19,13 @@ from edge.classifier import Classifier
 from edge.config import ModelSpec
 from edge.errors import EdgeError
 from export.artefacts import Exported, export
+from export.graphs import SUFFIXES
 from models.checkpoint import Checkpoint
 from train.evaluate import Report
 
-INT8, FP32, CARD, LABELS, REPORT = "model.int8.onnx", "model.onnx", "README.md", "labels.csv", "report.csv"
-FILES = {INT8, FP32, CARD, LABELS, REPORT}
+MODELS = {precision: f"model{suffix}" for precision, suffix in SUFFIXES.items()}  # by precision
+CARD, LABELS, REPORT = "README.md", "labels.csv", "report.csv"
+FILES = {*MODELS.values(), CARD, LABELS, REPORT}
 LIBRARY = "edge-listen"
 MARK = f"library_name: {LIBRARY}"  # a line of the card by which a package is known
 # The hub's identifiers of licences, of those that a licence of weights may be.
@@ -54,10 +56,10 @@ def package(checkpoint: Checkpoint, data: Path, out: Path, **options: Any) -> Ex
     with replacing_folder(out) as folder:
         with tempfile.TemporaryDirectory(dir=folder) as files:
             exported = export(checkpoint, data, Path(files), **options)
-            exported.int8.rename(folder / INT8)
-            exported.fp32.rename(folder / FP32)
+            for precision, path in exported.files.items():
+                path.rename(folder / MODELS[precision])
             text = exported.card.read_text(encoding="utf-8")
-        spec, report = Classifier(folder / INT8).spec, exported.reports.get("int8")
+        spec, report = Classifier(folder / MODELS["int8"]).spec, exported.reports.get("int8")
         (folder / CARD).write_text(front_matter(spec, report) + text + contents(spec, report), encoding="utf-8")
         thresholds = ([i, label, spec.thresholds.get(label, "")] for i, label in enumerate(spec.labels))
         write_csv(folder / LABELS, ["index", "label", "threshold"], thresholds)
@@ -65,7 +67,8 @@ def package(checkpoint: Checkpoint, data: Path, out: Path, **options: Any) -> Ex
             names = ["label", "precision", "recall", "f1", "average_precision", "clips"]
             rows = ([round(v, 4) if isinstance(v, float) else v for v in vars(c).values()] for c in report.classes)
             write_csv(folder / REPORT, names, rows)
-    return dataclasses.replace(exported, int8=out / INT8, fp32=out / FP32, card=out / CARD)
+    files = {precision: out / MODELS[precision] for precision in exported.files}
+    return dataclasses.replace(exported, files=files, card=out / CARD)
 
 
 def check_replaceable(folder: Path) -> None:
@@ -157,7 +160,7 @@ def contents(spec: ModelSpec, report: Report | None) -> str:
     return f"""
 ## In this folder
 
-- `{INT8}` and `{FP32}`: the model; `edge-listen --model FOLDER` takes the first.
+- `{MODELS["int8"]}` and `{MODELS["fp32"]}`: the model; `edge-listen --model FOLDER` takes the first.
 - `{LABELS}`: the classes in the order of the scores, each with its threshold where it has one.
 - {classes}
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 import hashlib
+import os
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -13,20 +15,31 @@ import torch
 from edge.bench.rounds import measure_rounds
 from edge.bench.sound import synthetic_sound
 from edge.bench.subjects import OurModel
-from edge.classifier import Call, Classifier
+from edge.classifier import Call, Classifier, available_providers
 from edge.config import FrontendConfig
+from edge.errors import ProviderError
 from edge.listener import listen
 from edge.sources.file import SoundFile
-from export.artefacts import draw, export, graphs
+from export.artefacts import clip_window, draw, export
 from export.contract import build_spec, golden_signal, write_with_golden
-from export.quantize import float_convolutions
+from export.graphs import SUFFIXES, graphs
+from export.quantize import asymmetric_convolutions, float_convolutions
 from export.to_onnx import to_onnx
-from export.verify import INT8, ParityError, Tolerance, check_streaming, compare
+from export.verify import (
+    TOLERANCES,
+    ParityError,
+    Tolerance,
+    check_loss,
+    check_streaming,
+    compare,
+    measure_loss,
+)
 from models import build
 from models.checkpoint import Checkpoint, save_checkpoint
 from models.layers import fold_batch_norm
 from tests.conftest import run_module
 from tests.test_listener import Blocks
+from train.evaluate import Heard
 from train.manifest import ManifestError, read_manifest
 
 SMALL = {"widths": (16, 16), "last_width": 16, "column_width": 16, "n_columns": 21, "n_labels": 3}
@@ -64,7 +77,7 @@ def run(checkpoint, data, out, **changes):
 
 @pytest.fixture(scope="module")
 def exported(checkpoint, data, tmp_path_factory):
-    return run(checkpoint, data, tmp_path_factory.mktemp("out"))
+    return run(checkpoint, data, tmp_path_factory.mktemp("out"), precisions=tuple(SUFFIXES))
 
 
 def test_the_device_computes_what_the_checkpoint_does(checkpoint, exported):
@@ -76,7 +89,11 @@ def test_the_device_computes_what_the_checkpoint_does(checkpoint, exported):
 
 
 def test_the_contract_says_where_it_comes_from(checkpoint, exported):
-    for path, precision in ((exported.fp32, "fp32"), (exported.int8, "int8")):
+    assert list(exported.files) == ["fp32", "int8", "int8-s8s8", "fp16"]
+    assert [path.name for path in exported.files.values()] == [
+        "noise.onnx", "noise.int8.onnx", "noise.s8s8.onnx", "noise.fp16.onnx"
+    ]  # fmt: skip
+    for precision, path in exported.files.items():
         spec = Classifier(path).spec
         assert spec.labels == ("a", "b", "c")
         assert spec.temperature == 1.5
@@ -94,37 +111,141 @@ def test_every_convolution_but_the_stem_is_int8(exported):
     assert len(float_convolutions(onnx.load(exported.fp32))) > 1
 
 
+def test_what_is_for_a_gpu_reads_symmetric_int8_alone(exported):
+    graph = onnx.load(exported.files["int8-s8s8"])
+    assert asymmetric_convolutions(graph) == []
+    convolutions = [node for node in graph.graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == sum(node.op_type == "Conv" for node in onnx.load(exported.fp32).graph.node)
+    biases = {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
+    assert {biases[node.input[2]] for node in convolutions} == {onnx.TensorProto.FLOAT}
+    for other in ("fp32", "int8"):
+        assert len(asymmetric_convolutions(onnx.load(exported.files[other]))) == len(convolutions), other
+
+
+def test_fp16_is_half_of_the_weights_and_decides_in_float32(exported):
+    graph = onnx.load(exported.files["fp16"]).graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    half, whole = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    for node in graph.node:
+        weights = [types[name] for name in node.input if name in types]
+        if node.op_type == "Conv":
+            assert set(weights) == {half}
+        elif node.op_type in ("Gemm", "Softmax", "ReduceLogSumExp"):
+            assert half not in weights
+    assert {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)} == {whole}
+    casts = [node for node in graph.node if node.op_type == "Cast" and node.attribute[0].i == half]
+    assert [node.input[0] for node in casts] == ["frames"]
+
+
 def test_the_same_checkpoint_gives_the_same_bytes(checkpoint, data, exported, tmp_path):
-    again = run(checkpoint, data, tmp_path)
-    for path in ("fp32", "int8", "card"):
-        a, b = (hashlib.sha256(getattr(e, path).read_bytes()).hexdigest() for e in (exported, again))
-        assert a == b, path
+    """In another process, whose sets and hashes have another order."""
+    save_checkpoint(tmp_path / "c.pt", checkpoint)
+    every = [part for precision in SUFFIXES for part in ("--precision", precision)]
+    options = ("--data", data, "--name", "noise", "--licence", LICENCE, "--temperature", 1.5, "--made-by", "test")
+    other = os.environ | {"PYTHONHASHSEED": "7" if os.environ.get("PYTHONHASHSEED") != "7" else "8"}
+    run_module("export", tmp_path / "c.pt", *options, *every, "--out", tmp_path / "out", env=other)
+    for path in (*exported.files.values(), exported.card):
+        a, b = (hashlib.sha256(p.read_bytes()).hexdigest() for p in (path, tmp_path / "out" / path.name))
+        assert a == b, path.name
+
+
+@pytest.mark.parametrize("precision", ["int8-s8s8", "fp16"])
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_gpu_computes_what_the_processor_does(exported, provider, precision):
+    if provider not in available_providers():
+        pytest.skip(f"this onnxruntime has no {provider} provider")
+    path = exported.files[precision]
+    try:
+        there = Classifier(path, provider=provider)  # with its self-test, streamed and whole
+    except ProviderError as error:
+        pytest.skip(str(error))
+    samples = np.random.default_rng(3).uniform(-0.3, 0.3, 16_000 * 8).astype(np.float32)
+    expected, found = Classifier(path).windows(samples), there.windows(samples)
+    compare(provider, expected, found, TOLERANCES[precision])
 
 
 def test_streamed_equals_whole(exported):
     samples = np.random.default_rng(2).uniform(-0.3, 0.3, 16_000 * 20).astype(np.float32)
-    for path in (exported.fp32, exported.int8):
+    for path in exported.files.values():
         assert check_streaming(Classifier(path), samples, hop=0.4) > 20
 
 
-def test_the_gate_stops_a_bad_artefact_and_leaves_the_old_files(checkpoint, data, tmp_path, monkeypatch):
+@pytest.mark.parametrize("precision", ["int8", "int8-s8s8", "fp16"])
+def test_the_gate_stops_a_bad_artefact_and_leaves_the_old_files(checkpoint, data, tmp_path, monkeypatch, precision):
     (tmp_path / "noise.int8.onnx").write_text("the former model")
-    monkeypatch.setattr("export.artefacts.INT8", Tolerance(top1_agreement=1.0, mean_difference=0.0, max_difference=0.0))
-    with pytest.raises(ParityError, match=r"int8 against fp32: mean_difference is .*; allowed: 0.0"):
-        run(checkpoint, data, tmp_path)
+    monkeypatch.setitem(TOLERANCES, precision, Tolerance(top1_agreement=1.0, mean_difference=0.0, max_difference=0.0))
+    with pytest.raises(ParityError, match=rf"{precision} against fp32: mean_difference is .*; allowed: 0.0"):
+        run(checkpoint, data, tmp_path, precisions=[precision])
     assert [p.name for p in tmp_path.iterdir()] == ["noise.int8.onnx"]
     assert (tmp_path / "noise.int8.onnx").read_text() == "the former model"
 
 
 def test_the_gate_sees_each_kind_of_disagreement():
+    allowed = TOLERANCES["int8"]
     expected = np.eye(4, dtype=np.float32)
-    assert compare("same", expected, expected, INT8).top1_agreement == 1
+    assert compare("same", expected, expected, allowed).top1_agreement == 1
     with pytest.raises(ParityError, match=r"top-1 agreement is 0\.0"):
-        compare("x", expected, expected[::-1], dataclasses.replace(INT8, mean_difference=9, max_difference=9))
+        compare("x", expected, expected[::-1], dataclasses.replace(allowed, mean_difference=9, max_difference=9))
     with pytest.raises(ParityError, match="max_difference is 1"):
-        compare("x", expected, expected[::-1], dataclasses.replace(INT8, mean_difference=9))
+        compare("x", expected, expected[::-1], dataclasses.replace(allowed, mean_difference=9))
     with pytest.raises(ParityError, match="mean_difference is nan"):
-        compare("x", expected, expected * np.nan, INT8)
+        compare("x", expected, expected * np.nan, allowed)
+
+
+def heard(right, n_labels=3, multi_label=False):
+    """What a file makes of clips of the first class: ``right`` says of each whether it is recognised."""
+    spec = SimpleNamespace(scores="sigmoid" if multi_label else "softmax")
+    targets = np.tile(np.eye(n_labels, dtype=int)[0], (len(right), 1))
+    results = [SimpleNamespace(probs=np.eye(n_labels)[0 if r else 1], error=None) for r in right]
+    return Heard(spec, [], targets, results)
+
+
+def test_the_gate_sees_a_loss_of_accuracy_that_is_none_of_chance():
+    sound = [True] * 300 + [False] * 100
+    small = measure_loss("int8", heard(sound), heard([False] * 4 + sound[4:]))
+    assert (small.points, small.lost, small.won) == (pytest.approx(1.0), 4, 0)
+    check_loss(small, 0.3)  # one of sixteen times, four are lost and none is won
+    even = measure_loss("int8", heard(sound), heard([False] * 20 + [True] * 300 + [False] * 80))
+    assert (even.points, even.lost, even.won) == (pytest.approx(0.0), 20, 20)
+    check_loss(even, 0.0)
+    large = measure_loss("int8", heard(sound), heard([False] * 8 + sound[8:]))
+    check_loss(large, 2.0)
+    with pytest.raises(
+        ParityError, match=r"int8 loses 2\.00 points .* allowed: 0\.3 \(fine-tune .* --recipe qat --init"
+    ):
+        check_loss(large, 0.3)
+    with pytest.raises(ParityError, match=r"fp16 loses 2\.00 points .*leave this precision out"):
+        check_loss(dataclasses.replace(large, name="fp16"), 0.3)
+
+
+def test_a_loss_is_of_the_same_clips_and_of_several_labels_as_well():
+    before, after = heard([True] * 9, multi_label=True), heard([False] * 9, multi_label=True)
+    after.results[0].error = before.results[0].error = "cannot be read"
+    loss = measure_loss("int8", before, after)
+    assert (loss.points, loss.lost) == (pytest.approx(100.0), 8)
+
+
+def test_ranges_are_compared_on_training_clips_that_gave_none(checkpoint, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("export.artefacts.CALIBRATION_CLIPS", 6)
+    seen = []
+    monkeypatch.setattr("export.artefacts.clip_window", lambda clip, spec: seen.append(clip) or clip_window(clip, spec))
+    exported = run(checkpoint, data, tmp_path, ranges="compare", precisions=["int8-s8s8"])
+    assert len({clip.path for clip in seen}) == len(seen) == 12
+    assert 5 not in {clip.fold for clip in seen}
+    assert list(exported.trials) == ["int8", "int8-s8s8"]
+    for precision, found in exported.trials.items():
+        assert sorted(found) == ["entropy", "minmax", "percentile"]
+        differences = [parity.mean_difference for parity in found.values()]
+        assert differences == sorted(differences)
+        assert len(set(differences)) > 1
+        alone = run(checkpoint, data, tmp_path / precision, ranges=next(iter(found)), precisions=["int8-s8s8"])
+        same, as_well = (Classifier(e.files[precision]).spec.graph_sha256 for e in (alone, exported))
+        assert same == as_well
+
+
+def test_ranges_of_all_clips_cannot_be_compared(checkpoint, data, tmp_path):
+    with pytest.raises(ValueError, match="of all 12 training clips, and none is left to compare them on"):
+        run(checkpoint, data, tmp_path, ranges="compare")
 
 
 def test_streaming_that_differs_is_seen(exported, monkeypatch):

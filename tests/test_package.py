@@ -8,8 +8,8 @@ import yaml
 
 from edge.classifier import Classifier
 from edge.errors import EdgeError
-from export.package import FILES, REPORT, check_replaceable, hub_licence, package, replacing_folder
-from export.verify import ParityError, Tolerance
+from export.package import REPORT, check_replaceable, hub_licence, package, replacing_folder
+from export.verify import TOLERANCES, ParityError, Tolerance
 from models.checkpoint import save_checkpoint
 from tests.conftest import run_module
 from tests.test_export import LICENCE, PROVENANCE, checkpoint, data  # noqa: F401  # fixtures
@@ -19,6 +19,9 @@ from train.manifest import read_manifest
 @pytest.fixture(scope="module")
 def made(checkpoint, data, tmp_path_factory):  # noqa: F811
     return make(checkpoint, data, tmp_path_factory.mktemp("made") / "noise")
+
+
+USUAL = {"model.int8.onnx", "model.onnx", "README.md", "labels.csv"}
 
 
 def make(checkpoint, data, out, **changes):  # noqa: F811
@@ -38,7 +41,7 @@ def table(path):
 
 def test_the_folder_has_exactly_its_files(made):
     folder = made.int8.parent
-    assert {p.name for p in folder.iterdir()} == FILES
+    assert {p.name for p in folder.iterdir()} == {*USUAL, REPORT}
     assert [p.name for p in folder.parent.iterdir()] == ["noise"]
     assert folder.stat().st_mode & 0o055 == 0o055  # others may read it
     assert Classifier(folder).path == made.int8
@@ -83,7 +86,7 @@ def test_nothing_held_out_nothing_reported(checkpoint, data, tmp_path):  # noqa:
     checkpoint = dataclasses.replace(checkpoint, provenance=PROVENANCE | {"test_fold": None})
     made = make(checkpoint, data, tmp_path / "new" / "noise", licence="for friends")
     fields, body = front_matter(made.card)
-    assert {p.name for p in made.int8.parent.iterdir()} == FILES - {REPORT}
+    assert {p.name for p in made.int8.parent.iterdir()} == USUAL
     assert "no report of the classes: nothing was held out" in body
     assert "model-index" not in fields
     assert "metrics" not in fields
@@ -140,7 +143,8 @@ def test_a_package_is_replaced_as_a_whole_or_not_at_all(tmp_path):
 
 
 def test_the_gate_leaves_no_package(checkpoint, data, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("export.artefacts.INT8", Tolerance(top1_agreement=1.0, mean_difference=0.0, max_difference=0.0))
+    strict = Tolerance(top1_agreement=1.0, mean_difference=0.0, max_difference=0.0)
+    monkeypatch.setitem(TOLERANCES, "int8", strict)
     with pytest.raises(ParityError):
         make(checkpoint, data, tmp_path / "noise")
     assert not list(tmp_path.iterdir())
@@ -156,3 +160,10 @@ def test_from_a_checkpoint_to_what_is_heard(checkpoint, data, tmp_path, tone_wav
     assert "with x int8: 3 classes" in heard.stdout
     (tmp_path / "x" / "notes.txt").touch()
     assert "holds notes.txt" in run_module("export", *arguments, tmp_path / "x", code=1).stderr
+
+
+def test_a_package_holds_the_files_for_a_gpu_too(checkpoint, data, tmp_path):  # noqa: F811
+    make(checkpoint, data, tmp_path / "noise")
+    made = make(checkpoint, data, tmp_path / "noise", precisions=["fp16"])  # in the place of the one before
+    assert {p.name for p in (tmp_path / "noise").iterdir()} == {*USUAL, REPORT, "model.fp16.onnx"}
+    assert Classifier(made.files["fp16"]).spec.provenance.precision == "fp16"

@@ -204,6 +204,13 @@ def test_another_configuration_does_not_overwrite_a_run(folders, tmp_path):
     run(quick(epochs=1), folders, tmp_path / "out", tmp_path)
     with pytest.raises(ValueError, match="another configuration"):
         run(quick(epochs=2), folders, tmp_path / "out", tmp_path)
+    path = tmp_path / "out" / "config.json"
+    older = json.loads(path.read_text())
+    assert older.pop("quantised") is False  # a run of a version that did not have the field yet
+    path.write_text(json.dumps(older))
+    run(quick(epochs=1), folders, tmp_path / "out", tmp_path)
+    with pytest.raises(ValueError, match="another configuration"):
+        run(quick(epochs=1, quantised=True), folders, tmp_path / "out", tmp_path)
 
 
 def test_another_data_set_does_not_overwrite_a_run(folders, tmp_path):

@@ -39,6 +39,7 @@ class TrainConfig:
     view_share: float = 0.3  # of the training windows that come from a view
     backgrounds: str = ""  # folder of recordings that are mixed in; see augment.background
     init: str = ""  # checkpoint or recipe whose weights it starts from; recipe@seed
+    quantised: bool = False  # with init: rounds weights and activations as the int8 file does; see models.quantised
     trunk_rate: float = 1.0  # with init: learning rate of all but the last layer, relative
     train_folds: tuple[int, ...] = (1, 2, 3, 4)
     validation_folds: tuple[int, ...] = ()  # looked at while training; empty: none
@@ -73,6 +74,8 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "validate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed: 1 or more")
+        if self.quantised and self.precision != "float32":
+            raise ValueError(f"precision is {self.precision!r}; allowed where quantised: float32")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate is {self.learning_rate}; allowed: above 0")
         for name in ("warm_up", "label_smoothing", "distil", "view_share", "average", "momentum"):

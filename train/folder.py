@@ -38,12 +38,17 @@ def claim(out: Path, config: TrainConfig, manifest: Manifest) -> None:
     data = {"data": manifest.name, "digest": manifest.digest()}
     text = json.dumps(dataclasses.asdict(config) | data, indent=2, sort_keys=True)
     path = out / "config.json"
-    if path.exists() and path.read_text(encoding="utf-8") != text:
+    if path.exists() and not same_run(json.loads(path.read_text(encoding="utf-8")), json.loads(text)):
         raise ValueError(f"{out} holds a run of another configuration or data set; give another --out, or delete it")
     if not path.exists():
         manifest.save(out / "manifest.jsonl")
         with replacing(path) as part:
             part.write_text(text, encoding="utf-8")
+
+
+def same_run(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether two configurations are equal; a field that ``before`` is too old to have counts as its default."""
+    return json.loads(json.dumps(dataclasses.asdict(TrainConfig()))) | before == now
 
 
 def resume(out: Path, parts: dict[str, Any], *, main: bool) -> tuple[int, dict[str, Any]]:

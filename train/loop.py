@@ -16,6 +16,7 @@ from torch import nn
 
 from models import build
 from models.checkpoint import save_tensors
+from models.quantised import hold_norms, quantised, settle
 from train import distributed
 from train.augment import make_augment
 from train.config import TrainConfig
@@ -77,11 +78,15 @@ def _train(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
     revision = git_revision()  # of the code that trains, not of what is checked out hours later
     if config.precision == "float16" and group.device == "cpu":
         raise ValueError("precision is 'float16'; on the processor, allowed: float32, bfloat16")
+    if config.quantised and not config.init:
+        raise ValueError("quantised fine-tunes weights that are trained already; name them with --init")
     torch.manual_seed(config.seed)
     labels = manifest.labels
     model = make_model(config, len(labels))
     if config.init:
         initialise(model, config, labels)
+    if config.quantised:
+        quantised(model)
     model = model.to(group.device, memory_format=torch.channels_last)
     trained = group.wrap(model)  # before the optimiser: it replaces batch norms
 
@@ -122,6 +127,8 @@ def _train(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
     for epoch in range(first_epoch, config.epochs):
         rng = np.random.default_rng([config.seed, epoch])  # an epoch's randomness is its own: resuming repeats it
         model.train()
+        if config.quantised:
+            hold_norms(model)
         started, data_seconds, losses = time.perf_counter(), 0.0, []
         mark = started
         for step, (power, clips) in enumerate(sampler.epoch(batch_size, config.augment.stretch, rng)):
@@ -173,6 +180,8 @@ def _train(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
 
     if best["state"]:
         average.module.load_state_dict(best["state"])
+    if config.quantised:
+        settle(average.module)
     if group.main:
         if len(held_out := data.validation if len(data.validation) else data.test):
             look(average.module, held_out).write(out / "predictions.json", manifest)

@@ -17,7 +17,15 @@ from train.config import TrainConfig, config_of
 from train.settings import flat, replaced
 
 SPACES = Path(__file__).parent / "search_spaces"
-GIVEN = ("train_folds", "validation_folds", "test_fold", "model.n_labels", "model.n_mels", "model.channels")
+GIVEN = (
+    "train_folds",
+    "validation_folds",
+    "test_fold",
+    "quantised",
+    "model.n_labels",
+    "model.n_mels",
+    "model.channels",
+)
 KEYS = {"choices", "low", "high", "log", "step"}
 
 

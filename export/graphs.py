@@ -1,0 +1,57 @@
+"""A checkpoint's network as one graph for each precision."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edge.config import ModelSpec
+from export.half import half
+from export.quantize import asymmetric_convolutions, float_convolutions, quantize
+from export.to_onnx import to_onnx
+from export.verify import ParityError
+from models.checkpoint import Checkpoint
+
+F32 = NDArray[np.float32]
+
+SUFFIXES = {"fp32": ".onnx", "int8": ".int8.onnx", "int8-s8s8": ".s8s8.onnx", "fp16": ".fp16.onnx"}  # by precision
+ALWAYS = ("fp32", "int8")  # the one is what all others are held against, the other is what a device runs
+STEM = 1  # convolutions that may stay in float32 on a processor: the first, whose input is float32
+
+
+def graphs(
+    checkpoint: Checkpoint,
+    windows: Sequence[F32],
+    spec: ModelSpec,
+    precisions: Collection[str] = ALWAYS,
+    ranges: Mapping[str, str] | None = None,
+) -> dict[str, onnx.ModelProto]:
+    """The network as graphs that end in logits, by precision; int8 is fp32 where it serves nothing of a network.
+
+    ``windows`` [channels, n_mels, window_frames] and ``ranges`` (by precision; "minmax" where not named) are those of
+    :func:`export.quantize.quantize`. Raises ParityError when convolutions are left in float32.
+    """
+    network, made = checkpoint.model(), {}
+    fp32 = to_onnx(network)
+    for precision in precisions:
+        if precision == "fp16":
+            made[precision] = half(fp32)
+        elif precision == "fp32" or not network.int8:
+            made[precision] = fp32
+        else:
+            made[precision] = quantize(fp32, windows, spec, precision, (ranges or {}).get(precision, "minmax"))
+            _check_quantised(made[precision], precision)
+    return made
+
+
+def _check_quantised(model: onnx.ModelProto, precision: str) -> None:
+    if precision == "int8":
+        left, what = float_convolutions(model), "stay in float32 after optimisation"
+        left = left if len(left) > STEM else []
+    else:
+        left, what = asymmetric_convolutions(model), "read something else than symmetric int8"
+    if left:
+        raise ParityError(f"{precision}: {len(left)} convolutions {what}: {', '.join(left)}")
