@@ -99,10 +99,10 @@ def test_ratios_are_of_this_run(document):
 
 
 def test_ratios_say_how_many_times_cheaper_the_first_one_is():
-    subjects = [Sleeper("ours", 0.001), Sleeper("theirs", 0.004)]
+    subjects = [Sleeper("ours", 0.005), Sleeper("theirs", 0.02)]
     report = measure(subjects, Settings(rounds=10, seconds=0), [None, None])
     found = report.ratios["theirs"]
-    assert all(2 < found[key] < 8 for key in ("hot", "cold", "window"))  # four, on a machine with other work
+    assert all(1.3 < found[key] < 12 for key in ("hot", "cold", "window")), found  # four; a machine has other work
     assert found["paced_cpu"] is None  # nothing was paced
     assert ratios(report.results["ours"], report.results["ours"])["hot"] == 1
     VALIDATOR.validate(report.document())

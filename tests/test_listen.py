@@ -92,7 +92,8 @@ def test_not_a_terminal_means_text(demo):
 def test_threshold_decides_what_is_named(demo):
     everything = of_type("window", records(listen("--input", demo, "--output", "jsonl", "--threshold", 0)))
     nothing = of_type("window", records(listen("--input", demo, "--output", "jsonl", "--threshold", 1)))
-    assert all(w["label"] for w in everything)
+    assert all((w["label"] is None) == w["unknown"] for w in everything)
+    assert sum(w["unknown"] for w in everything) < len(everything) / 4
     assert not any(w["label"] for w in nothing)
     assert [w["top"] for w in everything] == [w["top"] for w in nothing]
 

@@ -24,8 +24,8 @@ def window(offset, label="quiet", score=0.5, busy_ms=2.0):
     probs = np.full(3, (1 - score) / 2, np.float32)
     probs[labels.index(label)] = score
     return Window(
-        labels=labels, probs=probs, onset=max(0, offset - 4), offset=offset, time=0.0, level_dbfs=None, latency_ms=0.0,
-        busy_ms=busy_ms, silent=False, lost=0, overflows=0,
+        labels=labels, probs=probs, energy=None, unknown=False, onset=max(0, offset - 4), offset=offset, time=0.0,
+        level_dbfs=None, latency_ms=0.0, busy_ms=busy_ms, silent=False, lost=0, overflows=0,
     )  # fmt: skip
 
 

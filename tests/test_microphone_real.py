@@ -2,10 +2,12 @@
 
 import csv
 import json
+import resource
 import subprocess
 import sys
 import time
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -194,3 +196,26 @@ def test_the_python_interface_of_the_readme(virtual_mic):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=virtual_mic.env, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("0.0 ")
+
+
+def test_memory_with_the_microphone_open(virtual_mic):
+    """At most 95 MB. The sound card is ALSA's own: reading the full configuration, plugins of a desktop load FFmpeg and
+    drawing libraries into every program that lists the devices, 15 MB here, whether we use them or not.
+    """
+    plain = virtual_mic.folder / "plain.conf"
+    pcm = '{ type pulse device "mic" hint { show on description "test microphone" } }'
+    plain.write_text(f"pcm.pulsemic {pcm}\npcm.!default {pcm}\nctl.!default {{ type pulse }}\n")
+    process = subprocess.Popen(
+        [*COMMAND, "--device", "pulsemic"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        env=virtual_mic.env | {"ALSA_CONFIG_PATH": str(plain)},
+    )  # fmt: skip
+    for line in process.stdout:
+        record = json.loads(line)
+        if record["type"] == "window" and record["offset"] > 20:
+            break
+    resident = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * resource.getpagesize()
+    process.terminate()
+    process.communicate(timeout=30)
+    assert record["type"] == "window"
+    assert 50e6 < resident <= 95e6
