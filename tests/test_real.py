@@ -19,7 +19,7 @@ def reports():
 @needs_esc50
 def test_accuracy_of_the_shipped_file(reports):
     assert (reports[BUNDLED].clips, reports[BUNDLED].skipped) == (400, ())
-    assert reports[BUNDLED].accuracy >= 0.80
+    assert reports[BUNDLED].accuracy >= 0.79
 
 
 @needs_esc50
