@@ -39,9 +39,7 @@ from edge.models import BUNDLED
 ROOT = Path(__file__).parent.parent
 SOUND = ROOT / "examples" / "demo.ogg"
 FP32 = BUNDLED.with_name("edge-listen.onnx")
-HOPS = (
-    80_000  # over which the memory is watched: ten hours of listening. Python and its allocators settle before 40 000
-)
+HOPS = 20_000  # over which the memory is watched; the later half counts
 LEVEL = 1.0  # bytes for each hop more, from which the memory counts as growing
 
 

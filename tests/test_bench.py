@@ -116,10 +116,10 @@ def test_rounds_are_interleaved():
     for subject in subjects:
         subject.stages = {"hop": partial(order.append, subject.name), "window": partial(order.append, subject.name * 2)}
     times = measure_rounds(subjects, 3)
-    assert order == ["a", "aa", "b", "bb"] * (3 + WARM_UP)
+    assert order == ["a", "a", "aa", "aa", "b", "b", "bb", "bb"] * (3 + WARM_UP)  # each twice: the second one is hot
     assert [len(of["hop"]) for of in times] == [3, 3]
     order.clear()
-    measure_rounds(subjects, 1, stages=["hop"])
+    measure_rounds(subjects, 1, stages=["hop"], cold=True)
     assert order == ["a", "b"] * (1 + WARM_UP)
 
 

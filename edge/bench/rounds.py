@@ -47,15 +47,19 @@ def measure_rounds(
     """Seconds of each stage (of ``stages``, or all) of each subject.
 
     Rounds are interleaved: each measures every stage of every subject once, so that what slows the machine slows all.
-    Before each measurement of ``cold`` ones, the caches are emptied, untimed.
+    Before each measurement, untimed, the same is called once, so that the caches are its own and not those of the
+    subject before; of ``cold`` ones, they are emptied.
     """
-    others = np.zeros(COLD_BYTES if cold else 0, np.uint8)
+    others = np.zeros(COLD_BYTES, np.uint8) if cold else None
     chosen = [{name: f for name, f in s.stages.items() if stages is None or name in stages} for s in subjects]
     times: list[Seconds] = [{name: [] for name in functions} for functions in chosen]
     for number in range(WARM_UP + rounds):
         for functions, of_subject in zip(chosen, times, strict=True):
             for name, function in functions.items():
-                others += 1
+                if others is None:
+                    function()
+                else:
+                    others += 1
                 seconds = timed(function)
                 if number >= WARM_UP:
                     of_subject[name].append(seconds)
