@@ -24,7 +24,8 @@ def test_accuracy_of_the_shipped_file(reports):
 
 @needs_esc50
 def test_int8_is_as_good_as_fp32(reports):
-    assert abs(reports[BUNDLED].accuracy - reports[FP32].accuracy) <= 0.005
+    """Two clips of 400 are within chance; over five folds int8 loses 0.15 points (docs/model.md)."""
+    assert abs(reports[BUNDLED].accuracy - reports[FP32].accuracy) <= 2.5 / 400
 
 
 @needs_esc50
