@@ -33,8 +33,8 @@ class Decision(NamedTuple):
 
 
 class Classifier:
-    """A model file, proven to work here: ``Classifier()`` is the bundled model; other
-    names are those of :func:`edge.models.resolve`.
+    """A model file, proven to work here: ``Classifier()`` is the bundled model, and other names are those of
+    :func:`edge.models.resolve`.
 
     Raises:
         ContractError: when the file is no model of ours, or does not reproduce its own golden vectors.

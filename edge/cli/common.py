@@ -89,20 +89,21 @@ config_option = click.option(
     show_default="none",
     help="TOML file with any of these options.",
 )
-provider_option = click.option(
-    "--provider",
-    type=click.Choice(["auto", *PROVIDERS]),
-    default="auto",
-    show_default=True,
-    help="Where the network runs; auto is the CPU, which wins for a network this small.",
-)
-tuned_provider_option = click.option(
-    "--provider",
-    type=click.Choice(["auto", *PROVIDERS]),
-    default="auto",
-    show_default=True,
-    help="Where the network runs; auto is what edge-bench --tune has found, else the CPU.",
-)
+
+
+def _provider_option(auto: str) -> Callable[[Command], Command]:
+    """``--provider``, whose auto means ``auto``."""
+    return click.option(
+        "--provider",
+        type=click.Choice(["auto", *PROVIDERS]),
+        default="auto",
+        show_default=True,
+        help=f"Where the network runs; auto is {auto}.",
+    )
+
+
+provider_option = _provider_option("the CPU, which wins for a network this small")
+tuned_provider_option = _provider_option("what edge-bench --tune has found, else the CPU")
 tuned_threads_option = click.option(
     "--threads",
     type=click.IntRange(1, 64),
