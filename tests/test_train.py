@@ -29,6 +29,7 @@ from train.loop import fit
 from train.losses import class_weights, clip_weights
 from train.manifest import ManifestError, ReadOptions, read_manifest
 from train.optim import Schedule, make_optimiser
+from train.precision import forward_dtype
 from train.run import recipes_before
 from train.run import run as train_run
 
@@ -480,6 +481,21 @@ def test_trained_weights_carry_over_to_other_classes(folders, tmp_path):
         start_from(quick(), "no.pt")
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [
+        ({"avx2": True, "avx512_bf16": False}, torch.float32),
+        ({"avx2": True, "avx512_bf16": True}, torch.bfloat16),
+        ({}, torch.float32),
+    ],
+)
+def test_sixteen_bits_where_the_processor_multiplies_them(monkeypatch, capabilities, dtype):
+    """Emulated, bfloat16 takes ten times as long as float32."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert forward_dtype("auto", "cpu") == dtype
+    assert forward_dtype("bfloat16", "cpu") == torch.bfloat16
+
+
 def test_what_contradicts_itself_is_named(folders, tmp_path):
     with pytest.raises(ValueError, match="optimiser is 'adam'; allowed: adamw, sgd, muon"):
         quick(optimiser="adam")
@@ -487,7 +503,7 @@ def test_what_contradicts_itself_is_named(folders, tmp_path):
         quick(epochs=0)
     with pytest.raises(ValueError, match="distil is 2; allowed: 0 to 1"):
         quick(distil=2)
-    with pytest.raises(ValueError, match="precision is 'float16'; on the processor, allowed: float32, bfloat16"):
+    with pytest.raises(ValueError, match="precision is 'float16'; on the processor, allowed: auto, float32, bfloat16"):
         run(quick(precision="float16"), folders, tmp_path / "h", tmp_path)
     with pytest.raises(ManifestError, match="fold 8 has no clips"):
         run(quick(test_fold=8), folders, tmp_path / "o", tmp_path)

@@ -21,7 +21,7 @@ RECIPES = Path(__file__).parent / "recipes"
 CHOICES = {
     "optimiser": ("adamw", "sgd", "muon"),
     "schedule": ("one-cycle", "cosine", "plateau", "constant"),
-    "precision": ("float32", "bfloat16", "float16"),
+    "precision": ("auto", "float32", "bfloat16", "float16"),
     "balance": ("none", "sampling", "loss"),
 }
 
@@ -62,7 +62,7 @@ class TrainConfig:
     teachers: tuple[str, ...] = ()  # checkpoints or recipes whose mean opinion is learnt (Hinton 2015); recipe@seed
     distil: float = 0.6  # share of the teachers in the loss
     distil_temperature: float = 2.0  # softens both sides
-    precision: str = "bfloat16"  # of the forward pass (autocast); the weights stay float32
+    precision: str = "auto"  # of the forward pass (autocast), see train.precision; the weights stay float32
     seed: int = 0
     validate_every: int = 10  # epochs
     checkpoint_every: int = 5  # epochs

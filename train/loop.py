@@ -27,6 +27,7 @@ from train.losses import Loss, class_weights
 from train.manifest import Manifest
 from train.optim import Schedule, make_optimiser
 from train.parts import Parts
+from train.precision import forward_dtype
 from train.teachers import Teachers
 from train.validate import Predictions, predict
 
@@ -76,8 +77,7 @@ def _train(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
 ) -> None:
     """See :func:`fit`; each process of ``group`` computes its share of every batch."""
     revision = git_revision()  # of the code that trains, not of what is checked out hours later
-    if config.precision == "float16" and group.device == "cpu":
-        raise ValueError("precision is 'float16'; on the processor, allowed: float32, bfloat16")
+    dtype = forward_dtype(config.precision, group.device)
     if config.quantised and not config.init:
         raise ValueError("quantised fine-tunes weights that are trained already; name them with --init")
     torch.manual_seed(config.seed)
@@ -108,18 +108,14 @@ def _train(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
     steps = len(sampler) // batch_size
     optimiser = make_optimiser(model, config, "classifier" if config.init else None)
     schedule = Schedule(optimiser, config, config.epochs * steps)
-    scaler = torch.amp.GradScaler(enabled=config.precision == "float16")
+    scaler = torch.amp.GradScaler(enabled=dtype == torch.float16)
     decay = 1 - 1 / max(1.0, config.average * config.epochs * steps)
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(decay), use_buffers=True
     )
     parts = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule, "scaler": scaler}
     first_epoch, best = resume(out, parts, main=group.main)
-    autocast = torch.autocast(
-        group.device.partition(":")[0],
-        torch.float16 if config.precision == "float16" else torch.bfloat16,
-        enabled=config.precision != "float32",
-    )
+    autocast = torch.autocast(group.device.partition(":")[0], dtype, enabled=dtype != torch.float32)
 
     def look(network: nn.Module, clips: NDArray[np.int64]) -> Predictions:
         return predict(network, data.features, clips, data.targets, config.frontend, loss_of)
