@@ -36,3 +36,13 @@ class ProviderError(EdgeError):
     """An onnxruntime execution provider that is not there."""
 
     exit_code = 6
+
+
+class SinkError(EdgeError):
+    """A place for records that does not take one now. ``retry``: the same record may be taken later."""
+
+    exit_code = 7
+
+    def __init__(self, what: str, *, remedy: str, retry: bool = True) -> None:
+        super().__init__(what, remedy=remedy)
+        self.retry = retry

@@ -12,6 +12,7 @@ from typing import Any
 import edge
 from edge.classifier import Classifier
 from edge.errors import EdgeError
+from edge.events import Event
 from edge.listener import Window
 from edge.sources.block import Source
 
@@ -110,6 +111,30 @@ class Recorder:
 def error_record(source: str, error: EdgeError) -> Record:
     """Why ``source`` cannot be listened to, or not any longer."""
     return record("error", source, code=error.exit_code, message=error.what, remedy=error.remedy)
+
+
+def event_record(source: str, event: Event) -> Record:
+    """An event that has begun, or ended; its time is that of its onset or offset."""
+    ended = event.offset is not None and event.offset_time is not None
+    return record(
+        "event",
+        source,
+        event.offset_time if ended else event.onset_time,
+        id=event.id,
+        phase=event.phase,
+        label=event.label,
+        classes=list(event.classes),
+        onset=round(event.onset, 3),
+        offset=None if event.offset is None else round(event.offset, 3),
+        duration=None if event.offset is None else round(event.offset - event.onset, 3),
+        onset_time=rfc3339(event.onset_time),
+        offset_time=None if event.offset_time is None else rfc3339(event.offset_time),
+        peak=round(event.peak, 4),
+        mean=round(event.mean, 4),
+        level_dbfs=None if event.level_dbfs is None else round(event.level_dbfs, 1),
+        model=event.model,
+        latency_ms=round(event.latency_ms, 2),
+    )
 
 
 def record(kind: str, source: str, at: float | None = None, /, **fields: Any) -> Record:
