@@ -30,6 +30,7 @@ class Decision(NamedTuple):
 
     probs: F32  # [n_labels]
     energy: float | None  # of :class:`edge.config.Unknown`; None of a model that does not tell
+    frames: F32 | None = None  # of a stream: [channels, n_mels, n], those that are new with this decision
 
 
 class Classifier:
@@ -195,6 +196,7 @@ class Stream:
         self._next = classifier.bind(self.keep + hop_frames, rings[0], rings[1])
         self._after = classifier.bind(self.keep + hop_frames, rings[1], rings[0])
         self._filled = 0  # frames of the present call
+        self._kept = 0  # of these, how many the call before had as well
 
     def push(self, samples: F32) -> list[Decision]:
         """Samples at the model's rate → each decision that they complete.
@@ -209,7 +211,7 @@ class Stream:
             new = new[:, :, taken:]
             self._filled += taken
             if self._filled == frames.shape[2]:
-                decisions.append(self._call())
+                decisions.append(self._call()._replace(frames=frames[:, :, self._kept :].copy()))
                 self._advance()
         return decisions
 
@@ -217,7 +219,7 @@ class Stream:
         """Keep the frames that the next columns see again."""
         frames, following = self._call.frames, self._next.frames
         following[:, :, : self.keep] = frames[:, :, frames.shape[2] - self.keep :]
-        self._filled = self.keep
+        self._filled = self._kept = self.keep
         self._call, self._next, self._after = self._next, self._after, self._next
 
 

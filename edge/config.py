@@ -331,23 +331,23 @@ def build(cls: type[T], data: dict[str, Any], prefix: str = "") -> T:
         if keys:
             names = _shown([prefix + key for key in sorted(keys)])[1:-1]
             raise ContractError(f"{what} key {names} in the model's contract", remedy=remedy)
-    return cls(**{key: _coerce(hints[key], data[key], prefix + key) for key in fields})
+    return cls(**{key: coerce(hints[key], data[key], prefix + key) for key in fields})
 
 
-def _coerce(hint: Any, value: Any, name: str) -> Any:
+def coerce(hint: Any, value: Any, name: str) -> Any:
     """``value`` as the type of the field ``name``; JSON has no tuples, and writes whole floats as integers."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        return None if value is None else _coerce(next(a for a in args if a is not type(None)), value, name)
+        return None if value is None else coerce(next(a for a in args if a is not type(None)), value, name)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if isinstance(value, dict):
             return build(hint, value, name + ".")
     elif origin is tuple:
         if isinstance(value, list):
-            return tuple(_coerce(args[0], item, f"{name}[{i}]") for i, item in enumerate(value))
+            return tuple(coerce(args[0], item, f"{name}[{i}]") for i, item in enumerate(value))
     elif origin is dict:
         if isinstance(value, dict):
-            return {str(key): _coerce(args[1], item, f"{name}[{_shown(key)}]") for key, item in value.items()}
+            return {str(key): coerce(args[1], item, f"{name}[{_shown(key)}]") for key, item in value.items()}
     elif _fits(hint, value):
         return float(value) if hint is float else value
     expected = ALLOWED.get(hint, getattr(hint, "__name__", str(hint)))

@@ -38,6 +38,12 @@ class ProviderError(EdgeError):
     exit_code = 6
 
 
+class SettingsError(EdgeError):
+    """A setting of the user's that cannot be."""
+
+    exit_code = 2
+
+
 class SinkError(EdgeError):
     """A place for records that does not take one now. ``retry``: the same record may be taken later."""
 

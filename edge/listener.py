@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edge.audio import padded, silence
 from edge.classifier import Classifier
+from edge.envelope import banded
 from edge.errors import InputError
 from edge.sources.block import Block, Source
 
@@ -38,6 +39,7 @@ class Window:
     silent: bool  # nothing but zeros for SILENT_SECONDS
     lost: int  # samples that were lost since the window before
     overflows: int  # overflows that the device has flagged since the window before
+    bands: F32 | None = None  # see edge.envelope.banded; of the frames that are new; None of a model of the waveform
 
     def top(self, k: int) -> list[tuple[str, float]]:
         """The ``k`` best classes and their probabilities, best first."""
@@ -63,7 +65,7 @@ def listen(source: Source, classifier: Classifier, hop: float | None = None) -> 
 
 def _windows(blocks: Iterator[Block], name: str, classifier: Classifier, hop: float | None) -> Iterator[Window]:
     spec = classifier.spec
-    rate = spec.frontend.sample_rate
+    rate, log_mel = spec.frontend.sample_rate, spec.frontend.kind == "log_mel"
     stream, origin, decided = classifier.stream(hop), 0, 0  # origin: the stream's first sample, in the source
     end = zeros = lost = overflows = 0
     with closing(blocks):  # type: ignore[type-var]  # a generator, which mypy knows as an iterator only
@@ -81,7 +83,7 @@ def _windows(blocks: Iterator[Block], name: str, classifier: Classifier, hop: fl
             zeros = zeros + len(block.samples) if power == 0 else 0
             decisions = stream.push(samples)
             busy_ms = (time.perf_counter() - started) * 1000
-            for probs, energy in decisions:  # one, but after a gap and at the end
+            for probs, energy, frames in decisions:  # one, but after a gap and at the end
                 last = min(end, origin + spec.window_samples + decided * stream.hop_samples)
                 decided += 1
                 heard = block.adc_time + (last - block.position) / rate
@@ -99,6 +101,7 @@ def _windows(blocks: Iterator[Block], name: str, classifier: Classifier, hop: fl
                     silent=zeros >= SILENT_SECONDS * rate,
                     lost=lost,
                     overflows=overflows,
+                    bands=banded(frames) if log_mel and frames is not None else None,
                 )
                 lost, overflows = 0, 0
     if end == 0:  # less than one sample at the model's rate

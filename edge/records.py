@@ -14,12 +14,12 @@ from edge.classifier import Classifier
 from edge.errors import EdgeError
 from edge.events import Event
 from edge.listener import Window
+from edge.rules import DEFAULT_THRESHOLD
 from edge.sources.block import Source
 
 Record = dict[str, Any]
 
 SCHEMA_VERSION = 1  # of the records; raised when a reader of the former version could misread them
-DEFAULT_THRESHOLD = 0.5  # where neither the user nor the model names one
 STATUS_SECONDS = 60.0  # of stream, between two status records without news
 FIRST_STATUS_SECONDS = 10.0
 LATENCIES = 4096  # kept for the summary: half an hour at two a second

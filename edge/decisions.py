@@ -1,0 +1,184 @@
+"""Scores of windows → events that begin and end."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.config import ModelSpec
+from edge.envelope import Envelope
+from edge.events import Event
+from edge.listener import Window
+from edge.rules import SILENCE, UNKNOWN, EventConfig, Outcome, outcomes_of
+
+F64 = NDArray[np.float64]
+
+ONSET_SECONDS = 1.5  # before the first window that counts, in which its sound may have begun
+MEMORY_SECONDS = 10.0  # of envelope
+
+
+@dataclass
+class _Run:
+    """Windows in a row that count for one outcome, and the event that they become."""
+
+    id: str = ""  # empty until the event has begun
+    onset: float = 0.0  # seconds of stream
+    windows: int = 0
+    total: float = 0.0  # of the scores
+    peak: float = 0.0
+    level: float | None = None
+    classes: dict[int, None] = field(default_factory=dict)  # those that reached the threshold, in their order
+
+
+class Detector:
+    """The events of one source, by the rules of ``config``. Raises SettingsError where they do not fit the model."""
+
+    def __init__(self, spec: ModelSpec, config: EventConfig | None = None) -> None:
+        self.outcomes = outcomes_of(spec, config or EventConfig())
+        self._spec = spec
+        self._model = model_id(spec)
+        self._on = np.array([o.threshold for o in self.outcomes])
+        self._off = self._on * [o.rule.release for o in self.outcomes]
+        self._smoothing = np.array([o.rule.smoothing for o in self.outcomes])
+        self._single = np.array([o.classes[0] if len(o.classes) == 1 else -1 for o in self.outcomes])
+        self._smoothed: F64 | None = None
+        self._runs: dict[int, _Run] = {}  # by outcome
+        self._blocked: dict[int, float] = {}  # outcome → seconds of stream, until which none begins
+        frontend = spec.frontend
+        self._envelope = Envelope(MEMORY_SECONDS + spec.window_seconds, frontend.hop_length / frontend.sample_rate)
+        self._last: Window | None = None
+
+    def push(self, window: Window) -> list[Event]:
+        """What begins or ends with ``window``."""
+        events = []
+        if self._last is not None and window.offset - self._last.offset > self._spec.window_seconds:
+            events = self.close()  # a gap: nobody knows what was there
+        if window.bands is not None:
+            self._envelope.push(window.bands, window.offset)
+        scores = self._scores(window)
+        for place in np.flatnonzero((scores >= self._on) | self._running()):
+            events += self._step(int(place), float(scores[place]), window)
+        self._last = window
+        return events
+
+    def close(self) -> list[Event]:
+        """Ends what has begun: the stream is over."""
+        window, self._smoothed = self._last, None
+        runs, self._runs = self._runs, {}
+        self._blocked.clear()
+        if window is None:
+            return []
+        return [self._ended(place, run, window, window.offset) for place, run in runs.items() if run.id]
+
+    def _scores(self, window: Window) -> F64:
+        """Of each outcome; of several classes it is the sum of their shares, or the best of independent scores."""
+        probs: F64 = window.probs.astype(np.float64)
+        scores: F64 = probs[self._single]
+        for place in np.flatnonzero(self._single < 0):
+            outcome = self.outcomes[place]
+            scores[place] = (
+                _joint(probs[list(outcome.classes)], self._spec) if outcome.classes else _other(outcome, window)
+            )
+        if self._smoothed is not None:
+            scores += self._smoothing * (self._smoothed - scores)
+        self._smoothed = scores
+        return scores
+
+    def _running(self) -> NDArray[np.bool_]:
+        running = np.zeros(len(self.outcomes), bool)
+        running[list(self._runs)] = True
+        return running
+
+    def _step(self, place: int, score: float, window: Window) -> list[Event]:
+        run, outcome = self._runs.get(place), self.outcomes[place]
+        if run is None or not run.id:
+            return self._begin(place, run, score, window) if self._counts(place, score, window) else self._drop(place)
+        if score < self._off[place]:
+            offset = self._envelope.offset(run.onset, window.offset) if window.bands is not None else window.offset
+            return [self._end(place, run, window, offset)]
+        self._add(run, score, window, outcome)
+        if window.offset - run.onset < outcome.rule.max_duration:
+            return []
+        ended = self._end(place, run, window, window.offset)
+        self._blocked.pop(place, None)
+        run = self._runs[place] = _Run(str(uuid.uuid4()), window.offset)
+        self._add(run, score, window, outcome)
+        return [ended, self._event("begin", place, run, window, None)]
+
+    def _counts(self, place: int, score: float, window: Window) -> bool:
+        """Whether a window may begin an event."""
+        outcome = self.outcomes[place]
+        level, least = window.level_dbfs, outcome.rule.min_level_dbfs
+        loud = least is None or (level is not None and level >= least)
+        known = not (window.unknown and outcome.classes)
+        return score >= self._on[place] and known and loud and window.offset >= self._blocked.get(place, 0.0)
+
+    def _begin(self, place: int, run: _Run | None, score: float, window: Window) -> list[Event]:
+        rule = self.outcomes[place].rule
+        if run is None:
+            run = self._runs[place] = _Run(onset=self._onset(place, window))
+        self._add(run, score, window, self.outcomes[place])
+        if run.windows < rule.confirm or window.offset - run.onset < rule.min_duration:
+            return []
+        run.id = str(uuid.uuid4())
+        return [self._event("begin", place, run, window, None)]
+
+    def _onset(self, place: int, window: Window) -> float:
+        """When the sound began that is first counted in ``window``."""
+        before = window.onset if self._last is None else self._last.offset  # what was heard already, and did not count
+        earliest = max(window.onset, min(before, window.offset - ONSET_SECONDS), self._blocked.get(place, 0.0))
+        return before if window.bands is None else self._envelope.onset(earliest, window.offset)
+
+    def _drop(self, place: int) -> list[Event]:
+        self._runs.pop(place, None)
+        return []
+
+    def _add(self, run: _Run, score: float, window: Window, outcome: Outcome) -> None:
+        run.windows, run.total, run.peak = run.windows + 1, run.total + score, max(run.peak, score)
+        if window.level_dbfs is not None:
+            run.level = window.level_dbfs if run.level is None else max(run.level, window.level_dbfs)
+        if outcome.classes:
+            run.classes[max(outcome.classes, key=lambda c: float(window.probs[c]))] = None
+
+    def _end(self, place: int, run: _Run, window: Window, offset: float) -> Event:
+        del self._runs[place]
+        self._blocked[place] = window.offset + self.outcomes[place].rule.refractory
+        return self._ended(place, run, window, offset)
+
+    def _ended(self, place: int, run: _Run, window: Window, offset: float) -> Event:
+        return self._event("end", place, run, window, max(offset, run.onset))
+
+    def _event(self, phase: str, place: int, run: _Run, window: Window, offset: float | None) -> Event:
+        clock = window.time - window.offset  # wall time of the stream's beginning
+        return Event(
+            id=run.id,
+            phase=phase,
+            label=self.outcomes[place].label,
+            classes=tuple(self._spec.labels[c] for c in run.classes),
+            onset=run.onset,
+            offset=offset,
+            onset_time=clock + run.onset,
+            offset_time=None if offset is None else clock + offset,
+            peak=run.peak,
+            mean=run.total / run.windows,
+            level_dbfs=run.level,
+            model=self._model,
+            latency_ms=window.latency_ms,
+        )
+
+
+def model_id(spec: ModelSpec) -> str:
+    """Which model an event is of: name, precision, and the beginning of the graph's digest."""
+    return f"{spec.name} {spec.provenance.precision} {spec.graph_sha256[:12]}"
+
+
+def _joint(probs: F64, spec: ModelSpec) -> float:
+    return min(1.0, float(probs.sum())) if spec.scores == "softmax" else float(probs.max())
+
+
+def _other(outcome: Outcome, window: Window) -> float:
+    """Of what is no class: 1 or 0."""
+    return float({UNKNOWN: window.unknown, SILENCE: window.silent}[outcome.label])

@@ -1,0 +1,77 @@
+"""Where in the last seconds a sound began and ended: what scores of whole windows cannot tell."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+
+BANDS = 8  # groups of mel bands, in each of which a sound may begin
+RISE_FRAMES = 5  # averaged on each side of a rise
+LEAST_RISE = 0.02  # in log-mel units, mean over the bands; less is no beginning
+ACTIVE = 0.35  # share of its usual strength above the background from which a sound is still there
+
+
+def banded(frames: F32) -> F32:
+    """Log-mel frames [channels, n_mels, n] → means of groups of mel bands, [BANDS or fewer, n]."""
+    n_mels = frames.shape[1]
+    groups = min(BANDS, n_mels)
+    starts = np.arange(groups) * n_mels // groups
+    sums: F32 = np.add.reduceat(frames.mean(axis=0), starts, axis=0)
+    sums /= np.diff(starts, append=n_mels)[:, None].astype(np.float32)
+    return sums
+
+
+class Envelope:
+    """The bands of the last ``seconds``, on the stream's clock."""
+
+    def __init__(self, seconds: float, frame_seconds: float) -> None:
+        """``frame_seconds``: from one frame to the next."""
+        self._frame_seconds = frame_seconds
+        self._size = max(1, round(seconds / frame_seconds))
+        self._bands: F32 = np.zeros((BANDS, 0), np.float32)  # empty, or up to _size frames
+        self._end = 0.0  # seconds of stream, where the newest frame ends
+
+    def push(self, bands: F32, offset: float) -> None:
+        """The newest frames [BANDS, n], which end at ``offset`` seconds of stream."""
+        first = offset - bands.shape[1] * self._frame_seconds
+        if bands.shape[0] != self._bands.shape[0] or abs(first - self._end) > 2 * self._frame_seconds:  # a gap
+            self._bands = bands[:, :0]
+        self._bands = np.concatenate([self._bands, bands], axis=1)[:, -self._size :]
+        self._end = offset
+
+    def onset(self, earliest: float, latest: float) -> float:
+        """The steepest rise between two times (seconds of stream); ``latest`` where nothing rises."""
+        x, n = self._bands, RISE_FRAMES
+        if x.shape[1] < 2 * n:
+            return latest
+        means = np.cumsum(np.pad(x, ((0, 0), (1, 0))), axis=1, dtype=np.float64)
+        means = (means[:, n:] - means[:, :-n]) / n  # [BANDS, i]: of frames i to i + n - 1
+        rise = np.maximum(means[:, n:] - means[:, :-n], 0).mean(axis=0)  # [i]: from before frame i + n to after it
+        first, last = self._place(earliest) - n, self._place(latest) - n
+        first, last = max(0, first), min(len(rise), last + 1)
+        if first >= last:
+            return latest
+        best = first + int(rise[first:last].argmax())
+        return self._time(best + n) if rise[best] >= LEAST_RISE else latest
+
+    def offset(self, onset: float, latest: float) -> float:
+        """When a sound that began at ``onset`` was last heard, at most ``latest`` (seconds of stream)."""
+        start, stop = max(0, self._place(onset)), min(self._bands.shape[1], self._place(latest))
+        if stop - start < RISE_FRAMES:
+            return latest
+        before = self._bands[:, max(0, start - 2 * self._size // 5) : max(1, start - 1)]
+        background = np.median(before, axis=1) if start > 1 else self._bands[:, start:stop].min(axis=1)
+        strength = np.maximum(self._bands[:, start:stop] - background[:, None], 0).mean(axis=0)
+        strength = np.convolve(strength, np.full(RISE_FRAMES, 1 / RISE_FRAMES), "same")
+        usual = np.quantile(strength, 0.95)
+        heard = np.flatnonzero(strength > ACTIVE * usual)
+        return min(latest, self._time(start + int(heard[-1]) + 1)) if usual > LEAST_RISE and len(heard) else latest
+
+    def _place(self, time: float) -> int:
+        """The frame at a time; negative before the oldest."""
+        return int(self._bands.shape[1]) - round((self._end - time) / self._frame_seconds)
+
+    def _time(self, place: int) -> float:
+        return self._end - (int(self._bands.shape[1]) - place) * self._frame_seconds

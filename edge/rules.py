@@ -1,0 +1,119 @@
+"""How scores become events: the rules, with all their defaults, and what a user changes of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edge.config import ModelSpec
+from edge.errors import SettingsError
+from edge.settings import require, settings_of
+
+DEFAULT_THRESHOLD = 0.5  # where neither the user nor the model names one
+UNKNOWN, SILENCE = "unknown", "silence"  # outcomes that are no class
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When one label begins to be an event, and when that ends. These are the defaults."""
+
+    threshold: float | None = None  # score from which it counts; None: the model's for the class, else 0.5
+    release: float = 0.5  # of the threshold: below this share of it the event has ended
+    smoothing: float = 0.0  # weight of the scores before in a moving average; 0: none
+    confirm: int = 2  # windows in a row that must count
+    min_duration: float = 0.0  # seconds; a shorter sound is no event
+    max_duration: float = 600.0  # seconds; what is longer becomes several events
+    refractory: float = 0.0  # seconds after an event in which no other of this label begins
+    min_level_dbfs: float | None = None  # what is quieter does not begin an event; None: any level
+
+    def __post_init__(self) -> None:
+        require(self.threshold is None or 0 <= self.threshold <= 1, "threshold", self.threshold, "0 to 1")
+        require(0 <= self.release <= 1, "release", self.release, "0 to 1")
+        require(0 <= self.smoothing < 1, "smoothing", self.smoothing, "0, up to less than 1")
+        require(1 <= self.confirm <= 1000, "confirm", self.confirm, "1 to 1000")
+        for name in ("min_duration", "refractory"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        require(self.max_duration > self.min_duration, "max_duration", self.max_duration, "more than min_duration")
+
+
+@dataclass(frozen=True)
+class EventConfig:
+    """What is reported, as what, and by which rules."""
+
+    rule: Rule = Rule()  # of every label
+    labels: dict[str, Rule] = field(default_factory=dict)  # of these, instead
+    only: tuple[str, ...] = ()  # classes that are reported; empty: all
+    ignore: tuple[str, ...] = ()  # classes that are not
+    aliases: dict[str, str] = field(default_factory=dict)  # class → what it is called
+    groups: dict[str, tuple[str, ...]] = field(default_factory=dict)  # label → classes that count as one
+    report: tuple[str, ...] = ()  # of "unknown" and "silence", which are events as well
+
+    def __post_init__(self) -> None:
+        for name in self.report:
+            require(name in (UNKNOWN, SILENCE), "report", name, f"{UNKNOWN}, {SILENCE}")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One label that can become an event."""
+
+    label: str
+    classes: tuple[int, ...]  # places among the model's labels; empty for "unknown" and "silence"
+    threshold: float
+    rule: Rule
+
+
+def events_of(table: Mapping[str, Any], where: str = "events") -> EventConfig:
+    """The table ``[events]`` of a configuration file. Raises SettingsError.
+
+    Its keys are those of a :class:`Rule`, for all labels, and those of an :class:`EventConfig`; a rule in
+    ``[events.labels.NAME]`` changes what it names of them.
+    """
+    rules = {f.name for f in dataclasses.fields(Rule)}
+    keys = {key: key.replace("-", "_") for key in table}
+    rule = settings_of(Rule, {key: table[key] for key, name in keys.items() if name in rules}, where)
+    labels = table.get("labels", {})
+    if not isinstance(labels, Mapping):
+        raise SettingsError(f"{where}.labels is {labels!r}", remedy=f"write [{where}.labels.NAME] and its keys")
+    own = {label: settings_of(Rule, values, f"{where}.labels.{label}", rule) for label, values in labels.items()}
+    rest = {key: table[key] for key, name in keys.items() if name not in rules and key != "labels"}
+    if "rule" in rest:
+        raise SettingsError(f"{where} has an unknown key 'rule'", remedy=f"write its keys into [{where}] itself")
+    return dataclasses.replace(settings_of(EventConfig, rest, where), rule=rule, labels=own)
+
+
+def outcomes_of(spec: ModelSpec, config: EventConfig) -> list[Outcome]:
+    """What ``config`` makes of the model's classes: groups and the classes in none, and what else is reported.
+
+    Raises SettingsError for a class that the model does not have, one in two groups, or two outcomes of one name.
+    """
+    places = {label: place for place, label in enumerate(spec.labels)}
+    named = [*config.only, *config.ignore, *config.aliases, *(c for members in config.groups.values() for c in members)]
+    for name in named:
+        require(name in places, "a class in events", name, f"the model's classes: {', '.join(spec.labels)}")
+    grouped = [label for members in config.groups.values() for label in members]
+    require(len(grouped) == len(set(grouped)), "events.groups", config.groups, "each class in one group at most")
+    heard = [label for label in config.only or spec.labels if label not in config.ignore]
+    found: dict[str, list[str]] = {name: [m for m in members if m in heard] for name, members in config.groups.items()}
+    for label in heard:
+        if label not in grouped:
+            found.setdefault(config.aliases.get(label, label), []).append(label)
+    for name in config.report:
+        require(name not in found, "events.report", name, "no name that a class has as well")
+        found[name] = []
+    for name in config.labels:
+        require(name in found, "a label in events.labels", name, f"what is reported: {', '.join(found)}")
+    return [
+        _outcome(label, classes, spec, config.labels.get(label, config.rule), places)
+        for label, classes in found.items()
+        if classes or label in config.report
+    ]
+
+
+def _outcome(label: str, classes: list[str], spec: ModelSpec, rule: Rule, places: Mapping[str, int]) -> Outcome:
+    """Of several classes the lowest threshold counts: each of them alone must be able to begin it."""
+    own = [spec.thresholds.get(name, DEFAULT_THRESHOLD) for name in classes] or [DEFAULT_THRESHOLD]
+    threshold = min(own) if rule.threshold is None else rule.threshold
+    return Outcome(label, tuple(places[name] for name in classes), threshold, rule)

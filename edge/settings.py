@@ -1,0 +1,47 @@
+"""Tables of a configuration file as the frozen dataclasses that hold their defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from edge.config import coerce
+from edge.errors import ContractError, SettingsError
+
+T = TypeVar("T")
+
+
+def settings_of(cls: type[T], table: Mapping[str, Any], where: str, base: T | None = None) -> T:
+    """``table`` as a ``cls``; what it does not name is as in ``base``, else the dataclass's default.
+
+    Raises SettingsError, which names, after ``where``, the first key that is unknown, of another type or out of bounds.
+    """
+    hints = typing.get_type_hints(cls)
+    allowed = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    if not isinstance(table, Mapping):
+        raise SettingsError(f"{where} is {table!r}", remedy=f"make it a table with any of: {', '.join(allowed)}")
+    values = {key.replace("-", "_"): value for key, value in table.items()}
+    if unknown := sorted(values.keys() - set(allowed)):
+        raise SettingsError(f"{where} has an unknown key {unknown[0]!r}", remedy=f"allowed: {', '.join(allowed)}")
+    try:
+        named = {key: coerce(hints[key], value, f"{where}.{key}") for key, value in values.items()}
+    except ContractError as error:
+        raise SettingsError(error.what, remedy="correct the configuration") from None
+    if base is not None:
+        return dataclasses.replace(base, **named)  # type: ignore[type-var]
+    missing = [f.name for f in dataclasses.fields(cls) if _required(f) and f.name not in named]  # type: ignore[arg-type]
+    if missing:
+        raise SettingsError(f"{where} has no {missing[0]!r}", remedy="add it to the configuration")
+    return cls(**named)
+
+
+def require(holds: bool, name: str, value: object, allowed: str) -> None:
+    """Raises SettingsError unless ``holds``."""
+    if not holds:
+        raise SettingsError(f"{name} is {value!r}; allowed: {allowed}", remedy="correct the configuration")
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
