@@ -26,6 +26,7 @@ class _Run:
 
     id: str = ""  # empty until the event has begun
     onset: float = 0.0  # seconds of stream
+    onset_time: float = 0.0  # seconds since the Unix epoch
     windows: int = 0
     total: float = 0.0  # of the scores
     peak: float = 0.0
@@ -43,6 +44,9 @@ class Detector:
         self._on = np.array([o.threshold for o in self.outcomes])
         self._off = self._on * [o.rule.release for o in self.outcomes]
         self._smoothing = np.array([o.rule.smoothing for o in self.outcomes])
+        levels = [o.rule.min_level_dbfs for o in self.outcomes]
+        self._least_level = np.array([-np.inf if level is None else level for level in levels])
+        self._of_classes = np.array([bool(o.classes) for o in self.outcomes])
         self._single = np.array([o.classes[0] if len(o.classes) == 1 else -1 for o in self.outcomes])
         self._smoothed: F64 | None = None
         self._runs: dict[int, _Run] = {}  # by outcome
@@ -58,9 +62,10 @@ class Detector:
             events = self.close()  # a gap: nobody knows what was there
         if window.bands is not None:
             self._envelope.push(window.bands, window.offset)
-        scores = self._scores(window)
-        for place in np.flatnonzero((scores >= self._on) | self._running()):
-            events += self._step(int(place), float(scores[place]), window)
+        scores = self.scores(window)
+        begins = (scores >= self._on) & self.admitted(window)
+        for place in np.flatnonzero(begins | self._running()):
+            events += self._step(int(place), float(scores[place]), bool(begins[place]), window)
         self._last = window
         return events
 
@@ -73,8 +78,10 @@ class Detector:
             return []
         return [self._ended(place, run, window, window.offset) for place, run in runs.items() if run.id]
 
-    def _scores(self, window: Window) -> F64:
-        """Of each outcome; of several classes it is the sum of their shares, or the best of independent scores."""
+    def scores(self, window: Window) -> F64:
+        """Of each outcome, smoothed: [n_outcomes]. Several classes have the sum of their shares, or the best of their
+        independent scores. To be called once for each window.
+        """
         probs: F64 = window.probs.astype(np.float64)
         scores: F64 = probs[self._single]
         for place in np.flatnonzero(self._single < 0):
@@ -87,15 +94,23 @@ class Detector:
         self._smoothed = scores
         return scores
 
+    def admitted(self, window: Window) -> NDArray[np.bool_]:
+        """Which outcomes a window may begin, whatever their scores: it is loud enough, and no unknown sound."""
+        level = -np.inf if window.level_dbfs is None else window.level_dbfs
+        return np.asarray((level >= self._least_level) & ~(window.unknown & self._of_classes))
+
     def _running(self) -> NDArray[np.bool_]:
         running = np.zeros(len(self.outcomes), bool)
         running[list(self._runs)] = True
         return running
 
-    def _step(self, place: int, score: float, window: Window) -> list[Event]:
+    def _step(self, place: int, score: float, begins: bool, window: Window) -> list[Event]:
         run, outcome = self._runs.get(place), self.outcomes[place]
         if run is None or not run.id:
-            return self._begin(place, run, score, window) if self._counts(place, score, window) else self._drop(place)
+            if begins and window.offset >= self._blocked.get(place, 0.0):
+                return self._begin(place, run, score, window)
+            self._runs.pop(place, None)
+            return []
         if score < self._off[place]:
             offset = self._envelope.offset(run.onset, window.offset) if window.bands is not None else window.offset
             return [self._end(place, run, window, offset)]
@@ -104,22 +119,15 @@ class Detector:
             return []
         ended = self._end(place, run, window, window.offset)
         self._blocked.pop(place, None)
-        run = self._runs[place] = _Run(str(uuid.uuid4()), window.offset)
+        run = self._runs[place] = _Run(str(uuid.uuid4()), window.offset, window.time)
         self._add(run, score, window, outcome)
         return [ended, self._event("begin", place, run, window, None)]
-
-    def _counts(self, place: int, score: float, window: Window) -> bool:
-        """Whether a window may begin an event."""
-        outcome = self.outcomes[place]
-        level, least = window.level_dbfs, outcome.rule.min_level_dbfs
-        loud = least is None or (level is not None and level >= least)
-        known = not (window.unknown and outcome.classes)
-        return score >= self._on[place] and known and loud and window.offset >= self._blocked.get(place, 0.0)
 
     def _begin(self, place: int, run: _Run | None, score: float, window: Window) -> list[Event]:
         rule = self.outcomes[place].rule
         if run is None:
-            run = self._runs[place] = _Run(onset=self._onset(place, window))
+            onset = self._onset(place, window)
+            run = self._runs[place] = _Run(onset=onset, onset_time=window.time - (window.offset - onset))
         self._add(run, score, window, self.outcomes[place])
         if run.windows < rule.confirm or window.offset - run.onset < rule.min_duration:
             return []
@@ -131,10 +139,6 @@ class Detector:
         before = window.onset if self._last is None else self._last.offset  # what was heard already, and did not count
         earliest = max(window.onset, min(before, window.offset - ONSET_SECONDS), self._blocked.get(place, 0.0))
         return before if window.bands is None else self._envelope.onset(earliest, window.offset)
-
-    def _drop(self, place: int) -> list[Event]:
-        self._runs.pop(place, None)
-        return []
 
     def _add(self, run: _Run, score: float, window: Window, outcome: Outcome) -> None:
         run.windows, run.total, run.peak = run.windows + 1, run.total + score, max(run.peak, score)
@@ -152,7 +156,6 @@ class Detector:
         return self._event("end", place, run, window, max(offset, run.onset))
 
     def _event(self, phase: str, place: int, run: _Run, window: Window, offset: float | None) -> Event:
-        clock = window.time - window.offset  # wall time of the stream's beginning
         return Event(
             id=run.id,
             phase=phase,
@@ -160,8 +163,8 @@ class Detector:
             classes=tuple(self._spec.labels[c] for c in run.classes),
             onset=run.onset,
             offset=offset,
-            onset_time=clock + run.onset,
-            offset_time=None if offset is None else clock + offset,
+            onset_time=run.onset_time,
+            offset_time=None if offset is None else run.onset_time + (offset - run.onset),
             peak=run.peak,
             mean=run.total / run.windows,
             level_dbfs=run.level,

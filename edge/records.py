@@ -1,4 +1,4 @@
-"""What is said of a source, as records: start, window, status, error, end. ``docs/jsonl.md`` is their reference."""
+"""What is said of a source, as records: start, window, event, status, error, end. See ``docs/jsonl.md``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from edge.classifier import Classifier
 from edge.errors import EdgeError
 from edge.events import Event
 from edge.listener import Window
-from edge.rules import DEFAULT_THRESHOLD
-from edge.sources.block import Source
+from edge.rules import DEFAULT_THRESHOLD, EventConfig
 
 Record = dict[str, Any]
 
@@ -28,11 +27,10 @@ LATENCIES = 4096  # kept for the summary: half an hour at two a second
 class Recorder:
     """The records of one source, and the counts that go into them."""
 
-    def __init__(
-        self, source: Source, classifier: Classifier, *, hop_seconds: float, threshold: float | None, top_k: int
-    ) -> None:
-        self._source, self._classifier = source, classifier
-        self._hop_seconds, self._threshold, self._top_k = hop_seconds, threshold, top_k
+    def __init__(self, classifier: Classifier, events: EventConfig, *, hop_seconds: float, top_k: int) -> None:
+        self.source = ""  # what records call it
+        self._classifier, self._events = classifier, events
+        self._hop_seconds, self._top_k = hop_seconds, top_k
         self._windows = self._overflows = self._lost = 0
         self._silent, self._offset, self._next_status = False, 0.0, FIRST_STATUS_SECONDS
         self._latencies: deque[float] = deque(maxlen=LATENCIES)
@@ -54,8 +52,8 @@ class Recorder:
             hop_seconds=round(self._hop_seconds, 6),
         )
 
-    def window(self, window: Window) -> Iterator[Record]:
-        """A decision; and a status, when there is news or it is time for one."""
+    def window(self, window: Window) -> Record:
+        """A decision."""
         top = window.top(self._top_k)
         label, score = top[0]
         self._windows += 1
@@ -64,8 +62,7 @@ class Recorder:
         self._latencies.append(window.latency_ms)
         self._busy += (window.busy_ms - self._busy) / min(self._windows, 20)
         self._offset = window.offset
-        level = None if window.level_dbfs is None else round(window.level_dbfs, 1)
-        yield self._record(
+        return self._record(
             "window",
             at=window.time,
             onset=round(window.onset, 3),
@@ -73,9 +70,12 @@ class Recorder:
             label=label if score >= self._least(label) and not window.unknown else None,
             unknown=window.unknown,
             top=[[label, round(score, 4)] for label, score in top],
-            level_dbfs=level,
+            level_dbfs=_level(window),
             latency_ms=round(window.latency_ms, 2),
         )
+
+    def status(self, window: Window) -> Iterator[Record]:
+        """How it goes, when there is news or it is time."""
         news = window.lost or window.overflows or window.silent != self._silent
         self._silent = window.silent
         if news or window.offset >= self._next_status:
@@ -85,7 +85,7 @@ class Recorder:
                 at=window.time,
                 silent=window.silent,
                 load=round(self._busy / 1000 / self._hop_seconds, 4),
-                level_dbfs=level,
+                level_dbfs=_level(window),
                 **self._counts(),
             )
 
@@ -100,12 +100,15 @@ class Recorder:
 
     def _least(self, label: str) -> float:
         """The score from which ``label`` is named: the user's threshold, the model's, the default."""
-        if self._threshold is not None:
-            return self._threshold
-        return self._classifier.spec.thresholds.get(label, DEFAULT_THRESHOLD)
+        asked = self._events.labels.get(label, self._events.rule).threshold
+        return self._classifier.spec.thresholds.get(label, DEFAULT_THRESHOLD) if asked is None else asked
 
     def _record(self, kind: str, *, at: float | None = None, **fields: Any) -> Record:
-        return record(kind, self._source.name, at, **fields)
+        return record(kind, self.source, at, **fields)
+
+
+def _level(window: Window) -> float | None:
+    return None if window.level_dbfs is None else round(window.level_dbfs, 1)
 
 
 def error_record(source: str, error: EdgeError) -> Record:

@@ -9,6 +9,7 @@ import pytest
 from edge.errors import InputError
 from edge.listener import listen
 from edge.records import Recorder, rfc3339
+from edge.rules import EventConfig, Rule
 from edge.sources.block import Block
 
 
@@ -107,8 +108,8 @@ def test_silence_is_noticed_after_five_seconds_and_forgotten_at_once(classifier)
 
 def test_status_comes_with_news_and_from_time_to_time(classifier, minute):
     source = Blocks(np.concatenate([minute, minute, minute]), {40: 3000})
-    recorder = Recorder(source, classifier, hop_seconds=0.48, threshold=None, top_k=3)
-    records = [r for w in listen(source, classifier) for r in recorder.window(w)]
+    recorder = Recorder(classifier, EventConfig(), hop_seconds=0.48, top_k=3)
+    records = [r for w in listen(source, classifier) for r in (recorder.window(w), *recorder.status(w))]
     status = [r for r in records if r["type"] == "status"]
     offsets = [records[records.index(s) - 1]["offset"] for s in status]
     assert offsets[0] == pytest.approx(10, abs=0.5)
@@ -133,8 +134,8 @@ def test_what_is_none_of_the_classes_is_unknown(classifier, minute, monkeypatch)
         unknown = dataclasses.replace(classifier.spec.unknown, threshold=threshold)
         monkeypatch.setattr(classifier, "spec", dataclasses.replace(classifier.spec, unknown=unknown))
         windows = list(listen(source, classifier))
-        recorder = Recorder(source, classifier, hop_seconds=0.48, threshold=0.0, top_k=1)
-        return windows, [record for window in windows for record in recorder.window(window)]
+        recorder = Recorder(classifier, EventConfig(Rule(threshold=0.0)), hop_seconds=0.48, top_k=1)
+        return windows, [recorder.window(window) for window in windows]
 
     source = Blocks(minute[: 9 * 16_000])
     windows, _ = heard(0.0)

@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,8 +26,13 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 NOT_IN_FILES = ("config", "version", "help", "list-devices")
 
 
-def read_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
-    """Callback of ``--config``: the file's values become the defaults of the other options."""
+TABLES = "edge.tables"  # key in a context's meta: the configuration file's tables
+
+
+def read_config(
+    context: click.Context, parameter: click.Parameter, path: Path | None, tables: Sequence[str] = ()
+) -> Path | None:
+    """Callback of ``--config``: the file's values become the defaults of the other options; ``tables`` are kept."""
     if path is None:
         return None
     try:
@@ -36,10 +42,11 @@ def read_config(context: click.Context, parameter: click.Parameter, path: Path |
     options = {_long_name(p): p for p in context.command.params if isinstance(p, click.Option)}
     known = {name: p for name, p in options.items() if name not in NOT_IN_FILES}
     defaults: dict[str, Any] = {}
+    context.meta[TABLES] = {key: values.pop(key) for key in tables if key in values}
     for key, value in values.items():
         option = known.get(key.replace("_", "-"))
         if option is None:
-            allowed = ", ".join(sorted(known))
+            allowed = ", ".join(sorted([*known, *(f"[{table}]" for table in tables)]))
             raise click.BadParameter(f"{path}: unknown key {key}; allowed: {allowed}", context, parameter)
         assert option.name is not None
         defaults[option.name] = _from_toml(option, value, f"{path}: {key}", context, parameter)
@@ -81,14 +88,25 @@ def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Co
     return decorate
 
 
-config_option = click.option(
-    "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    is_eager=True,
-    callback=read_config,
-    show_default="none",
-    help="TOML file with any of these options.",
-)
+def config_option_with(*tables: str) -> Callable[[Command], Command]:
+    """``--config`` of a command that also reads these tables of the file: see :func:`tables_of`."""
+    return click.option(
+        "--config",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        is_eager=True,
+        callback=partial(read_config, tables=tables),
+        show_default="none",
+        help="TOML file with any of these options" + "".join(f", and a table [{table}]" for table in tables) + ".",
+    )
+
+
+def tables_of(context: click.Context) -> dict[str, Any]:
+    """The tables of the configuration file, by name."""
+    tables: dict[str, Any] = context.meta.get(TABLES, {})
+    return tables
+
+
+config_option = config_option_with()
 
 
 def _provider_option(auto: str) -> Callable[[Command], Command]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +14,21 @@ import click
 from edge.cli.common import (
     Interrupts,
     channel_option,
-    config_option,
+    config_option_with,
     ends_well,
     log_settings,
     log_to_stderr,
     model_option,
     one_of,
     options,
+    tables_of,
     tuned_provider_option,
     tuned_threads_option,
     verbose_option,
     version_option,
 )
-from edge.config import DEFAULT_HOP
 from edge.errors import EdgeError
-
-log = logging.getLogger("edge.listen")
+from edge.rules import EventConfig, events_of
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Settings:
     pcm_rate: int | None  # Hz, of standard input; None: the model's
     pcm_channels: int
     hop: float | None  # seconds; None: the model's default
-    threshold: float | None  # None: the model's
+    events: EventConfig
     top_k: int
     duration: float | None  # seconds of stream; None: until it ends
     output: str  # live, text or jsonl
@@ -56,7 +54,7 @@ class Settings:
 
 @click.command(context_settings={"auto_envvar_prefix": "EDGE_LISTEN", "help_option_names": ["-h", "--help"]})
 @options(
-    config_option,
+    config_option_with("events"),
     model_option,
     tuned_provider_option,
     tuned_threads_option,
@@ -111,6 +109,7 @@ def main(context: click.Context, /, config: Path | None, list_devices: bool, **s
     if context.params["output"] is None:
         context.params["output"] = "live" if sys.stdout.isatty() else "text"
     settings |= {key: context.params[key] for key in ("input", "device", "output")}
+    threshold = settings.pop("threshold")
     interrupts = Interrupts()
     log_to_stderr(settings["verbose"])
     log_settings(context)
@@ -118,7 +117,10 @@ def main(context: click.Context, /, config: Path | None, list_devices: bool, **s
         if list_devices:
             print_devices()
         else:
-            run(Settings(**settings), make_sinks(settings["output"], settings["verbose"]), interrupts)
+            events = events_of(tables_of(context).get("events", {}))
+            if threshold is not None:
+                events = replace(events, rule=replace(events.rule, threshold=threshold))
+            run(Settings(**settings, events=events), make_sinks(settings["output"], settings["verbose"]), interrupts)
 
 
 def run(settings: Settings, sinks: Sequence[Any], interrupts: Interrupts) -> None:
@@ -128,8 +130,8 @@ def run(settings: Settings, sinks: Sequence[Any], interrupts: Interrupts) -> Non
         EdgeError: after an error record has gone to the sinks.
     """
     from edge.classifier import Classifier
-    from edge.listener import listen
-    from edge.records import Recorder, error_record
+    from edge.records import error_record
+    from edge.session import Plan, Session
     from edge.tuning import pick
 
     def send(record: dict[str, Any]) -> None:
@@ -142,36 +144,20 @@ def run(settings: Settings, sinks: Sequence[Any], interrupts: Interrupts) -> Non
         try:
             setup = pick(settings.model, settings.provider, settings.threads)
             classifier = Classifier(setup.model, provider=setup.provider, threads=setup.threads)
-            spec = classifier.spec
-            source = make_source(settings, spec.frontend.sample_rate)
-            windows = stack.enter_context(closing(listen(source, classifier, settings.hop)))  # type: ignore[type-var]
+            source = make_source(settings, classifier.spec.frontend.sample_rate)
+            plan = Plan(settings.events, settings.hop, settings.top_k, settings.duration)
+            session = Session(source, classifier, plan)
         except EdgeError as error:
             send(error_record(settings.input or settings.device or "microphone", error))
             raise
-        hop_seconds = spec.hop_samples(settings.hop) / spec.frontend.sample_rate
-        asked = DEFAULT_HOP if settings.hop is None else settings.hop
-        if abs(hop_seconds - asked) > 1e-9:
-            log.info("hop of %g s: the nearest that the model can is %g s", asked, hop_seconds)
-        recorder = Recorder(
-            source, classifier, hop_seconds=hop_seconds, threshold=settings.threshold, top_k=settings.top_k
-        )
-        send(recorder.start())
-        reason = "end of input"
+        records = stack.enter_context(closing(session.records()))
         try:
             with interrupts.raised():
-                for window in windows:
-                    for record in recorder.window(window):
-                        send(record)
-                    if settings.duration is not None and window.offset >= settings.duration:
-                        reason = "duration"
-                        break
+                for record in records:
+                    send(record)
         except KeyboardInterrupt:
-            reason = "interrupted"
-        except EdgeError as error:
-            send(error_record(source.name, error))
-            send(recorder.end("error"))
-            raise
-        send(recorder.end(reason))
+            for record in session.ended("interrupted"):
+                send(record)
 
 
 def make_source(settings: Settings, sample_rate: int) -> Any:

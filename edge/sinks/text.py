@@ -10,11 +10,10 @@ BAR = 20  # characters of a full bar
 
 
 class Text:
-    """A line for each newly named class; with ``every`` a line for each window."""
+    """A line for each event that begins; with ``every`` also one for each that ends, and for each window."""
 
     def __init__(self, stream: TextIO, *, every: bool = False) -> None:
         self._stream, self._every = stream, every
-        self._named: str | None = None
         self._silent, self._lost = False, (0, 0)
 
     def write(self, record: Record) -> None:
@@ -32,13 +31,18 @@ class Text:
             f"classes, {record['window_seconds']:.1f} s windows every {record['hop_seconds']:g} s"
         )
 
+    def _event(self, record: Record) -> str | None:
+        if record["phase"] == "begin":
+            return scored(record["onset"], record["label"], record["peak"])
+        if not self._every:
+            return None
+        return f"{clock(record['offset'])}  {record['label']} ended after {record['duration']:.1f} s"
+
     def _window(self, record: Record) -> str | None:
-        named, before, self._named = record["label"], self._named, record["label"]
-        if not self._every and (named is None or named == before):
+        if not self._every:
             return None
         label, score = record["top"][0]
-        shown = label if named else f"({label})"
-        return f"{clock(record['offset'])}  {shown:<20} {bar(score, BAR)} {score:4.0%}".rstrip()
+        return scored(record["offset"], label if record["label"] else f"({label})", score)
 
     def _status(self, record: Record) -> str | None:
         lines = []
@@ -63,6 +67,11 @@ def clock(seconds: float) -> str:
     """Minutes and seconds of stream, as ``01:02.5``."""
     tenths = round(seconds * 10)
     return f"{tenths // 600:02d}:{tenths % 600 / 10:04.1f}"
+
+
+def scored(seconds: float, label: str, score: float) -> str:
+    """A time, a label and its score."""
+    return f"{clock(seconds)}  {label:<20} {bar(score, BAR)} {score:4.0%}".rstrip()
 
 
 def bar(share: float, width: int) -> str:

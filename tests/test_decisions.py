@@ -1,0 +1,286 @@
+"""Scores → events: thresholds, hysteresis, confirmation, durations, groups, what is no class, gaps, mistakes."""
+
+import dataclasses
+import tomllib
+import uuid
+
+import numpy as np
+import pytest
+
+from edge.decisions import Detector, model_id
+from edge.errors import SettingsError
+from edge.listener import Window
+from edge.rules import EventConfig, Rule, events_of, outcomes_of
+
+LABELS = ("dog", "cat", "siren", "rain")
+HOP = 0.5
+EPOCH = 1_900_000_000.0  # wall time of the stream's beginning
+
+
+@pytest.fixture
+def spec(classifier):
+    return dataclasses.replace(classifier.spec, labels=LABELS, thresholds={"dog": 0.6, "rain": 0.3})
+
+
+def window(n, *, level=-20.0, unknown=False, silent=False, **scores):
+    """The ``n``-th window of a stream; scores by label, 0 for the others."""
+    probs = np.array([scores.get(label, 0.0) for label in LABELS], np.float32)
+    offset = 4 + n * HOP
+    return Window(
+        LABELS, probs, 0.0, unknown, offset - 4, offset, EPOCH + offset, level, 1.0, 1.0, silent, 0, 0
+    )  # fmt: skip
+
+
+def events_in(spec, rows, config=None):
+    """What a detector says of windows that have ``rows`` as their scores, and of the end."""
+    detector = Detector(spec, config)
+    found = [(n, e) for n, row in enumerate(rows) for e in detector.push(window(n, **row))]
+    return found + [(len(rows), e) for e in detector.close()]
+
+
+def told(found):
+    return [(n, event.phase, event.label) for n, event in found]
+
+
+def dogs(*scores):
+    return [{"dog": score} for score in scores]
+
+
+def rule(**fields):
+    return EventConfig(Rule(**fields))
+
+
+def test_an_event_begins_and_ends(spec):
+    (n, begin), (m, end) = events_in(spec, dogs(0, 0, 0.7, 0.9, 0.8, 0.1, 0))
+    assert (n, m) == (3, 5)  # the second window that counts; the first below half the threshold
+    assert (begin.phase, end.phase, begin.label, end.classes) == ("begin", "end", "dog", ("dog",))
+    assert begin.id == end.id == str(uuid.UUID(end.id))
+    assert (begin.offset, begin.offset_time) == (None, None)
+    assert begin.onset == end.onset == 4 + 1 * HOP  # without an envelope: what had been heard and did not count
+    assert end.offset == 4 + 5 * HOP
+    assert end.onset_time == EPOCH + end.onset
+    assert end.offset_time == EPOCH + end.offset
+    assert (begin.peak, end.peak) == pytest.approx((0.9, 0.9))
+    assert end.mean == pytest.approx((0.7 + 0.9 + 0.8) / 3)
+    assert end.model == model_id(spec)
+    assert spec.graph_sha256.startswith(end.model.split()[-1])
+
+
+@pytest.mark.parametrize(("score", "there"), [(0.6, True), (0.5999, False)])
+def test_the_threshold_is_the_models(spec, score, there):
+    assert bool(events_in(spec, dogs(*[score + 1e-7] * 5))) is there
+
+
+def test_the_user_s_threshold_comes_first(spec):
+    config = EventConfig(Rule(threshold=0.2), labels={"cat": Rule(threshold=0.9)})
+    found = events_in(spec, [{"dog": 0.25, "cat": 0.7}] * 4, config)
+    assert {event.label for _, event in found} == {"dog"}
+
+
+def test_between_the_thresholds_it_goes_on_and_does_not_begin(spec):
+    assert told(events_in(spec, dogs(0.7, 0.7, 0.35, 0.31, 0.29, 0.5, 0.5))) == [(1, "begin", "dog"), (4, "end", "dog")]
+
+
+@pytest.mark.parametrize("confirm", [1, 2, 3])
+def test_confirmation_counts_windows_in_a_row(spec, confirm):
+    config = rule(confirm=confirm)
+    assert events_in(spec, dogs(*[0.9] * (confirm - 1), 0.1, *[0.9] * (confirm - 1)), config) == []
+    assert told(events_in(spec, dogs(*[0.9] * confirm), config))[0] == (confirm - 1, "begin", "dog")
+
+
+def test_smoothing_outlives_one_low_window(spec):
+    scores = dogs(0.9, 0.9, 0.9, 0.0, 0.9, 0.9)
+    assert len(events_in(spec, scores)) == 4
+    assert len(events_in(spec, scores, rule(smoothing=0.6))) == 2
+
+
+def test_minimum_duration_delays_the_beginning(spec):
+    config = rule(min_duration=2.0)  # the onset is at 4.0, where the stream's first window ends
+    assert told(events_in(spec, dogs(0, 0.9, 0.9, 0.9, 0.9, 0.9), config))[0] == (4, "begin", "dog")
+    assert events_in(spec, dogs(0, 0.9, 0.9, 0.9, 0.0), config) == []
+
+
+def test_what_lasts_longer_than_the_maximum_becomes_several(spec):
+    found = events_in(spec, dogs(0, *[0.9] * 10), rule(max_duration=3.0))
+    assert [(e.phase, e.onset, e.offset) for _, e in found] == [
+        ("begin", 4.0, None), ("end", 4.0, 7.0), ("begin", 7.0, None), ("end", 7.0, 9.0),
+    ]  # fmt: skip
+    assert len({e.id for _, e in found}) == 2
+
+
+def test_the_refractory_time_silences_its_label_alone(spec):
+    rows = dogs(0.9, 0.9, 0.0, 0.9, 0.9, 0.9, 0.9, 0.9)
+    for row in rows:
+        row["rain"] = row["dog"] / 2
+    found = events_in(spec, rows, EventConfig(labels={"dog": Rule(refractory=2.0)}))
+    assert [n for n, e in found if e.label == "dog" and e.phase == "begin"] == [1, 7]
+    assert [n for n, e in found if e.label == "rain" and e.phase == "begin"] == [1, 4]
+
+
+def test_events_of_several_classes_overlap(spec):
+    rows = [{"siren": 0.55}, {"siren": 0.55, "rain": 0.4}, {"siren": 0.55, "rain": 0.4}, {"rain": 0.4}, {}]
+    assert told(events_in(spec, rows)) == [
+        (1, "begin", "siren"), (2, "begin", "rain"), (3, "end", "siren"), (4, "end", "rain"),
+    ]  # fmt: skip
+
+
+def test_a_group_counts_the_shares_of_its_classes_together(spec):
+    config = EventConfig(groups={"pet": ("dog", "cat")})
+    rows = [{"dog": 0.3, "cat": 0.25}, {"dog": 0.2, "cat": 0.35}, {}]
+    (_, begin), _ = events_in(spec, rows, config)
+    assert (begin.label, begin.classes) == ("pet", ("dog", "cat"))
+    assert begin.peak == pytest.approx(0.55)
+    independent = dataclasses.replace(spec, scores="sigmoid")
+    assert events_in(independent, rows, config) == []  # the best of them alone counts
+    assert len(events_in(independent, [{"dog": 0.3, "cat": 0.55}] * 2, config)) == 2
+
+
+def test_aliases_rename_and_join(spec):
+    config = EventConfig(aliases={"dog": "animal", "cat": "animal"}, labels={"animal": Rule(threshold=0.9, confirm=1)})
+    assert told(events_in(spec, [{"dog": 0.5, "cat": 0.45}, {}], config)) == [
+        (0, "begin", "animal"),
+        (1, "end", "animal"),
+    ]
+
+
+def test_only_and_ignore(spec):
+    rows = [{"dog": 0.9, "cat": 0.9, "siren": 0.9}] * 3
+
+    def labels(**fields):
+        return {e.label for _, e in events_in(spec, rows, EventConfig(**fields))}
+
+    assert labels() == {"dog", "cat", "siren"}
+    assert labels(only=("dog", "siren")) == {"dog", "siren"}
+    assert labels(ignore=("dog",)) == {"cat", "siren"}
+    assert labels(only=("dog", "siren"), ignore=("dog",)) == {"siren"}
+
+
+def test_what_is_quiet_begins_nothing_and_ends_nothing(spec):
+    config = rule(min_level_dbfs=-40.0)
+    assert events_in(spec, [{"dog": 0.9, "level": -40.1}] * 4 + [{"dog": 0.9, "level": None}] * 4, config) == []
+    rows = [{"dog": 0.9, "level": -40.0}] * 2 + [{"dog": 0.9, "level": -60.0}] * 4
+    assert told(events_in(spec, rows, config)) == [(1, "begin", "dog"), (6, "end", "dog")]
+
+
+def test_the_level_of_an_event_is_its_highest(spec):
+    rows = [{"dog": 0.9, "level": level} for level in (-30.0, -12.0, -50.0)]
+    found = events_in(spec, rows)
+    assert [event.level_dbfs for _, event in found] == [-12.0, -12.0]
+
+
+def test_unknown_begins_nothing_and_is_an_event_where_asked(spec):
+    rows = [{"dog": 0.9, "unknown": True}] * 3 + [{}]
+    assert events_in(spec, rows) == []
+    assert told(events_in(spec, rows, EventConfig(report=("unknown",)))) == [
+        (1, "begin", "unknown"),
+        (3, "end", "unknown"),
+    ]
+    going_on = [{"dog": 0.9}] * 2 + rows
+    assert told(events_in(spec, going_on))[-1] == (5, "end", "dog")
+
+
+def test_silence_is_an_event_where_asked(spec):
+    rows = [{}] + [{"silent": True, "level": None}] * 3 + [{}]
+    assert events_in(spec, rows) == []
+    found = events_in(spec, rows, EventConfig(report=("silence",)))
+    assert told(found) == [(2, "begin", "silence"), (4, "end", "silence")]
+    assert (found[0][1].classes, found[0][1].level_dbfs) == ((), None)
+
+
+def test_a_gap_ends_what_was_heard(spec):
+    detector = Detector(spec)
+    for n in range(3):
+        detector.push(window(n, dog=0.9))
+    after = detector.push(window(40, dog=0.9))
+    assert [(e.phase, e.offset) for e in after] == [("end", 4 + 2 * HOP)]
+    assert [e.phase for e in detector.push(window(41, dog=0.9))] == ["begin"]
+
+
+def test_a_detector_that_heard_nothing_has_nothing_to_end(spec):
+    assert Detector(spec).close() == []
+
+
+# Where a sound is
+
+
+def test_onset_and_offset_are_those_of_the_sound(classifier):
+    """A siren of 3 s between silence and silence: four seconds of window do not blur it."""
+    import make_demo
+
+    from edge.listener import listen
+    from tests.test_listener import Blocks
+
+    samples, truth = make_demo.scene()
+    onset, offset, label = next(row for row in truth if row[2] == "siren")
+    samples = samples[::2].astype(np.float32)[round((onset - 6) * 16_000) : round((offset + 8) * 16_000)]
+    samples[: round(5.9 * 16_000)] *= 0.01
+    detector = Detector(classifier.spec, EventConfig(only=(label,)))
+    events = [e for w in listen(Blocks(samples), classifier) for e in detector.push(w)] + detector.close()
+    end = events[-1]
+    assert [e.label for e in events] == [label] * 2
+    assert end.onset == pytest.approx(6.0, abs=0.1)
+    assert end.offset < 6 + (offset - onset) + 2.5
+
+
+# Rules
+
+
+def test_a_table_of_a_configuration():
+    table = tomllib.loads("""
+        confirm = 3
+        min-level-dbfs = -50
+        only = ["dog", "cat", "siren"]
+        [groups]
+        pet = ["dog", "cat"]
+        [labels.siren]
+        confirm = 1
+        threshold = 1
+    """)
+    config = events_of(table)
+    assert config.rule == Rule(confirm=3, min_level_dbfs=-50.0)
+    assert config.labels == {"siren": Rule(confirm=1, threshold=1.0, min_level_dbfs=-50.0)}
+    assert (config.only, config.groups) == (("dog", "cat", "siren"), {"pet": ("dog", "cat")})
+
+
+def test_outcomes_are_groups_and_the_classes_in_none(spec):
+    found = outcomes_of(spec, EventConfig(groups={"pet": ("dog", "cat")}, aliases={"rain": "wet"}, report=("silence",)))
+    assert [(o.label, o.classes, o.threshold) for o in found] == [
+        ("pet", (0, 1), 0.5), ("siren", (2,), 0.5), ("wet", (3,), 0.3), ("silence", (), 0.5),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("confirm = 0", "confirm is 0; allowed: 1 to 1000"),
+        ('confirm = "two"', "events.confirm is 'two'; allowed: a whole number"),
+        ("treshold = 0.3", "events has an unknown key 'treshold'"),
+        ("threshold = 1.5", "threshold is 1.5; allowed: 0 to 1"),
+        ("max_duration = 1\nmin_duration = 1", "max_duration is 1.0; allowed: more than min_duration"),
+        ('report = ["noise"]', "report is 'noise'; allowed: unknown, silence"),
+        ("[labels.dog]\nconfirn = 1", "events.labels.dog has an unknown key 'confirn'"),
+        ("labels = 3", "events.labels is 3"),
+        ("[rule]\nconfirm = 1", "unknown key 'rule'"),
+        ("smoothing = 1", "smoothing is 1.0; allowed: 0, up to less than 1"),
+    ],
+)
+def test_mistakes_in_a_table_are_named(table, message):
+    with pytest.raises(SettingsError, match=message.replace("[", r"\[")):
+        events_of(tomllib.loads(table))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (EventConfig(only=("hund",)), "a class in events is 'hund'; allowed: the model's classes: dog, cat"),
+        (EventConfig(groups={"a": ("dog",), "b": ("dog",)}), "each class in one group at most"),
+        (
+            EventConfig(labels={"hund": Rule()}),
+            "a label in events.labels is 'hund'; allowed: what is reported: dog, cat",
+        ),
+        (EventConfig(aliases={"dog": "silence"}, report=("silence",)), "no name that a class has as well"),
+    ],
+)
+def test_rules_that_do_not_fit_the_model_are_named(spec, config, message):
+    with pytest.raises(SettingsError, match=message):
+        Detector(spec, config)
