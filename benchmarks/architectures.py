@@ -23,7 +23,7 @@ from edge.bench.sound import synthetic_sound
 from edge.bench.subjects import OurModel
 from edge.classifier import Classifier
 from edge.errors import EdgeError
-from edge.files import replacing
+from edge.files import write_text
 from export.artefacts import export
 from export.verify import ParityError
 from models import architectures, build
@@ -109,8 +109,7 @@ def trained(name: str, epochs: int, manifest: Manifest, out: Path) -> dict[str, 
         "revision": git_revision(),
         **made,
     }
-    with replacing(path) as part:
-        part.write_text(json.dumps(row), encoding="utf-8")
+    write_text(path, json.dumps(row))
     return row
 
 

@@ -49,6 +49,8 @@ class EventConfig:
     aliases: dict[str, str] = field(default_factory=dict)  # class → what it is called
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)  # label → classes that count as one
     report: tuple[str, ...] = ()  # of "unknown" and "silence", which are events as well
+    calibrated: dict[str, float] = field(default_factory=dict)  # label → threshold, where its rule has none
+    muted: tuple[str, ...] = ()  # labels that are not reported: no threshold keeps them quiet here
 
     def __post_init__(self) -> None:
         for name in self.report:
@@ -106,14 +108,17 @@ def outcomes_of(spec: ModelSpec, config: EventConfig) -> list[Outcome]:
     for name in config.labels:
         require(name in found, "a label in events.labels", name, f"what is reported: {', '.join(found)}")
     return [
-        _outcome(label, classes, spec, config.labels.get(label, config.rule), places)
+        _outcome(label, classes, spec, config, places)
         for label, classes in found.items()
-        if classes or label in config.report
+        if (classes or label in config.report) and label not in config.muted
     ]
 
 
-def _outcome(label: str, classes: list[str], spec: ModelSpec, rule: Rule, places: Mapping[str, int]) -> Outcome:
+def _outcome(
+    label: str, classes: list[str], spec: ModelSpec, config: EventConfig, places: Mapping[str, int]
+) -> Outcome:
     """Of several classes the lowest threshold counts: each of them alone must be able to begin it."""
-    own = [spec.thresholds.get(name, DEFAULT_THRESHOLD) for name in classes] or [DEFAULT_THRESHOLD]
-    threshold = min(own) if rule.threshold is None else rule.threshold
+    rule = config.labels.get(label, config.rule)
+    own = min([spec.thresholds.get(name, DEFAULT_THRESHOLD) for name in classes] or [DEFAULT_THRESHOLD])
+    threshold = config.calibrated.get(label, own) if rule.threshold is None else rule.threshold
     return Outcome(label, tuple(places[name] for name in classes), threshold, rule)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import EdgeError
-from edge.files import replacing
+from edge.files import state_folder, write_json
 
 log = logging.getLogger("edge.tuning")
 
@@ -151,8 +151,7 @@ def keep(model: Path, candidates: Sequence[Candidate]) -> Path:
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part:
-            part.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        write_json(path, document)
     except OSError as error:
         raise EdgeError(
             f"the pick cannot be kept in {path}: {error.strerror}", remedy="set XDG_STATE_HOME to a folder of yours"
@@ -197,13 +196,11 @@ def _file(default: Path) -> Path | None:
     """
     from edge.bench.machine import cpu_name
 
-    try:
-        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    except RuntimeError:
+    state = state_folder()
+    if state is None:
         return None
-    folder = state / "edge-listen" / "tuning"
     device = hashlib.sha256(f"{cpu_name()}, {os.cpu_count()} cores".encode()).hexdigest()[:12]
-    return folder / f"{default.stem}-{device}.json"
+    return state / "tuning" / f"{default.stem}-{device}.json"
 
 
 def _sha256(path: Path) -> str | None:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from edge.classifier import Classifier
-from edge.files import replacing
+from edge.files import write_text
 from edge.workers import start_worker
 from train.config import TrainConfig
 from train.evaluate import evaluate
@@ -145,8 +145,7 @@ def histories(out: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
 def write_json(result: CrossValidation, path: Path) -> None:
     """``result`` to ``path``: whole, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
-        part.write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(asdict(result), indent=2) + "\n")
 
 
 def _in_processes(work: Callable[[_Task], Any], tasks: Sequence[_Task], jobs: int, tick: Callable[[], None]) -> None:

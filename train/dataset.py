@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from edge.config import FrontendConfig
 from edge.errors import EdgeError
-from edge.files import replacing
+from edge.files import replacing, write_text
 from edge.workers import start_worker
 from train.effects import MicrophoneConfig, another_microphone
 from train.frontend import power_of
@@ -152,8 +152,7 @@ def _fill(folder: Path, decoder: Decoder) -> None:
                 errors[index], power = power, np.empty(0, np.float32)  # noqa: PLW2901
             power.tofile(file)
             lengths.append(len(power))
-    with replacing(folder / "clips.json") as part:
-        part.write_text(json.dumps({"lengths": lengths, "errors": errors}), encoding="utf-8")
+    write_text(folder / "clips.json", json.dumps({"lengths": lengths, "errors": errors}))
 
 
 def _decoded(decoder: Decoder) -> Iterator[NDArray[np.float32] | str]:

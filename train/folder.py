@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edge.files import replacing
+from edge.files import write_text
 from models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.config import TrainConfig
 from train.manifest import Manifest
@@ -42,8 +42,7 @@ def claim(out: Path, config: TrainConfig, manifest: Manifest) -> None:
         raise ValueError(f"{out} holds a run of another configuration or data set; give another --out, or delete it")
     if not path.exists():
         manifest.save(out / "manifest.jsonl")
-        with replacing(path) as part:
-            part.write_text(text, encoding="utf-8")
+        write_text(path, text)
 
 
 def same_run(before: dict[str, Any], now: dict[str, Any]) -> bool:
@@ -67,8 +66,7 @@ def resume(out: Path, parts: dict[str, Any], *, main: bool) -> tuple[int, dict[s
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{out} is damaged ({reason}); delete state.pt to begin again") from None
     if main:
-        with replacing(history) as part:
-            part.write_text("".join(done), encoding="utf-8")
+        write_text(history, "".join(done))
     return int(state["epoch"]), state["best"]
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edge.files import replacing
+from edge.files import write_text
 from train.clip import Clip, ManifestError
 from train.readers import read_listing
 from train.readers.options import ReadOptions
@@ -59,8 +59,7 @@ class Manifest:
         header = {"manifest": self.name, "labels": self.labels, "multi_label": self.multi_label}
         folder = path.absolute().parent
         lines = [json.dumps(row) for row in (header, *(_row(clip, folder) for clip in self.clips))]
-        with replacing(path) as part:
-            part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(path, "\n".join(lines) + "\n")
 
 
 def read_manifest(root: Path, options: ReadOptions = DEFAULT) -> Manifest:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchaudio.transforms import GriffinLim, InverseMelScale
 
 from edge.config import FrontendConfig
-from edge.files import replacing
+from edge.files import replacing, write_text
 from train.augment import SWITCHES, AugmentConfig, make_augment
 from train.config import TrainConfig
 from train.dataset import CachedFeatures, WindowSampler
@@ -132,8 +132,7 @@ def write_preview(examples: Sequence[Example], rate: int, out: Path, title: str)
     _same_colours(sheet, limits)
     save_png(sheet, out / "sheet.png")
     page = jinja2.Template(TEMPLATE.read_text(encoding="utf-8"), autoescape=True)
-    with replacing(out / "index.html") as part:
-        part.write_text(page.render(examples=examples, title=title), encoding="utf-8")
+    write_text(out / "index.html", page.render(examples=examples, title=title))
     return out / "index.html"
 
 

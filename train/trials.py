@@ -9,7 +9,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from edge.files import replacing
+from edge.files import write_text
 
 ATTRIBUTES = ("macs", "parameters", "run", "why")
 
@@ -54,12 +54,6 @@ def write_results(study: optuna.Study, out: Path) -> None:
     write_text(out / "trials.csv", table.getvalue())
     if best := best_trial(study):
         write_text(out / "best.toml", (out / best.user_attrs["run"] / "recipe.toml").read_text(encoding="utf-8"))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path``: whole, or not at all."""
-    with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
 
 
 def _score(trial: FrozenTrial) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edge.config import DEFAULT_HOP, FrontendConfig
-from edge.files import replacing
+from edge.files import write_text
 from train.dataset import Features, padded
 from train.frontend import log_scale
 from train.losses import Loss
@@ -49,8 +49,7 @@ class Predictions:
             rows.append(place | {"labels": clip.labels, "probs": [round(float(p), 6) for p in probs]})
         folds = sorted({manifest.clips[number].fold for number in self.clips})
         page = {"fold": folds, "labels": manifest.labels, "multi_label": manifest.multi_label, "clips": rows}
-        with replacing(path) as part:
-            part.write_text(json.dumps(page), encoding="utf-8")
+        write_text(path, json.dumps(page))
 
 
 @torch.inference_mode()

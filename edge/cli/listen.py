@@ -46,6 +46,7 @@ class Settings:
     pcm_channels: int
     hop: float | None  # seconds; None: the model's default
     events: EventConfig
+    site: Path | None  # of edge-calibrate; None: where that keeps it, if it is there
     top_k: int
     duration: float | None  # seconds of stream; None: until it ends
     output: str  # live, text or jsonl
@@ -80,6 +81,12 @@ class Settings:
         type=click.FloatRange(0, 1),
         show_default="the model's, or 0.5",
         help="Score from which a class is named.",
+    ),
+    click.option(
+        "--site",
+        type=click.Path(dir_okay=False, path_type=Path),
+        show_default="what edge-calibrate has kept, if anything",
+        help="Thresholds of edge-calibrate.",
     ),
     click.option("--top-k", type=click.IntRange(1), default=3, show_default=True, help="Classes shown of each window."),
     click.option(
@@ -129,6 +136,7 @@ def run(settings: Settings, sinks: Sequence[Any], interrupts: Interrupts) -> Non
     Raises:
         EdgeError: after an error record has gone to the sinks.
     """
+    from edge.calibration import calibrated
     from edge.classifier import Classifier
     from edge.records import error_record
     from edge.session import Plan, Session
@@ -145,7 +153,8 @@ def run(settings: Settings, sinks: Sequence[Any], interrupts: Interrupts) -> Non
             setup = pick(settings.model, settings.provider, settings.threads)
             classifier = Classifier(setup.model, provider=setup.provider, threads=setup.threads)
             source = make_source(settings, classifier.spec.frontend.sample_rate)
-            plan = Plan(settings.events, settings.hop, settings.top_k, settings.duration)
+            events = calibrated(settings.events, classifier.spec, settings.site)
+            plan = Plan(events, settings.hop, settings.top_k, settings.duration)
             session = Session(source, classifier, plan)
         except EdgeError as error:
             send(error_record(settings.input or settings.device or "microphone", error))

@@ -1,0 +1,253 @@
+"""Thresholds for one place: so many false alarms a day, learnt from what is heard there.
+
+While nothing is to be detected, every event would be a false alarm. The highest score of each label in each
+``BLOCK_SECONDS`` is kept. Where more is promised than was listened to (one a day, from four hours), the tail of these
+maxima is extrapolated: above a high quantile, log-odds of scores fall off exponentially (peaks over threshold, Davison
+and Smith 1990). The fall is taken as slow as its standard error allows: little listening means high thresholds.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.config import ModelSpec
+from edge.decisions import Detector, model_id
+from edge.errors import SettingsError
+from edge.files import state_folder, write_json, write_text
+from edge.listener import Window
+from edge.rules import EventConfig, Outcome
+from edge.settings import settings_of
+
+log = logging.getLogger("edge.calibration")
+
+F64 = NDArray[np.float64]
+
+SCHEMA_VERSION = 1  # of the file
+DAY = 86_400.0  # seconds
+BLOCK_SECONDS = 30.0  # of which the highest score is kept: longer than the windows that one sound is in
+LEAST_BLOCKS = 20  # ten minutes: below that there is no tail to speak of
+TAIL = 0.1  # share of the blocks that are the tail
+LEAST_SCORE = 1e-4  # scores below say nothing
+HIGHEST = 0.999  # threshold; what would need a higher one is muted
+
+
+@dataclass(frozen=True)
+class Site:
+    """What was learnt at a place, for one model."""
+
+    model: str  # see edge.decisions.model_id
+    made: str  # when, RFC 3339
+    hours: float  # listened to
+    max_false_per_day: float  # promised, all labels together
+    expected_per_day: float  # by the extrapolated tails
+    heard: int  # events that these thresholds would have told of what was listened to
+    at_most_per_day: float  # what ``heard`` proves by itself, with 95 % confidence
+    thresholds: dict[str, float]  # label → score from which it counts; without those whose usual threshold suffices
+    muted: tuple[str, ...]  # labels that cannot keep the promise at any threshold
+    schema_version: int = SCHEMA_VERSION
+
+    def save(self, path: Path) -> None:
+        """As JSON; what was there before is kept beside it, for :func:`undo`. Raises OSError."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            write_text(_before(path), path.read_text(encoding="utf-8"))
+        write_json(path, asdict(self))
+
+    def applied(self, config: EventConfig) -> EventConfig:
+        """``config`` with these thresholds, where it names none itself."""
+        return replace(config, calibrated=self.thresholds, muted=self.muted)
+
+    @classmethod
+    def load(cls, path: Path) -> Site:
+        """Read :meth:`save`. Raises SettingsError."""
+        try:
+            data: Any = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{path} cannot be read: {error}", remedy="calibrate again, or --undo") from None
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        if version != SCHEMA_VERSION:
+            raise SettingsError(f"{path} has schema_version {version!r}", remedy="calibrate again, or --undo")
+        return settings_of(cls, data, str(path))
+
+
+def site_path() -> Path | None:
+    """Where ``edge-calibrate`` keeps a site, and ``edge-listen`` finds it; None for a user without a home."""
+    folder = state_folder()
+    return None if folder is None else folder / "site.json"
+
+
+def calibrated(config: EventConfig, spec: ModelSpec, path: Path | None) -> EventConfig:
+    """``config`` with the thresholds in ``path``; without one, with those kept on this device for this model, if any.
+
+    Raises SettingsError where ``path`` cannot be used. What was kept and cannot be is ignored, and logged.
+    """
+    kept = path or site_path()
+    if kept is None or (path is None and not kept.exists()):
+        return config
+    try:
+        site = Site.load(kept)
+        if site.model != (model := model_id(spec)):
+            raise SettingsError(f"{kept} is of the model {site.model!r}, not {model!r}", remedy="calibrate again")
+    except SettingsError as error:
+        if path is not None:
+            raise
+        log.warning("not used: %s", error)
+        return config
+    log.info("thresholds of %s, learnt in %.2f hours", kept, site.hours)
+    return site.applied(config)
+
+
+def undo(path: Path) -> bool:
+    """Takes the last calibration back: whether there is one before it. Raises SettingsError where there is none."""
+    if not path.exists():
+        raise SettingsError(f"{path} is not there", remedy="nothing was calibrated, or it was undone already")
+    if _before(path).exists():
+        _before(path).replace(path)
+        return True
+    path.unlink()
+    return False
+
+
+def _before(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.before{path.suffix}")
+
+
+class Calibration:
+    """Gathers what the labels score while there is nothing to detect: a few numbers for each half minute."""
+
+    def __init__(self, spec: ModelSpec, config: EventConfig) -> None:
+        self._detector = Detector(spec, config)
+        self._model = model_id(spec)
+        self._outcomes = self._detector.outcomes
+        self._confirm = [o.rule.confirm for o in self._outcomes]
+        self._recent: deque[F64] = deque(maxlen=max(self._confirm))
+        self._maxima: list[F64] = []  # of finished blocks: [n_outcomes]
+        self._block: F64 = np.zeros(len(self._outcomes))
+        self._block_seconds = 0.0
+        self.seconds = 0.0  # listened to
+
+    def push(self, window: Window, hop_seconds: float) -> None:
+        """One more window, ``hop_seconds`` after the one before."""
+        scores = np.where(self._detector.admitted(window), self._detector.scores(window), 0.0)
+        self._recent.append(scores)
+        recent = np.array(self._recent)
+        for place, confirm in enumerate(self._confirm):  # what counts is the least of as many as must confirm
+            if len(recent) >= confirm:
+                self._block[place] = max(self._block[place], recent[-confirm:, place].min())
+        self.seconds += hop_seconds
+        self._block_seconds += hop_seconds
+        if self._block_seconds >= BLOCK_SECONDS:
+            self._maxima.append(self._block)
+            self._block, self._block_seconds = np.zeros(len(self._outcomes)), 0.0
+
+    def site(self, max_false_per_day: float, made: str) -> Site:
+        """The thresholds that keep the promise. Raises SettingsError where too little was heard for it."""
+        if len(self._maxima) < LEAST_BLOCKS:
+            least = LEAST_BLOCKS * BLOCK_SECONDS / 60
+            raise SettingsError(
+                f"{self.seconds / 60:.1f} minutes are too few to promise anything",
+                remedy=f"listen for {least:g} minutes at least; hours are better",
+            )
+        maxima = np.array(self._maxima)  # [n_blocks, n_outcomes]
+        tails = [Tail.of(maxima[:, place]) for place in range(maxima.shape[1])]
+        defaults = [o.threshold for o in self._outcomes]
+        rates = [tail.per_day(threshold) for tail, threshold in zip(tails, defaults, strict=True)]
+        each = allowance(rates, max_false_per_day)
+        raised = {
+            o.label: tail.threshold(each)
+            for o, tail, rate in zip(self._outcomes, tails, rates, strict=True)
+            if rate > each
+        }
+        muted = tuple(label for label, threshold in raised.items() if threshold > HIGHEST)
+        thresholds = {label: math.ceil(t * 1e4) / 1e4 for label, t in raised.items() if label not in muted}
+        now = np.array([_threshold(o, thresholds, muted) for o in self._outcomes])
+        heard = int((maxima >= now).sum())
+        days = self.seconds / DAY
+        return Site(
+            model=self._model,
+            made=made,
+            hours=round(self.seconds / 3600, 3),
+            max_false_per_day=max_false_per_day,
+            expected_per_day=round(sum(t.per_day(n) for t, n in zip(tails, now.tolist(), strict=True) if n <= 1), 4),
+            heard=heard,
+            at_most_per_day=round(poisson_bound(heard) / days, 3),
+            thresholds=thresholds,
+            muted=muted,
+        )
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The highest scores of blocks: how often one is above a threshold."""
+
+    blocks_per_day: float
+    start: float  # log-odds from which on the tail is exponential
+    share: float  # of blocks above it
+    scale: float  # of the fall, in log-odds
+    maxima: F64  # log-odds of all blocks, sorted
+
+    @classmethod
+    def of(cls, maxima: F64) -> Tail:
+        """Of one label's maxima, as scores."""
+        odds = np.sort(_log_odds(maxima))
+        k = max(10, round(TAIL * len(odds)))  # those above the start
+        start = float(odds[-k - 1])
+        excess = odds[-k:] - start
+        scale = float(excess.mean()) * (1 + 1 / math.sqrt(k))  # a standard error more
+        return cls(DAY / BLOCK_SECONDS, start, k / len(odds), max(scale, 0.05), odds)
+
+    def per_day(self, threshold: float) -> float:
+        """Blocks a day whose maximum is at least ``threshold``, by what was seen below the tail, by its fit above."""
+        odds = float(_log_odds(np.array([threshold]))[0])
+        if odds <= self.start:
+            return self.blocks_per_day * float((self.maxima >= odds).mean())
+        return self.blocks_per_day * self.share * math.exp(-(odds - self.start) / self.scale)
+
+    def threshold(self, per_day: float) -> float:
+        """The score that at most so many blocks a day reach."""
+        if self.per_day(LEAST_SCORE) <= per_day:
+            return LEAST_SCORE
+        odds = self.start + self.scale * math.log(self.blocks_per_day * self.share / per_day)
+        if odds < self.start:
+            odds = float(np.quantile(self.maxima, 1 - per_day / self.blocks_per_day, method="higher"))
+        return 1 / (1 + math.exp(-odds))
+
+
+def allowance(rates: Iterable[float], budget: float) -> float:
+    """What each label may have, so that all together have ``budget``: those that need less leave it to the others."""
+    rates = sorted(rates)
+    for place, rate in enumerate(rates):
+        if rate * (len(rates) - place) >= budget:
+            return budget / (len(rates) - place)
+        budget -= rate
+    return math.inf
+
+
+def poisson_bound(count: int) -> float:
+    """The mean that ``count`` or fewer have a probability of 5 % under."""
+    low, high = 0.0, count + 10 * math.sqrt(count + 1) + 10
+    for _ in range(60):
+        mean = (low + high) / 2
+        below = sum(math.exp(-mean + n * math.log(mean) - math.lgamma(n + 1)) for n in range(count + 1)) if mean else 1
+        low, high = (mean, high) if below > 0.05 else (low, mean)
+    return high
+
+
+def _log_odds(scores: F64) -> F64:
+    clipped = np.clip(scores, LEAST_SCORE, 1 - 1e-7)
+    odds: F64 = np.log(clipped) - np.log1p(-clipped)
+    return odds
+
+
+def _threshold(outcome: Outcome, thresholds: dict[str, float], muted: tuple[str, ...]) -> float:
+    return math.inf if outcome.label in muted else thresholds.get(outcome.label, outcome.threshold)

@@ -1,0 +1,217 @@
+"""Thresholds for a place: the promise is kept on what was not listened to, and what cannot be promised is said."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import soundfile
+
+from edge.calibration import HIGHEST, Calibration, Site, Tail, allowance, calibrated, poisson_bound, undo
+from edge.decisions import Detector, model_id
+from edge.errors import SettingsError
+from edge.rules import EventConfig, Rule
+from tests.conftest import run_module
+from tests.test_decisions import HOP, LABELS, spec, window  # noqa: F401  # a fixture
+
+BLOCK = 60  # windows of half a second in a block
+RATE = 16_000
+
+
+def quiet_place(hours, seed, scale=0.6):
+    """Windows of a place where nothing is to be detected: log-odds with an exponential tail, of two labels."""
+    rng = np.random.default_rng(seed)
+    n = round(hours * 3600 / HOP)
+    odds = -4 + scale * rng.exponential(size=(n, 2)) * (rng.random((n, 2)) < 0.05)
+    held = np.maximum(odds, np.roll(odds, 1, axis=0))  # what one window hears, the next hears as well
+    scores = 1 / (1 + np.exp(-held))
+    for place, (dog, siren) in enumerate(scores):
+        yield window(place, dog=dog, siren=siren)
+
+
+def learnt(spec, windows, budget=1.0, config=EventConfig()):  # noqa: B008, F811
+    calibration = Calibration(spec, config)
+    for w in windows:
+        calibration.push(w, HOP)
+    return calibration.site(budget, "2030-01-01T00:00:00.000Z")
+
+
+def told(spec, config, windows):  # noqa: F811
+    detector = Detector(spec, config)
+    return sum(event.phase == "begin" for w in windows for event in detector.push(w))
+
+
+def test_the_promise_is_kept_on_other_hours(spec):  # noqa: F811
+    """Learnt from three hours, counted in 12 others; before, the place had some thousand a day."""
+    config = EventConfig(Rule(threshold=None), labels={})
+    loose = dataclasses.replace(spec, thresholds=dict.fromkeys(LABELS, 0.05))
+    site = learnt(loose, quiet_place(3, 1), budget=4.0)
+    assert told(loose, config, quiet_place(3, 2)) > 100
+    assert set(site.thresholds) == {"dog", "siren"}
+    assert site.muted == ()
+    assert site.expected_per_day <= 4.0
+    assert told(loose, site.applied(config), quiet_place(24, 3)) <= 8
+
+
+def test_more_is_allowed_more_is_heard(spec):  # noqa: F811
+    loose = dataclasses.replace(spec, thresholds=dict.fromkeys(LABELS, 0.05))
+    windows = list(quiet_place(1, 4))
+    few, many = (learnt(loose, windows, budget).thresholds for budget in (1.0, 100.0))
+    assert all(few[label] > many[label] > 0.05 for label in ("dog", "siren"))
+
+
+def test_thresholds_are_never_lowered(spec):  # noqa: F811
+    site = learnt(spec, (window(n, dog=0.01) for n in range(30 * BLOCK)))
+    assert (site.thresholds, site.muted, site.heard) == ({}, (), 0)
+
+
+def test_what_no_threshold_keeps_quiet_is_muted(spec):  # noqa: F811
+    """A siren that always howls here."""
+    windows = [window(n, siren=0.9999 if n % 100 < 50 else 0.0) for n in range(40 * BLOCK)]
+    site = learnt(spec, windows)
+    assert site.muted == ("siren",)
+    assert told(spec, EventConfig(), windows) > 0
+    assert told(spec, site.applied(EventConfig()), windows) == 0
+
+
+def test_unknown_and_quiet_windows_are_no_false_alarms(spec):  # noqa: F811
+    config = EventConfig(Rule(min_level_dbfs=-50.0))
+    loud = [window(n, dog=0.9, unknown=True) for n in range(25 * BLOCK)]
+    faint = [window(n, dog=0.9, level=-60.0) for n in range(25 * BLOCK)]
+    assert learnt(spec, loud).thresholds == {}
+    assert learnt(spec, faint, config=config).thresholds == {}
+
+
+def test_a_single_window_is_none_where_two_must_confirm(spec):  # noqa: F811
+    alone = [window(n, dog=0.9 if n % 20 == 0 else 0.0) for n in range(25 * BLOCK)]
+    assert learnt(spec, alone).thresholds == {}
+    assert learnt(spec, alone, config=EventConfig(Rule(confirm=1))).thresholds or learnt(
+        spec, alone, config=EventConfig(Rule(confirm=1))
+    ).muted == ("dog",)
+
+
+@pytest.mark.parametrize("blocks", [19, 20])
+def test_too_little_promises_nothing(spec, blocks):  # noqa: F811
+    windows = [window(n) for n in range(blocks * BLOCK)]
+    if blocks >= 20:
+        assert learnt(spec, windows).hours == pytest.approx(blocks / 120, abs=1e-3)
+        return
+    with pytest.raises(SettingsError, match=r"9\.5 minutes are too few to promise anything"):
+        learnt(spec, windows)
+
+
+def test_counting_proves_what_the_rule_of_three_says():
+    assert poisson_bound(0) == pytest.approx(-math.log(0.05))
+    assert poisson_bound(3) == pytest.approx(7.754, abs=1e-3)  # half of the chi-squared quantile of 8 degrees at 95 %
+
+
+def test_who_needs_less_leaves_it_to_the_others():
+    assert allowance([1, 1, 1, 1], 2) == 0.5
+    assert allowance([0.1, 5, 5], 1) == pytest.approx(0.45)
+    assert allowance([0.1, 0.2], 1) == math.inf
+
+
+def test_a_tail_is_what_it_was_made_of():
+    rng = np.random.default_rng(0)
+    odds = 0.8 * rng.exponential(size=20_000) - 3
+    tail = Tail.of(1 / (1 + np.exp(-odds)))
+    assert tail.scale == pytest.approx(0.8, rel=0.1)
+    for score in (0.1, 0.5, 0.9):
+        true = 2880 * math.exp(-(math.log(score / (1 - score)) + 3) / 0.8)
+        assert tail.per_day(score) == pytest.approx(true, rel=0.5)
+        assert tail.per_day(tail.threshold(true)) == pytest.approx(true, rel=1e-2)
+
+
+def test_a_site_comes_back_and_is_undone(spec, tmp_path):  # noqa: F811
+    path = tmp_path / "deep" / "site.json"
+    site = learnt(spec, (window(n) for n in range(20 * BLOCK)))
+    first = dataclasses.replace(site, thresholds={"dog": 0.9}, muted=("rain",))
+    first.save(path)
+    assert Site.load(path) == first
+    config = calibrated(EventConfig(labels={"dog": Rule(confirm=1)}), spec, path)
+    assert {o.label: o.threshold for o in Detector(spec, config).outcomes} == {"dog": 0.9, "cat": 0.5, "siren": 0.5}
+    config = calibrated(EventConfig(Rule(threshold=0.1)), spec, path)  # the user's own word comes first
+    assert {o.threshold for o in Detector(spec, config).outcomes} == {0.1}
+    site.save(path)
+    assert undo(path)
+    assert Site.load(path) == first
+    assert not undo(path)
+    with pytest.raises(SettingsError, match=r"site\.json is not there"):
+        undo(path)
+
+
+def test_sites_that_cannot_be_used(spec, tmp_path, monkeypatch, caplog):  # noqa: F811
+    path = tmp_path / "site.json"
+    for text, message in (
+        ("{", "cannot be read"),
+        ("[]", "schema_version None"),
+        ('{"schema_version": 99}', "schema_version 99"),
+        ('{"schema_version": 1}', "has no 'model'"),
+    ):
+        path.write_text(text)
+        with pytest.raises(SettingsError, match=message):
+            calibrated(EventConfig(), spec, path)
+    learnt(spec, (window(n) for n in range(20 * BLOCK))).save(path)
+    other = dataclasses.replace(spec, name="another")
+    with pytest.raises(SettingsError, match="is of the model"):
+        calibrated(EventConfig(), other, path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    (tmp_path / "edge-listen").mkdir()
+    path.rename(tmp_path / "edge-listen" / "site.json")
+    assert calibrated(EventConfig(), other, None) == EventConfig()  # found by itself, and not fitting: as if not there
+    assert "not used: " in caplog.text
+
+
+# As a user runs it
+
+
+def calibrate(*arguments, code=0, **env):
+    import os
+
+    return run_module("edge.cli.calibrate", *arguments, code=code, env=os.environ | env)
+
+
+@pytest.fixture(scope="module")
+def hiss(tmp_path_factory):
+    """Eleven minutes of soft noise."""
+    path = tmp_path_factory.mktemp("hiss") / "hiss.wav"
+    soundfile.write(path, 0.01 * np.random.default_rng(0).standard_normal(11 * 60 * RATE), RATE)
+    return path
+
+
+def test_edge_calibrate_and_edge_listen(hiss, demo, classifier, tmp_path):
+    done = calibrate("--input", hiss, "--max-false-per-day", 2, XDG_STATE_HOME=str(tmp_path))
+    assert "thresholds for 2 false alarms a day" in done.stdout
+    path = tmp_path / "edge-listen" / "site.json"
+    site = Site.load(path)
+    assert site.model == model_id(classifier.spec)
+    assert site.at_most_per_day > 2  # eleven minutes prove little
+    assert "counting alone proves 2 a day after 1.5 quiet days" in done.stdout
+    dataclasses.replace(site, muted=("siren",)).save(path)
+    import os
+
+    heard = run_module(
+        "edge.cli.listen", "--input", demo, "--output", "jsonl", env=os.environ | {"XDG_STATE_HOME": str(tmp_path)}
+    ).stdout
+    labels = {r["label"] for r in map(json.loads, heard.splitlines()) if r["type"] == "event"}
+    assert "siren" not in labels
+    assert "car_horn" in labels
+    assert "back to the calibration before" in calibrate("--undo", XDG_STATE_HOME=str(tmp_path)).stdout
+
+
+def test_mistakes_of_edge_calibrate(hiss, demo, tmp_path):
+    short = calibrate("--input", demo, "--site", tmp_path / "s.json", code=2)
+    assert "0.9 minutes are too few" in short.stderr
+    assert not (tmp_path / "s.json").exists()
+    assert "'soon' is no time" in calibrate("--duration", "soon", code=2).stderr
+    assert "'0h' is no time" in calibrate("--duration", "0h", code=2).stderr
+    assert "exclude each other" in calibrate("--input", hiss, "--device", "usb", code=2).stderr
+    assert "is not there" in calibrate("--undo", "--site", tmp_path / "s.json", code=2).stderr
+    (tmp_path / "file").write_text("")
+    unwritable = calibrate("--input", hiss, "--site", tmp_path / "file" / "s.json", code=2)
+    assert "cannot be written" in unwritable.stderr
+
+
+def test_highest_is_a_threshold_that_scores_can_reach():
+    assert np.float32(HIGHEST) < 1
