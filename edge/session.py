@@ -39,6 +39,7 @@ class Session:
     def __init__(self, source: Source, classifier: Classifier, plan: Plan, name: str = "") -> None:
         self._source, self._classifier, self._plan, self._name = source, classifier, plan, name
         self._detector = Detector(classifier.spec, plan.events)
+        self._stopping = False
         spec = classifier.spec
         hop_seconds = spec.hop_samples(plan.hop) / spec.frontend.sample_rate
         asked = DEFAULT_HOP if plan.hop is None else plan.hop
@@ -52,7 +53,7 @@ class Session:
         return self._name or self._source.name
 
     def records(self) -> Generator[Record]:
-        """All of them, to the end, but what a KeyboardInterrupt leaves to :meth:`ended`.
+        """All of them, to the end, but what a KeyboardInterrupt leaves to :meth:`interrupted`.
 
         Raises EdgeError after its record: when the source cannot be opened, or fails.
         """
@@ -67,18 +68,28 @@ class Session:
             try:
                 for window in windows:
                     yield from self._window(window)
+                    if self._stopping:
+                        yield from self._ended("interrupted")
+                        return
                     if self._plan.duration is not None and window.offset >= self._plan.duration:
-                        yield from self.ended("duration")
+                        yield from self._ended("duration")
                         return
             except EdgeError as error:
                 yield from self._events(self._detector.close())
                 yield error_record(self.name, error)
-                yield from self.ended("error")
+                yield from self._ended("error")
                 raise
-            yield from self.ended("end of input")
+            yield from self._ended("end of input")
 
-    def ended(self, reason: str) -> Iterator[Record]:
-        """The ends of the events that are open, and the summary."""
+    def stop(self) -> None:
+        """From another thread: it ends after the next window."""
+        self._stopping = True
+
+    def interrupted(self) -> Iterator[Record]:
+        """What is left after a KeyboardInterrupt: the ends of the events that are open, and the summary."""
+        return self._ended("interrupted")
+
+    def _ended(self, reason: str) -> Iterator[Record]:
         yield from self._events(self._detector.close())
         yield self._recorder.end(reason)
 

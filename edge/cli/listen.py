@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,6 +30,11 @@ from edge.cli.common import (
 from edge.errors import EdgeError
 from edge.rules import EventConfig, events_of
 
+if TYPE_CHECKING:
+    from edge.cli.sources import SourceConfig
+    from edge.session import Session
+    from edge.several import Several
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -46,6 +51,8 @@ class Settings:
     pcm_channels: int
     hop: float | None  # seconds; None: the model's default
     events: EventConfig
+    sources: tuple[SourceConfig, ...]  # several, instead of input or device
+    event_table: dict[str, Any]  # [events] as it stands in the configuration file, for sources that add to it
     site: Path | None  # of edge-calibrate; None: where that keeps it, if it is there
     top_k: int
     duration: float | None  # seconds of stream; None: until it ends
@@ -55,12 +62,12 @@ class Settings:
 
 @click.command(context_settings={"auto_envvar_prefix": "EDGE_LISTEN", "help_option_names": ["-h", "--help"]})
 @options(
-    config_option_with("events"),
+    config_option_with("events", "sources"),
     model_option,
     tuned_provider_option,
     tuned_threads_option,
     click.option(
-        "--input", show_default="the microphone", help="Sound file; - reads raw 16-bit PCM from standard input."
+        "--input", show_default="the microphone", help="Sound file, or URL by ffmpeg; - reads raw PCM of 16 bits."
     ),
     click.option("--device", show_default="the system's", help="Microphone: index, id or a part of its name."),
     channel_option,
@@ -99,7 +106,7 @@ class Settings:
         "--output",
         type=click.Choice(["live", "text", "jsonl"]),
         show_default="live on a terminal, text elsewhere",
-        help="How results are shown; text names each new class, with -v every window.",
+        help="How results are shown; text names each event, with -v every window.",
     ),
     verbose_option,
     version_option,
@@ -124,10 +131,19 @@ def main(context: click.Context, /, config: Path | None, list_devices: bool, **s
         if list_devices:
             print_devices()
         else:
-            events = events_of(tables_of(context).get("events", {}))
+            tables = tables_of(context)
+            event_table = tables.get("events", {})
+            events = events_of(event_table)
             if threshold is not None:
                 events = replace(events, rule=replace(events.rule, threshold=threshold))
-            run(Settings(**settings, events=events), make_sinks(settings["output"], settings["verbose"]), interrupts)
+            one = settings["input"] is not None or settings["device"] is not None  # it comes before [[sources]]
+            from edge.cli.sources import source_configs
+
+            sources = () if one or "sources" not in tables else tuple(source_configs(tables["sources"]))
+            if sources and settings["output"] == "live":
+                settings["output"] = "text"  # the live view shows one source
+            asked = Settings(**settings, events=events, sources=sources, event_table=event_table)
+            run(asked, make_sinks(settings["output"], settings["verbose"]), interrupts)
 
 
 def run(settings: Settings, sinks: Sequence[Any], interrupts: Interrupts) -> None:
@@ -136,11 +152,7 @@ def run(settings: Settings, sinks: Sequence[Any], interrupts: Interrupts) -> Non
     Raises:
         EdgeError: after an error record has gone to the sinks.
     """
-    from edge.calibration import calibrated
-    from edge.classifier import Classifier
     from edge.records import error_record
-    from edge.session import Plan, Session
-    from edge.tuning import pick
 
     def send(record: dict[str, Any]) -> None:
         for sink in sinks:
@@ -150,39 +162,49 @@ def run(settings: Settings, sinks: Sequence[Any], interrupts: Interrupts) -> Non
         for sink in sinks:
             stack.enter_context(closing(sink))
         try:
-            setup = pick(settings.model, settings.provider, settings.threads)
-            classifier = Classifier(setup.model, provider=setup.provider, threads=setup.threads)
-            source = make_source(settings, classifier.spec.frontend.sample_rate)
-            events = calibrated(settings.events, classifier.spec, settings.site)
-            plan = Plan(events, settings.hop, settings.top_k, settings.duration)
-            session = Session(source, classifier, plan)
+            listening = open_sessions(settings)
         except EdgeError as error:
             send(error_record(settings.input or settings.device or "microphone", error))
             raise
-        records = stack.enter_context(closing(session.records()))
+        records = stack.enter_context(closing(listening.records()))
         try:
             with interrupts.raised():
                 for record in records:
                     send(record)
         except KeyboardInterrupt:
-            for record in session.ended("interrupted"):
+            for record in listening.interrupted():
                 send(record)
 
 
-def make_source(settings: Settings, sample_rate: int) -> Any:
-    """The source that the settings name, not yet open. Raises EdgeError."""
+def open_sessions(settings: Settings) -> Session | Several:
+    """What is listened to: one source, or several. Raises EdgeError."""
+    from edge.calibration import calibrated
+    from edge.classifier import Classifier
+    from edge.cli.sources import sessions_of
+    from edge.session import Plan, Session
+    from edge.several import Several
+    from edge.tuning import pick
+
+    setup = pick(settings.model, settings.provider, settings.threads)
+    classifier = Classifier(setup.model, provider=setup.provider, threads=setup.threads)
+    plan = Plan(settings.events, settings.hop, settings.top_k, settings.duration)
+    if settings.sources:
+        return Several(sessions_of(settings.sources, settings.event_table, classifier, plan))
+    events = calibrated(settings.events, classifier.spec, settings.site)
+    source = the_source(settings, classifier.spec.frontend.sample_rate)
+    return Session(source, classifier, replace(plan, events=events))
+
+
+def the_source(settings: Settings, sample_rate: int) -> Any:
+    """The only source, not yet open. Raises EdgeError."""
+    from edge.cli.sources import make_source
+
     if settings.input == "-":
         from edge.sources.pcm import PcmStream
 
         rate = settings.pcm_rate or sample_rate
         return PcmStream(rate, settings.pcm_channels, channel=settings.channel)
-    if settings.input is not None:
-        from edge.sources.file import SoundFile
-
-        return SoundFile(settings.input, channel=settings.channel, realtime=settings.realtime)
-    from edge.sources.microphone import Microphone
-
-    return Microphone(settings.device, channel=settings.channel)
+    return make_source(settings.input, settings.device, settings.channel, realtime=settings.realtime)
 
 
 def make_sinks(output: str, verbose: bool) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TextIO
 
 from edge.records import Record
@@ -9,18 +10,28 @@ from edge.records import Record
 BAR = 20  # characters of a full bar
 
 
+@dataclass
+class _Known:
+    """What was printed of one source."""
+
+    silent: bool = False
+    lost: tuple[int, int] = (0, 0)  # overflows, samples
+
+
 class Text:
     """A line for each event that begins; with ``every`` also one for each that ends, and for each window."""
 
     def __init__(self, stream: TextIO, *, every: bool = False) -> None:
         self._stream, self._every = stream, every
-        self._silent, self._lost = False, (0, 0)
+        self._sources: dict[str, _Known] = {}  # those that have started
 
     def write(self, record: Record) -> None:
-        """Print what a reader wants to see of ``record``."""
+        """Print what a reader wants to see of ``record``; of several sources, with its name."""
+        self._known = self._sources.setdefault(record["source"], _Known())
         line = getattr(self, "_" + record["type"], lambda _: None)(record)
         if line:
-            print(line, file=self._stream, flush=True)
+            before = f"{record['source']}: " if len(self._sources) > 1 else ""
+            print(before + line, file=self._stream, flush=True)
 
     def close(self) -> None:
         """The stream is not ours to close."""
@@ -46,12 +57,12 @@ class Text:
 
     def _status(self, record: Record) -> str | None:
         lines = []
-        if record["silent"] != self._silent:
-            self._silent = record["silent"]
-            lines.append(SILENT if self._silent else "the microphone delivers sound again")
+        if record["silent"] != self._known.silent:
+            self._known.silent = record["silent"]
+            lines.append(SILENT if record["silent"] else "the microphone delivers sound again")
         lost = (record["overflows"], record["lost_samples"])
-        if lost != self._lost:
-            self._lost = lost
+        if lost != self._known.lost:
+            self._known.lost = lost
             lines.append(LOST % lost)
         return "\n".join(lines) or None
 

@@ -1,0 +1,86 @@
+"""The sources that the options, or the tables [[sources]] of a configuration file, name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from edge.calibration import calibrated
+from edge.classifier import Classifier
+from edge.errors import SettingsError
+from edge.rules import events_of
+from edge.session import Plan, Session
+from edge.settings import require, settings_of
+from edge.sources.block import Source
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """One of several sources."""
+
+    name: str  # what its records call it
+    input: str = ""  # file or URL; empty: a microphone
+    device: str = ""  # index, id or a part of the name of a microphone; empty: the system's
+    channel: int | None = None  # from 0; none mixes
+    realtime: bool = True  # whether a file is played at its own speed
+    site: str = ""  # thresholds of edge-calibrate for this place
+    events: dict[str, Any] = field(default_factory=dict)  # as the table [events], for this source
+
+    def __post_init__(self) -> None:
+        require(bool(self.name), "sources.name", self.name, "a name")
+        require(not (self.input and self.device), "sources.input", self.input, "nothing beside device")
+
+
+def source_configs(tables: Any) -> list[SourceConfig]:
+    """The tables ``[[sources]]``. Raises SettingsError."""
+    if not isinstance(tables, list) or not tables:
+        raise SettingsError(f"sources is {tables!r}", remedy="write a table [[sources]] for each source")
+    found = []
+    for place, table in enumerate(tables):
+        events = table.get("events", {}) if isinstance(table, dict) else {}
+        plain = {k: v for k, v in table.items() if k != "events"} if isinstance(table, dict) else table
+        found.append(replace(settings_of(SourceConfig, plain, f"sources[{place}]"), events=events))
+    return found
+
+
+def sessions_of(
+    configs: Sequence[SourceConfig], table: dict[str, Any], classifier: Classifier, plan: Plan
+) -> list[Session]:
+    """A session for each; ``table`` is ``[events]``, which each one's own adds to. Raises EdgeError."""
+    found = []
+    for config in configs:
+        events = events_of(merged(table, config.events), f"the events of {config.name}")
+        if plan.events.rule.threshold is not None:  # --threshold
+            events = replace(events, rule=replace(events.rule, threshold=plan.events.rule.threshold))
+        site = Path(config.site) if config.site else None
+        events = calibrated(events, classifier.spec, site)
+        source = make_source(config.input or None, config.device or None, config.channel, realtime=config.realtime)
+        found.append(Session(source, classifier, replace(plan, events=events), config.name))
+    return found
+
+
+def merged(table: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """``table`` with the keys of ``more``, also within tables in it."""
+    result = {key.replace("-", "_"): value for key, value in table.items()}
+    for key, value in more.items():
+        name = key.replace("-", "_")
+        there = result.get(name)
+        result[name] = merged(there, value) if isinstance(there, dict) and isinstance(value, dict) else value
+    return result
+
+
+def make_source(where: str | None, device: str | None, channel: int | None, *, realtime: bool) -> Source:
+    """A file, a URL, or else a microphone; not yet open. Raises EdgeError."""
+    if where is None:
+        from edge.sources.microphone import Microphone
+
+        return Microphone(device, channel=channel)
+    from edge.sources.url import UrlStream, is_url
+
+    if is_url(where):
+        return UrlStream(where, channel=channel)
+    from edge.sources.file import SoundFile
+
+    return SoundFile(where, channel=channel, realtime=realtime)

@@ -1,0 +1,73 @@
+"""Several sources at once: a thread for each, their records in one stream."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Generator, Iterator, Sequence
+
+from edge.errors import EdgeError, SettingsError
+from edge.records import Record
+from edge.session import Session
+
+log = logging.getLogger("edge.listen")
+
+WAITING = 1000  # records that sinks may be behind, until the sources wait for them
+ENDING_SECONDS = 3.0  # that sources have to end when they are told to
+
+
+class Several:
+    """Sessions that run beside each other. One that fails does not stop the others.
+
+    Raises SettingsError for two of one name.
+    """
+
+    def __init__(self, sessions: Sequence[Session]) -> None:
+        names = [session.name for session in sessions]
+        for name in names:
+            if names.count(name) > 1:
+                raise SettingsError(f"two sources are called {name!r}", remedy="give each a name of its own")
+        self._sessions = sessions
+        self._waiting: queue.Queue[Record | None] = queue.Queue(WAITING)  # None: a session has ended
+        self._errors: list[EdgeError] = []
+        self._failures: list[BaseException] = []  # mistakes of ours, which must not be hidden in a thread
+        self._running = 0
+
+    def records(self) -> Generator[Record]:
+        """All records, of each source in order. Raises the first EdgeError, once every source has ended."""
+        for session in self._sessions:
+            threading.Thread(target=self._follow, args=(session,), name=session.name, daemon=True).start()
+        self._running = len(self._sessions)
+        yield from self._taken(None)
+
+    def interrupted(self) -> Iterator[Record]:
+        """What is left of the sources after they were told to end: the ends of their events, and the summaries."""
+        for session in self._sessions:
+            session.stop()
+        try:
+            yield from self._taken(ENDING_SECONDS)
+        except queue.Empty:
+            return  # a source that hangs
+
+    def _follow(self, session: Session) -> None:
+        try:
+            for record in session.records():
+                self._waiting.put(record)
+        except EdgeError as error:
+            log.warning("%s: %s", session.name, error)  # at once: the others may go on for months
+            self._errors.append(error)
+        except BaseException as failure:  # raised again in the main thread
+            self._failures.append(failure)
+        finally:
+            self._waiting.put(None)
+
+    def _taken(self, timeout: float | None) -> Iterator[Record]:
+        while self._running:
+            record = self._waiting.get(timeout=timeout)
+            if record is None:
+                self._running -= 1
+            else:
+                yield record
+        for failure in (*self._failures, *self._errors):
+            raise failure

@@ -1,0 +1,70 @@
+"""A stream on the network, through ffmpeg: RTSP cameras, HTTP radios."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from typing import BinaryIO, cast
+from urllib.parse import urlsplit, urlunsplit
+
+from edge.errors import InputError
+from edge.sources.block import Block
+from edge.sources.pcm import PcmStream
+
+SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "srt", "udp")
+
+
+def is_url(text: str) -> bool:
+    """Whether ``text`` names a stream on the network, and no file."""
+    return re.match(r"[a-z]+://", text) is not None and urlsplit(text).scheme in SCHEMES
+
+
+class UrlStream:
+    """The sound of a URL. ffmpeg is started when it is opened, and ends with it."""
+
+    def __init__(self, url: str, *, channel: int | None = None) -> None:
+        self._url, self._channel = url, channel
+        self.name = without_password(url)
+
+    def blocks(self, sample_rate: int, length: int, first: int | None = None, channels: int = 1) -> Iterator[Block]:
+        """See :class:`edge.sources.block.Source`; raises InputError, at once where there is no ffmpeg."""
+        ffmpeg = shutil.which("ffmpeg")
+        if ffmpeg is None:
+            raise InputError(f"{self.name} needs ffmpeg, which is not there", remedy="apt install ffmpeg")
+        return self._blocks(ffmpeg, sample_rate, length, first, channels)
+
+    def _blocks(self, ffmpeg: str, rate: int, length: int, first: int | None, channels: int) -> Iterator[Block]:
+        captured = channels if self._channel is None else self._channel + 1
+        transport = ["-rtsp_transport", "tcp"] if self._url.startswith("rtsp") else []
+        command = [ffmpeg, "-nostdin", "-loglevel", "error", *transport, "-i", self._url, "-vn"]
+        command += ["-ac", str(captured), "-ar", str(rate), "-f", "s16le", "-"]
+        with (
+            tempfile.TemporaryFile() as said,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said) as process,
+        ):
+            try:
+                pcm = PcmStream(rate, captured, channel=self._channel, file=cast(BinaryIO, process.stdout))
+                yield from pcm.blocks(rate, length, first, channels)
+                if process.wait():
+                    raise self._error(said)
+            except InputError:
+                process.wait()
+                raise self._error(said) from None
+            finally:
+                process.kill()
+
+    def _error(self, said: object) -> InputError:
+        said.seek(0)  # type: ignore[attr-defined]
+        lines = said.read().decode(errors="replace").strip().splitlines()  # type: ignore[attr-defined]
+        why = lines[-1].replace(self._url, self.name)[:200] if lines else "it ended without a sample"
+        return InputError(f"{self.name} cannot be heard: {why}", remedy="check the address, and that it has sound")
+
+
+def without_password(url: str) -> str:
+    """``url`` as it may be shown: records and logs go to other people."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))

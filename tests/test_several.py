@@ -1,0 +1,247 @@
+"""Several sources at once, from a configuration file, and streams of the network through ffmpeg."""
+
+import functools
+import http.server
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from edge.classifier import Classifier
+from edge.errors import InputError, SettingsError
+from edge.session import Plan, Session
+from edge.several import Several
+from edge.sources.file import SoundFile
+from edge.sources.url import UrlStream, is_url, without_password
+from tests.conftest import ROOT
+from tests.test_listen import BASE, command, listen, of_type, records
+
+FFMPEG = '''#!{python}
+"""Stands in for ffmpeg: the recording at a URL, as PCM of 16 bits."""
+import sys, time, urllib.request, io
+import numpy as np
+arguments = sys.argv[1:]
+url, rate = arguments[arguments.index("-i") + 1], int(arguments[arguments.index("-ar") + 1])
+if "missing" in url:
+    sys.exit("Error opening input: " + url + ": Server returned 404 Not Found")
+samples, native = soundfile.read(io.BytesIO(urllib.request.urlopen(url).read()), dtype="int16")
+assert native == 2 * rate
+sys.stdout.buffer.write(samples[::2].tobytes())
+sys.stdout.flush()
+while "forever" in url:
+    time.sleep(1)
+'''
+
+
+@pytest.fixture
+def ffmpeg(tmp_path, monkeypatch):
+    """A folder with a stand-in for ffmpeg, first in the PATH."""
+    script = tmp_path / "bin" / "ffmpeg"
+    script.parent.mkdir()
+    script.write_text(FFMPEG.format(python=sys.executable))
+    script.chmod(0o755)
+    path = f"{script.parent}{os.pathsep}{os.environ['PATH']}"
+    monkeypatch.setenv("PATH", path)
+    return {"PATH": path}
+
+
+@pytest.fixture(scope="module")
+def server():
+    """The bundled recording, over HTTP."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=ROOT / "examples")
+    handler.log_message = lambda *_: None
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+
+
+def configured(tmp_path, text):
+    path = tmp_path / "several.toml"
+    path.write_text(text)
+    return path
+
+
+def test_each_source_has_its_name_and_its_rules(tmp_path, demo):
+    config = configured(tmp_path, f"""
+        output = "jsonl"
+        [events]
+        only = ["siren", "car_horn"]
+        [[sources]]
+        name = "yard"
+        input = "{demo}"
+        realtime = false
+        [[sources]]
+        name = "kitchen"
+        input = "{demo}"
+        realtime = false
+        events.labels.siren.threshold = 1.0
+        events.report = ["unknown"]
+    """)  # fmt: skip
+    lines = records(listen("--config", config))
+    heard = {name: [r for r in lines if r["source"] == name] for name in ("yard", "kitchen")}
+    assert len(lines) == sum(map(len, heard.values()))
+    labels = {name: {r["label"] for r in of_type("event", found)} for name, found in heard.items()}
+    assert labels["yard"] == {"siren", "car_horn"}
+    assert labels["kitchen"] - {"unknown"} == {"car_horn"}
+    for found in heard.values():
+        assert [found[0]["type"], found[-1]["type"]] == ["start", "end"]
+        offsets = [r["offset"] for r in of_type("window", found)]
+        assert offsets == sorted(offsets)
+
+
+def test_a_source_that_fails_does_not_stop_the_others(tmp_path, demo):
+    config = configured(tmp_path, f"""
+        output = "jsonl"
+        [[sources]]
+        name = "gone"
+        input = "{tmp_path}/nothing.wav"
+        [[sources]]
+        name = "yard"
+        input = "{demo}"
+        realtime = false
+    """)  # fmt: skip
+    done = listen("--config", config, code=5)
+    lines = records(done)
+    assert [r["type"] for r in lines if r["source"] == "gone"] == ["error"]
+    assert lines[-1]["source"] == "yard"
+    assert lines[-1]["reason"] == "end of input"
+    assert "gone: " in done.stderr
+
+
+def test_a_signal_ends_all_of_them(tmp_path, demo):
+    config = configured(tmp_path, "output = 'jsonl'\n" + "".join(
+        f'[[sources]]\nname = "{name}"\ninput = "{demo}"\n' for name in "abc"
+    ))  # fmt: skip
+    with subprocess.Popen(
+        command("--config", config), stdout=subprocess.PIPE, text=True, env=BASE, cwd=ROOT
+    ) as process:
+        lines = [json.loads(process.stdout.readline()) for _ in range(3 + 3 + 3)]
+        assert len(of_type("window", lines)) >= 3
+        started = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        lines += map(json.loads, process.stdout)
+    assert process.returncode == 0
+    assert time.monotonic() - started < 5
+    assert {r["source"]: r["reason"] for r in of_type("end", lines)} == dict.fromkeys("abc", "interrupted")
+
+
+def test_text_says_whose_event_it_is(tmp_path, demo):
+    tables = "".join(f'[[sources]]\nname = "{name}"\ninput = "{demo}"\nrealtime = false\n' for name in ("yard", "hall"))
+    out = listen("--config", configured(tmp_path, tables), "--output", "live").stdout.splitlines()
+    assert all(line.startswith(("yard: ", "hall: ")) for line in out[1:])
+    assert {line.split()[0] for line in out if "siren" in line} == {"yard:", "hall:"}
+
+
+def test_what_is_named_on_the_command_line_comes_first(tmp_path, demo):
+    config = configured(tmp_path, '[[sources]]\nname = "x"\ninput = "nothing.wav"\n')
+    assert records(listen("--config", config, "--input", demo, "--output", "jsonl"))[0]["source"] == str(demo)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sources = 3", "sources is 3"),
+        ("[[sources]]\ninput = 'a.wav'", "sources[0] has no 'name'"),
+        ("[[sources]]\nname = 'a'\nfile = 'a.wav'", "sources[0] has an unknown key 'file'"),
+        ("[[sources]]\nname = 'a'\ninput = 'a.wav'\ndevice = 'usb'", "allowed: nothing beside device"),
+        ("[[sources]]\nname = ''", "sources.name is ''"),
+        ("[[sources]]\nname = 'a'\n[[sources]]\nname = 'a'", "two sources are called 'a'"),
+        ("[[sources]]\nname = 'a'\nevents.confirm = 0", "confirm is 0; allowed: 1 to 1000"),
+        ("[events]\nonly = ['hund']", "a class in events is 'hund'"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, text, message):
+    assert message in listen("--config", configured(tmp_path, text), code=2).stderr
+
+
+def test_one_model_serves_threads_bit_for_bit(classifier, demo):
+    """Eight at once say what one says alone."""
+
+    def windows(found):
+        return [(r["offset"], r["top"]) for r in found if r["type"] == "window"]
+
+    alone = windows(Session(SoundFile(demo), classifier, Plan(duration=20)).records())
+    sessions = [Session(SoundFile(demo), classifier, Plan(duration=20), str(n)) for n in range(8)]
+    together = list(Several(sessions).records())
+    assert all(windows(r for r in together if r["source"] == str(n)) == alone for n in range(8))
+
+
+def test_two_of_one_name_are_refused(classifier, demo):
+    with pytest.raises(SettingsError, match="two sources are called"):
+        Several([Session(SoundFile(demo), classifier, Plan()) for _ in range(2)])
+
+
+def test_a_mistake_of_ours_is_not_hidden_in_a_thread(classifier):
+    class Broken:
+        name = "broken"
+
+        def blocks(self, *_):
+            raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        list(Several([Session(Broken(), classifier, Plan())]).records())
+
+
+# The network
+
+
+def test_what_is_a_url():
+    assert is_url("rtsp://camera/stream")
+    assert is_url("https://radio.example/live.mp3")
+    assert not is_url("street.flac")
+    assert not is_url("file:///street.flac")
+    assert not is_url("C:/street.flac")
+
+
+def test_records_show_no_password():
+    assert without_password("rtsp://me:secret@cam:554/1?token=x#y") == "rtsp://cam:554/1"
+    assert UrlStream("http://me:secret@host/a").name == "http://host/a"
+
+
+def test_a_stream_of_the_network_is_heard(ffmpeg, server):
+    lines = records(listen("--input", f"{server}/demo.ogg", "--output", "jsonl", env=ffmpeg))
+    assert {"siren", "car_horn"} <= {r["label"] for r in of_type("event", lines)}
+    assert lines[-1]["reason"] == "end of input"
+
+
+def test_a_stream_that_is_missing(ffmpeg, server):
+    done = listen("--input", "http://me:secret@127.0.0.1:1/missing", "--output", "jsonl", env=ffmpeg, code=5)
+    assert "http://127.0.0.1:1/missing cannot be heard: " in done.stderr
+    assert "404" in done.stderr
+    assert "secret" not in done.stderr + done.stdout
+
+
+def test_ffmpeg_ends_with_the_listener(ffmpeg, server, classifier: Classifier):
+    source = UrlStream(f"{server}/demo.ogg?forever")
+    blocks = source.blocks(16_000, 8000)
+    next(blocks)
+    before = subprocess.run(["pgrep", "-f", "demo.ogg.forever"], capture_output=True, text=True).stdout.split()
+    blocks.close()
+    after = subprocess.run(["pgrep", "-f", "demo.ogg.forever"], capture_output=True, text=True).stdout.split()
+    assert (len(before), len(after)) == (1, 0)
+
+
+def test_without_ffmpeg_it_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="needs ffmpeg, which is not there"):
+        UrlStream("http://host/a").blocks(16_000, 8000)
+
+
+@pytest.mark.slow
+def test_eight_files_in_real_time(tmp_path, demo):
+    """No decision is late, and a core is mostly idle."""
+    tables = "".join(f'[[sources]]\nname = "{n}"\ninput = "{demo}"\n' for n in range(8))
+    config = configured(tmp_path, "output = 'jsonl'\nduration = 20\n" + tables)
+    started = os.times()
+    lines = records(listen("--config", config))
+    used = os.times().children_user + os.times().children_system - started.children_user - started.children_system
+    late = [w["latency_ms"] for w in of_type("window", lines) if w["latency_ms"] > 480]
+    assert len(of_type("end", lines)) == 8
+    assert late == []
+    assert used / 20 < 0.5  # of a core; the start of the process is in it
