@@ -1,0 +1,143 @@
+"""Prometheus metrics of the records that pass, served over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edge.errors import SinkError
+from edge.records import Record
+from edge.settings import require
+
+LATENCY_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # upper bounds of the histogram
+
+
+@dataclass(frozen=True)
+class MetricsConfig:
+    """Where the metrics are served."""
+
+    address: str = "127.0.0.1"  # 0.0.0.0: for other machines as well
+    port: int = 9464
+
+    def __post_init__(self) -> None:
+        require(0 <= self.port <= 65_535, "metrics.port", self.port, "0 to 65535; 0: any that is free")
+
+
+class Metrics:
+    """Serves ``/metrics``. Raises SinkError when the port cannot be had, or prometheus-client is not installed."""
+
+    def __init__(self, config: MetricsConfig, drops: Callable[[], Mapping[str, Mapping[str, int]]] = dict) -> None:
+        """``drops`` tells of each sink its counts: ``dropped``, ``failed``, ``delivered``, ``queued``."""
+        try:
+            import prometheus_client as prometheus
+        except ImportError:
+            raise SinkError(
+                "prometheus-client is not installed", remedy="pip install 'edge-listen[metrics]'", retry=False
+            ) from None
+        self._registry = prometheus.CollectorRegistry()
+        self._make(prometheus)
+        self._registry.register(_Sinks(drops))
+        self._counted: dict[tuple[str, str], int] = {}  # (source, field) → what its last status said
+        try:
+            self._server, self._thread = prometheus.start_http_server(config.port, config.address, self._registry)
+        except (OSError, OverflowError) as error:
+            where = f"{config.address}:{config.port}"
+            raise SinkError(
+                f"metrics cannot be served on {where}: {error}", remedy="choose another", retry=False
+            ) from None
+        self.port: int = self._server.server_port
+
+    def _make(self, prometheus: Any) -> None:
+        of = {"registry": self._registry, "labelnames": ("source",)}
+        counter, gauge = prometheus.Counter, prometheus.Gauge
+        self._windows = counter("edge_audio_windows", "Windows that were decided on.", **of)
+        self._unknown = counter("edge_audio_unknown_windows", "Windows that were none of the classes.", **of)
+        self._events = counter(
+            "edge_audio_events", "Events that have begun.", ("source", "label"), registry=self._registry
+        )
+        self._latency = prometheus.Histogram(
+            "edge_audio_decision_latency_seconds",
+            "From the conversion of a window's last sample to the decision.",
+            buckets=LATENCY_SECONDS,
+            **of,
+        )
+        self._status = {
+            "overflows": counter("edge_audio_overflows", "Overflows that the device has flagged.", **of),
+            "lost_samples": counter("edge_audio_lost_samples", "Samples that were lost.", **of),
+        }
+        self._errors = counter("edge_audio_errors", "Errors that ended a source.", **of)
+        self._level = gauge("edge_audio_level_dbfs", "RMS of the newest sound; 0 dB is full scale, -Inf silence.", **of)
+        self._silent = gauge("edge_audio_silent", "1 while nothing but zeros arrives.", **of)
+        self._load = gauge("edge_audio_load_ratio", "Share of the time between decisions that they take.", **of)
+        self._last = gauge("edge_audio_last_window_timestamp_seconds", "When the newest sound was recorded.", **of)
+        self._model = gauge(
+            "edge_audio_model_info",
+            "The model that listens.",
+            ("source", "model", "precision", "provider", "version"),
+            registry=self._registry,
+        )
+
+    def write(self, record: Record) -> None:
+        """Count ``record``."""
+        getattr(self, "_on_" + record["type"], lambda _: None)(record)
+
+    def close(self) -> None:
+        """Nothing is served any longer."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _on_start(self, record: Record) -> None:
+        fields = ("source", "model", "precision", "provider", "version")
+        self._model.labels(*(record[name] for name in fields)).set(1)
+        for counter in (self._windows, self._unknown, self._errors, *self._status.values()):
+            counter.labels(record["source"])  # there from the beginning, as 0: a rate needs that
+
+    def _on_window(self, record: Record) -> None:
+        from datetime import datetime
+
+        source, level = record["source"], record["level_dbfs"]
+        self._windows.labels(source).inc()
+        self._unknown.labels(source).inc(record["unknown"])
+        self._latency.labels(source).observe(record["latency_ms"] / 1000)
+        self._level.labels(source).set(float("-inf") if level is None else level)
+        self._last.labels(source).set(datetime.fromisoformat(record["time"]).timestamp())
+
+    def _on_event(self, record: Record) -> None:
+        if record["phase"] == "begin":
+            self._events.labels(record["source"], record["label"]).inc()
+
+    def _on_status(self, record: Record) -> None:
+        source = record["source"]
+        self._silent.labels(source).set(record["silent"])
+        self._load.labels(source).set(record["load"])
+        for name, counter in self._status.items():
+            before = self._counted.get((source, name), 0)
+            counter.labels(source).inc(max(0, record[name] - before))
+            self._counted[source, name] = record[name]
+
+    def _on_error(self, record: Record) -> None:
+        self._errors.labels(record["source"]).inc()
+
+
+class _Sinks:
+    """A collector: what became of the records, by sink, asked for when somebody scrapes."""
+
+    def __init__(self, drops: Callable[[], Mapping[str, Mapping[str, int]]]) -> None:
+        self._drops = drops
+
+    def collect(self) -> Iterable[Any]:
+        """See prometheus-client."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        families: dict[str, Any] = {
+            "delivered": CounterMetricFamily("edge_audio_sink_delivered", "Records delivered.", labels=["sink"]),
+            "dropped": CounterMetricFamily("edge_audio_sink_dropped", "Records dropped: full queue.", labels=["sink"]),
+            "failed": CounterMetricFamily("edge_audio_sink_failed", "Records given up.", labels=["sink"]),
+            "queued": GaugeMetricFamily("edge_audio_sink_queued", "Records that wait.", labels=["sink"]),
+        }
+        for sink, counts in self._drops().items():
+            for name, family in families.items():
+                family.add_metric([sink], counts.get(name, 0))
+        return families.values()
