@@ -16,7 +16,8 @@ from edge.rules import SILENCE, UNKNOWN, EventConfig, Outcome, outcomes_of
 
 F64 = NDArray[np.float64]
 
-ONSET_SECONDS = 1.5  # before the first window that counts, in which its sound may have begun
+FAINT = 0.1  # share of the threshold from which a score is more than nothing: a sound may have begun
+ONSET_SECONDS = 1.0  # before the first window in which it is, where its beginning is looked for
 MEMORY_SECONDS = 10.0  # of envelope
 
 
@@ -49,6 +50,9 @@ class Detector:
         self._of_classes = np.array([bool(o.classes) for o in self.outcomes])
         self._single = np.array([o.classes[0] if len(o.classes) == 1 else -1 for o in self.outcomes])
         self._smoothed: F64 | None = None
+        self._faint = np.full(
+            len(self.outcomes), np.inf
+        )  # seconds of stream, since when the score is more than nothing
         self._runs: dict[int, _Run] = {}  # by outcome
         self._blocked: dict[int, float] = {}  # outcome → seconds of stream, until which none begins
         frontend = spec.frontend
@@ -63,6 +67,7 @@ class Detector:
         if window.bands is not None:
             self._envelope.push(window.bands, window.offset)
         scores = self.scores(window)
+        self._faint = np.where(scores >= FAINT * self._on, np.minimum(self._faint, window.offset), np.inf)
         begins = (scores >= self._on) & self.admitted(window)
         for place in np.flatnonzero(begins | self._running()):
             events += self._step(int(place), float(scores[place]), bool(begins[place]), window)
@@ -136,9 +141,11 @@ class Detector:
 
     def _onset(self, place: int, window: Window) -> float:
         """When the sound began that is first counted in ``window``."""
-        before = window.onset if self._last is None else self._last.offset  # what was heard already, and did not count
-        earliest = max(window.onset, min(before, window.offset - ONSET_SECONDS), self._blocked.get(place, 0.0))
-        return before if window.bands is None else self._envelope.onset(earliest, window.offset)
+        faint, before = float(self._faint[place]), window.onset if self._last is None else self._last.offset
+        if window.bands is None:
+            return min(before, faint)
+        earliest = window.onset if self._last is None else max(window.onset, faint - ONSET_SECONDS)
+        return self._envelope.onset(max(earliest, self._blocked.get(place, 0.0)), max(faint, earliest + ONSET_SECONDS))
 
     def _add(self, run: _Run, score: float, window: Window, outcome: Outcome) -> None:
         run.windows, run.total, run.peak = run.windows + 1, run.total + score, max(run.peak, score)
