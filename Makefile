@@ -22,6 +22,7 @@ test: $(VENV)/.train $(VENV)/.test  ## the fast tests; make test ARGS="-m slow" 
 	@command -v pulseaudio >/dev/null || { $(call need,pulseaudio); }
 	@command -v pactl >/dev/null || { $(call need,pulseaudio-utils); }
 	@$(call need,libasound2-plugins)
+	@test -x /usr/sbin/mosquitto || command -v mosquitto >/dev/null || { $(call need,mosquitto); }
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.runtime $(VENV)/.lint  ## format, rules, types, import direction
