@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Condition, Thread
+from threading import Condition, Lock, Thread
 from time import monotonic
 
 from edge.errors import SinkError
@@ -61,12 +61,15 @@ class Delivery:
         first_wait: float = 0.5,
         longest_wait: float = 30.0,
     ) -> None:
+        if capacity < 1:
+            raise SinkError(f"{name}: capacity is {capacity}", remedy="use 1 or more", retry=False)
         self._sink: Sink | None = sink
         self._name, self._factory, self._capacity = name, factory, capacity
         self._types: frozenset[str] | None = getattr(sink, "types", None)
         self._spool = None if spool is None else Spool(spool, max_records=spool_records, max_bytes=spool_bytes)
         self._first_wait, self._longest_wait = first_wait, longest_wait
         self._changed = Condition()  # guards the queue and the four below; never held while something is done
+        self._moving = Lock()  # held while records go from the queue to the spool
         self._queue: deque[Record] = deque()
         self._held = 0  # records at the queue's head that the thread has in hand
         self._deadline: float | None = None  # for delivering, once close() was called
@@ -258,22 +261,27 @@ class Delivery:
         """What is queued goes to the spool, where there is one that works; else it stays, as much as fits."""
         if self._spool is None:
             return
-        with self._changed:
-            waiting = list(self._queue)
-            self._held = len(waiting)
-        moved = 0
-        if waiting:
-            try:
-                self._spool.append(waiting)
-                moved = len(waiting)
-            except SpoolError as error:
-                self._spool_failed(error)
-        with self._changed:
-            self._held = 0
-            surplus = max(0, len(self._queue) - moved - self._capacity)
-            self._dropped += surplus
-            for _ in range(moved + surplus):
-                self._queue.popleft()
+        with self._moving:
+            with self._changed:
+                waiting = list(self._queue)
+                self._held = len(waiting)
+            moved = len(waiting) if waiting and self._append(self._spool, waiting) else 0
+            with self._changed:
+                self._held = 0
+                surplus = max(0, len(self._queue) - moved - self._capacity)
+                self._dropped += surplus
+                for _ in range(moved + surplus):
+                    self._queue.popleft()
+
+    def _append(self, spool: Spool, records: list[Record]) -> bool:
+        """Whether they are in the spool."""
+        try:
+            spool.append(records)
+        except SpoolError as error:
+            self._spool_failed(error)
+            return False
+        self._said.pop("spool", None)
+        return True
 
     def _spool_failed(self, error: SpoolError) -> None:
         self._spool_errors += 1

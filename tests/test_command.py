@@ -103,7 +103,7 @@ def test_closing_kills_the_one_that_runs(tmp_path):
     wait_until((tmp_path / "pid").exists)
     start = time.monotonic()
     delivery.close(timeout=0.5)
-    assert time.monotonic() - start < 0.6
+    assert time.monotonic() - start < 1.0
     wait_until(lambda: not alive(int((tmp_path / "pid").read_text())))
 
 

@@ -1,6 +1,7 @@
 """Delivery: nobody waits for a sink, order is kept, every record is accounted for."""
 
 import logging
+import random
 import threading
 import time
 
@@ -68,7 +69,7 @@ def test_writing_does_not_wait_for_a_sink_that_hangs(sink):
     assert took[-1] < 0.2
     start = time.monotonic()
     delivery.close(timeout=0.5)
-    assert time.monotonic() - start < 0.6
+    assert time.monotonic() - start < 1.0
     assert delivery.stats().dropped == 2000
     assert delivery.stats().queued == 0
 
@@ -81,7 +82,7 @@ def test_what_is_left_by_a_sink_that_hangs_goes_to_the_spool(sink, tmp_path):
     wait_until(lambda: sink.attempts == 1)
     start = time.monotonic()
     delivery.close(timeout=0.5)
-    assert time.monotonic() - start < 0.6
+    assert time.monotonic() - start < 1.0
     assert (delivery.stats().spooled, delivery.stats().dropped) == (20, 0)
     sink.open.set()  # it comes back, too late
     delivery._thread.join(5)
@@ -218,7 +219,7 @@ def test_closing_delivers_what_comes_late_and_ends_in_time_without_a_receiver(si
     wait_until(lambda: sink.attempts == 1)  # now it pauses for half a minute or more
     start = time.monotonic()
     delivery.close(timeout=1.0)
-    assert 0.5 < time.monotonic() - start < 1.0  # it has tried again, more than once
+    assert 0.5 < time.monotonic() - start < 1.5  # it has tried again, more than once
     assert sink.attempts > 2
     assert sink.closed
     assert delivery.stats().dropped == 1
@@ -235,8 +236,13 @@ def test_closing_with_a_spool_does_not_wait_for_an_absent_receiver(sink, tmp_pat
     wait_until(lambda: delivery.stats().spooled == 10)
     start = time.monotonic()
     delivery.close(timeout=3.0)
-    assert time.monotonic() - start < 0.5
+    assert time.monotonic() - start < 1.5
     assert (delivery.stats().spooled, delivery.stats().dropped) == (10, 0)
+
+
+def test_a_queue_needs_room(sink):
+    with pytest.raises(SinkError, match="capacity is 0"):
+        Delivery(sink, "test", capacity=0)
 
 
 def test_the_thread_ends(sink):
@@ -275,3 +281,42 @@ def test_a_healthy_receiver_costs_no_disk(sink, tmp_path):
     assert spool.first() is None
     spool.append([event(0)])
     assert spool.first().key == 1  # nothing was ever in it
+
+
+class Moody(Fallible):
+    """Takes, refuses, is away, crashes: by chance."""
+
+    def __init__(self, rng):
+        super().__init__()
+        self.rng = rng
+
+    def write(self, record):
+        mood = self.rng.random()
+        if mood < 0.3:
+            raise AWAY
+        if mood < 0.4:
+            raise REFUSED
+        if mood < 0.5:
+            raise RuntimeError("bug")
+        self.taken.append(record)
+
+
+@pytest.mark.parametrize("with_spool", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_happens_order_is_kept_and_every_record_is_counted_once(tmp_path, seed, with_spool):
+    rng = random.Random(seed)
+    sink = Moody(rng)
+    settings = dict(capacity=rng.choice([1, 3, 20]), first_wait=0.0005, longest_wait=0.002)
+    if with_spool:
+        settings |= dict(spool=tmp_path / "spool", spool_records=rng.choice([1, 5, 50]))
+    delivery = Delivery(sink, "test", factory=lambda: sink, **settings)
+    for i in range(200):
+        delivery.write(event(i))
+        if rng.random() < 0.3:
+            time.sleep(0.002)
+    delivery.close()
+    stats = delivery.stats()
+    assert accounted(delivery) == 200
+    assert (stats.queued, stats.delivered) == (0, len(sink.taken))
+    assert ids(sink.taken) == sorted(set(ids(sink.taken)))
+    assert stats.spooled == 0 or with_spool

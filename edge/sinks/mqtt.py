@@ -9,6 +9,7 @@ import re
 import socket
 import ssl
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Event
@@ -114,7 +115,8 @@ class Mqtt:
             return
         if self._connected.is_set():
             offline = self._client.publish(self.topic("availability"), OFFLINE, qos=1, retain=True)
-            offline.wait_for_publish(CLOSE_SECONDS)
+            with suppress(RuntimeError):  # the connection is gone, and the last will says it
+                offline.wait_for_publish(CLOSE_SECONDS)
         self._client.disconnect()
         self._client.loop_stop()
 
