@@ -23,6 +23,7 @@ test: $(VENV)/.train $(VENV)/.test  ## the fast tests; make test ARGS="-m slow" 
 	@command -v pactl >/dev/null || { $(call need,pulseaudio-utils); }
 	@$(call need,libasound2-plugins)
 	@command -v promtool >/dev/null || { $(call need,prometheus); }
+	@test -x /usr/sbin/mosquitto || command -v mosquitto >/dev/null || { $(call need,mosquitto); }
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.runtime $(VENV)/.lint  ## format, rules, types, import direction

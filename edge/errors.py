@@ -45,10 +45,14 @@ class SettingsError(EdgeError):
 
 
 class SinkError(EdgeError):
-    """A place for records that does not take one now. ``retry``: the same record may be taken later."""
+    """A place for records that does not take one now. ``retry``: the same record may be taken later.
+
+    ``after``: seconds until then, where the receiver has said so.
+    """
 
     exit_code = 7
 
-    def __init__(self, what: str, *, remedy: str, retry: bool = True) -> None:
+    def __init__(self, what: str, *, remedy: str, retry: bool = True, after: float = 0.0) -> None:
         super().__init__(what, remedy=remedy)
         self.retry = retry
+        self.after = after

@@ -8,7 +8,11 @@ from edge.records import Record
 
 
 class Sink(Protocol):
-    """A place for records."""
+    """A place for records.
+
+    It may also have ``types``, those of the records that it wants, and ``abort()``, which ends, from another thread, a
+    ``write`` that goes on; :class:`edge.delivery.Delivery` uses both.
+    """
 
     def write(self, record: Record) -> None:
         """Take one record."""

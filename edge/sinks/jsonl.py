@@ -1,11 +1,19 @@
-"""JSON Lines on a text stream: one object a line, flushed, so that a reader has it at once."""
+"""JSON Lines on a text stream, or in a file that rotates: one object a line, so that a reader has it at once."""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from dataclasses import dataclass
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import TextIO
 
+from edge.errors import SinkError
 from edge.records import Record
+
+NEWLINE = b"\n"
 
 
 class JsonLines:
@@ -16,8 +24,99 @@ class JsonLines:
 
     def write(self, record: Record) -> None:
         """One line, in one write: a signal cannot tear it."""
-        self._stream.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+        self._stream.write(_line(record))
         self._stream.flush()
 
     def close(self) -> None:
         """The stream is not ours to close."""
+
+
+@dataclass(frozen=True)
+class JsonLinesFileConfig:
+    """A file of JSON Lines."""
+
+    path: str = "edge-listen.jsonl"  # the current file; older ones have .1, .2 … behind it
+    max_bytes: int = 10_000_000  # of one file, after which it is rotated; 0 never rotates
+    keep: int = 5  # older files that are kept, at least 1
+    types: tuple[str, ...] = ()  # of the records that are written; none named: all
+
+
+class JsonLinesFile:
+    """See :class:`JsonLinesFileConfig`. Every line is whole, but for the last one after a kill, which is ended when
+    the file is opened again.
+
+    Raises SinkError when the file cannot be opened or written.
+    """
+
+    def __init__(self, config: JsonLinesFileConfig) -> None:
+        for name, least in (("max_bytes", 0), ("keep", 1)):
+            if getattr(config, name) < least:
+                raise SinkError(f"{name} is {getattr(config, name)}", remedy=f"use {least} or more", retry=False)
+        self._config, self._path = config, Path(config.path)
+        if config.types:
+            self.types = frozenset(config.types)
+        self._rotating: RotatingFileHandler | None = self._open()
+
+    def write(self, record: Record) -> None:
+        """One line, with one system call; where only a part fits on the disk, nothing."""
+        line = _line(record).encode()
+        try:
+            rotating = self._rotating = self._rotating or self._open()
+            size = os.fstat(_descriptor(rotating)).st_size
+            if size and 0 < self._config.max_bytes < size + len(line):
+                rotating.doRollover()
+                size = 0
+            _append(_descriptor(rotating), line, size)
+        except OSError as error:
+            self.close()
+            raise self._error(error) from None
+
+    def close(self) -> None:
+        """Close the file; what is written is with the operating system already."""
+        if self._rotating is not None:
+            self._rotating.close()
+            self._rotating = None
+
+    def _open(self) -> RotatingFileHandler:
+        try:
+            if self._path.exists() and not self._path.is_file():
+                raise OSError(errno.EINVAL, "not a file")
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            rotating = RotatingFileHandler(
+                self._path, maxBytes=self._config.max_bytes, backupCount=self._config.keep, encoding="utf-8"
+            )
+            _end_last_line(self._path, _descriptor(rotating))
+        except OSError as error:
+            raise self._error(error) from None
+        return rotating
+
+    def _error(self, error: OSError) -> SinkError:
+        return SinkError(
+            f"{self._path} cannot be written: {error.strerror}", remedy="free space, or name a file that can be written"
+        )
+
+
+def _descriptor(rotating: RotatingFileHandler) -> int:
+    assert rotating.stream is not None  # it is opened at once, and after each rotation
+    return rotating.stream.fileno()
+
+
+def _line(record: Record) -> str:
+    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _append(descriptor: int, line: bytes, size: int) -> None:
+    """Add ``line`` to a file of ``size`` bytes, or leave it as it was."""
+    try:
+        if os.write(descriptor, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise
+
+
+def _end_last_line(path: Path, descriptor: int) -> None:
+    """What a kill has cut off becomes a line of its own."""
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) is not None and file.read(1) != NEWLINE:
+            os.write(descriptor, NEWLINE)

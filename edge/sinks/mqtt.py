@@ -1,0 +1,253 @@
+"""Events, states and status to an MQTT broker, each confirmed by it before it counts as delivered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import socket
+import ssl
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import Event
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from edge.errors import SinkError
+from edge.extras import need
+from edge.records import Record
+from edge.secret import read_secret
+
+if TYPE_CHECKING:
+    from paho.mqtt import client as paho
+
+log = logging.getLogger("edge.mqtt")
+
+ON, OFF, ONLINE, OFFLINE = "ON", "OFF", "online", "offline"
+CONNECT_SECONDS = 1.0  # that a record waits for the connection, before it counts as a failed attempt
+FIRST_RECONNECT, LONGEST_RECONNECT = 1, 30  # seconds between two attempts to connect: doubled each time
+CLOSE_SECONDS = 1.0  # to say that we are offline
+
+
+@dataclass(frozen=True)
+class MqttConfig:
+    """Which broker, as whom, and under which topics."""
+
+    host: str = "localhost"  # name or address of the broker
+    port: int | None = None  # None: 1883, with TLS 8883
+    node: str = ""  # the name of this device in topics; empty: the host name
+    prefix: str = "edge-listen"  # what all topics begin with
+    labels: tuple[str, ...] = ()  # that have a state; none named: all of the model
+    username: str | None = None
+    password_env: str | None = None  # the environment variable that holds the password
+    password_file: str | None = None  # or the file
+    tls: bool = False  # also when one of the next four is set
+    ca_file: str | None = None  # PEM of the authorities to trust; None: the system's
+    cert_file: str | None = None  # PEM of our own certificate
+    key_file: str | None = None  # PEM of its key; None: in cert_file
+    insecure: bool = False  # trust every certificate
+    keepalive: int = 30  # seconds without traffic, after which both sides ask whether the other is there
+    timeout: float = 10.0  # seconds to wait for the broker's confirmation
+
+
+class Message(NamedTuple):
+    """What is published."""
+
+    topic: str
+    payload: str
+    retain: bool  # the broker gives the last one to whoever subscribes later
+
+
+class Mqtt:
+    """See :class:`MqttConfig`; it connects with the first record, and again by itself.
+
+    Raises EdgeError when paho-mqtt is missing, SinkError for a configuration that makes no sense.
+    """
+
+    types = frozenset({"start", "event", "status"})
+
+    def __init__(self, config: MqttConfig) -> None:
+        need("paho.mqtt", "mqtt")
+        self.config = config
+        self.node = slug(config.node or socket.gethostname())
+        self._base = f"{config.prefix}/{self.node}"
+        self._client = _client(config, f"{slug(config.prefix)}-{self.node}")
+        self._client.will_set(self.topic("availability"), OFFLINE, qos=1, retain=True)
+        self._client.on_connect = self._on_connect
+        self._client.on_disconnect = self._on_disconnect
+        # Called with paho's lock held: it must not wait, least of all for a lock that is held around publish().
+        self._client.on_publish = lambda _client, _data, mid, *_: self._confirmed.put(mid)
+        self._confirmed: SimpleQueue[int | None] = SimpleQueue()  # message numbers; None: the connection is lost
+        self._connected, self._started = Event(), False
+        self._why = "not connected"
+        self._sent: Record | None = None  # the record whose messages are not all confirmed
+        self._open: set[int] = set()  # their numbers
+        self._retained: dict[str, Message] = {}  # the last of each topic, for a broker that has lost its memory
+
+    def topic(self, name: str) -> str:
+        """The topic of ``name`` below that of this device."""
+        return f"{self._base}/{name}"
+
+    def state_topic(self, label: str) -> str:
+        """The topic that says whether ``label`` is heard."""
+        return self.topic(f"state/{slug(label)}")
+
+    def write(self, record: Record) -> None:
+        """Publish what ``record`` says, and wait until the broker has all of it. Raises SinkError when it has not.
+
+        A second attempt at the same record waits for what is on its way: paho sends it again by itself.
+        """
+        self._connect()
+        if self._sent != record:
+            self._settle()
+            self._sent = record
+            for message in self.messages(record):
+                self._publish(message)
+        self._settle()
+        self._sent = None
+
+    def close(self) -> None:
+        """Say that this device is offline, and go."""
+        if not self._started:
+            return
+        if self._connected.is_set():
+            offline = self._client.publish(self.topic("availability"), OFFLINE, qos=1, retain=True)
+            with suppress(RuntimeError):  # the connection is gone, and the last will says it
+                offline.wait_for_publish(CLOSE_SECONDS)
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def messages(self, record: Record) -> Iterator[Message]:
+        """What is published for ``record``."""
+        if record["type"] == "start":
+            # A state of a former run may have stayed, as after a kill.
+            for label in self.config.labels or record["labels"]:
+                yield Message(self.state_topic(label), OFF, True)
+        elif record["type"] == "status":
+            yield Message(self.topic("status"), _json(record), True)
+        elif record["type"] == "event":
+            yield Message(self.topic("event"), _json(record), False)
+            if not self.config.labels or record["label"] in self.config.labels:
+                yield Message(self.state_topic(record["label"]), ON if record["phase"] == "begin" else OFF, True)
+
+    def republish(self, messages: Iterable[Message]) -> None:
+        """Publish from a callback, without waiting."""
+        for message in messages:
+            self._client.publish(message.topic, message.payload, qos=1, retain=message.retain)
+
+    def on_connected(self) -> None:
+        """Called in paho's thread when a connection was made."""
+
+    def _connect(self) -> None:
+        if not self._started:
+            self._started = True
+            self._client.connect_async(self.config.host, _port(self.config), self.config.keepalive)
+            self._client.loop_start()
+        if not self._connected.wait(CONNECT_SECONDS):
+            raise self._error(self._why)
+
+    def _publish(self, message: Message) -> None:
+        if message.retain:
+            self._retained[message.topic] = message
+        self._open.add(self._client.publish(message.topic, message.payload, qos=1, retain=message.retain).mid)
+
+    def _settle(self) -> None:
+        """Wait until all that was published is confirmed."""
+        until = monotonic() + self.config.timeout
+        while self._open:
+            try:
+                number = self._confirmed.get(timeout=max(0.0, until - monotonic()))
+            except Empty:
+                raise self._error(f"no confirmation within {self.config.timeout:g} s") from None
+            if number is not None:
+                self._open.discard(number)
+            elif not self._connected.is_set():
+                raise self._error(self._why)
+
+    def _error(self, what: str) -> SinkError:
+        return SinkError(f"{self.config.host}:{_port(self.config)}: {what}", remedy="is the broker running?")
+
+    def _on_connect(self, client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        if reason.is_failure:
+            self._why = f"the broker refuses: {reason}"
+            return
+        self.republish([Message(self.topic("availability"), ONLINE, True), *list(self._retained.values())])
+        self.on_connected()
+        self._connected.set()
+
+    def _on_disconnect(self, client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        if self._connected.is_set():
+            self._why = f"connection lost: {reason}"
+        self._connected.clear()
+        self._confirmed.put(None)
+
+
+def slug(text: str) -> str:
+    """``text`` as it may stand in a topic and an id: small letters, digits and underscores.
+
+    What is not ASCII would be lost, so that a digest tells such texts apart.
+    """
+    plain = re.sub("[^a-z0-9]+", "_", text.lower()).strip("_")
+    if text.isascii() and plain:
+        return plain
+    return f"{plain}_{hashlib.sha256(text.encode()).hexdigest()[:8]}".lstrip("_")
+
+
+def _json(record: Record) -> str:
+    return json.dumps(record, ensure_ascii=False)
+
+
+def _port(config: MqttConfig) -> int:
+    return config.port or (8883 if _tls(config) else 1883)
+
+
+def _tls(config: MqttConfig) -> bool:
+    return bool(config.tls or config.ca_file or config.cert_file or config.key_file or config.insecure)
+
+
+def _client(config: MqttConfig, client_id: str) -> paho.Client:
+    """The client, not yet connected."""
+    from paho.mqtt import client as paho
+
+    _check(config)
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTv311)
+    client.reconnect_delay_set(FIRST_RECONNECT, LONGEST_RECONNECT)
+    password = read_secret(config.password_env, config.password_file, "the broker's password")
+    if config.username is not None:
+        client.username_pw_set(config.username, password)
+    if _tls(config):
+        client.tls_set_context(_context(config))
+        client.tls_insecure_set(config.insecure)
+    return client
+
+
+def _context(config: MqttConfig) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=config.ca_file)
+        if config.cert_file:
+            context.load_cert_chain(config.cert_file, config.key_file)
+    except (OSError, ssl.SSLError) as error:
+        raise SinkError(f"mqtt: {error}", remedy="correct ca_file, cert_file and key_file", retry=False) from None
+    if config.insecure:
+        log.warning("mqtt: the broker's certificate is not checked")
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _check(config: MqttConfig) -> None:
+    wrong = {
+        "host": not config.host or any(len(part) > 63 for part in config.host.split(".")),
+        "port": not 0 < _port(config) < 1 << 16,
+        "prefix": not config.prefix or bool(re.search("[+#\0]", config.prefix)) or config.prefix[0] in "/$",
+        "keepalive": config.keepalive < 1,
+        "timeout": config.timeout <= 0,
+        "key_file": bool(config.key_file and not config.cert_file),
+        "username": config.username is None and bool(config.password_env or config.password_file),
+    }
+    for name, is_wrong in wrong.items():
+        if is_wrong:
+            raise SinkError(f"mqtt: {name} is {getattr(config, name)!r}", remedy=f"correct {name}", retry=False)

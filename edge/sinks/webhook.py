@@ -1,0 +1,220 @@
+"""Events to a URL: POST of JSON, signed where there is a secret."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import string
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import edge
+from edge.errors import SinkError
+from edge.extras import need
+from edge.records import Record
+from edge.secret import read_secret
+
+if TYPE_CHECKING:
+    import httpx
+
+PHASES = ("begin", "end")
+# What a template may name: the fields of an event record.
+FIELDS = frozenset({
+    "source", "time", "id", "phase", "label", "classes", "onset", "offset", "duration", "onset_time", "offset_time",
+    "peak", "mean", "level_dbfs", "model", "latency_ms", "clip",
+})  # fmt: skip
+RETRIED = frozenset({408, 425, 429})  # the answers below 500 after which the same request may be taken later
+REMEMBERED = 1000  # events whose cool-down is decided: their end, and a second attempt, go the same way
+TIMESTAMP, SIGNATURE = "X-Edge-Listen-Timestamp", "X-Edge-Listen-Signature"
+
+
+@dataclass(frozen=True)
+class WebhookConfig:
+    """Where events are posted, and how."""
+
+    url: str = ""  # http:// or https://
+    phases: tuple[str, ...] = PHASES  # of an event that are sent: "begin", "end"
+    template: str | None = None  # JSON whose strings may hold $label, $peak …, or a file with it; None: the record
+    secret_env: str | None = None  # the environment variable that holds the key of the signature
+    secret_file: str | None = None  # or the file
+    timeout: float = 10.0  # seconds, to connect and for each answer
+    cooldown: float = 0.0  # seconds after an event in which others of its label are not sent
+    cooldowns: dict[str, float] = field(default_factory=dict)  # the same, by label
+    headers: dict[str, str] = field(default_factory=dict)  # further ones of the request
+    longest_retry_after: float = 300.0  # seconds; a receiver that asks for more is tried again after this
+
+
+class Webhook:
+    """See :class:`WebhookConfig`; it connects with the first event.
+
+    Raises EdgeError when httpx is missing, SinkError for a configuration that makes no sense.
+    """
+
+    types = frozenset({"event"})
+
+    def __init__(self, config: WebhookConfig) -> None:
+        need("httpx", "http")
+        _check(config)
+        self._config = config
+        self._secret = read_secret(config.secret_env, config.secret_file, "the webhook's secret")
+        self._template = None if config.template is None else read_template(config.template)
+        self._client: httpx.Client | None = None
+        self._decided: OrderedDict[str, bool] = OrderedDict()  # id of an event → whether it is sent
+        self._sent: dict[str, float] = {}  # label → seconds since the epoch, of the last event that was sent
+
+    def write(self, record: Record) -> None:
+        """Post ``record`` where it is an event to be sent. Raises SinkError when the receiver has not taken it."""
+        import httpx
+
+        if record["type"] != "event" or record["phase"] not in self._config.phases or not self._is_due(record):
+            return
+        if self._client is None:
+            logging.getLogger("httpx").setLevel(logging.WARNING)  # its log of requests shows the whole URL
+            self._client = httpx.Client(timeout=self._config.timeout)
+        body = json.dumps(record if self._template is None else fill(self._template, record), ensure_ascii=False)
+        try:
+            response = self._client.post(
+                self._config.url, content=body.encode(), headers=self._headers(record, body.encode())
+            )
+        except httpx.HTTPError as error:
+            what = f"{_place(self._config.url)}: {error or type(error).__name__}"
+            raise SinkError(what, remedy="is the receiver running?") from None
+        self._judge(response)
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._client is not None:
+            self._client.close()
+
+    def _is_due(self, record: Record) -> bool:
+        """Whether the cool-down of its label is over; decided once for an event, by the time at which it began."""
+        known = self._decided.get(record["id"])
+        if known is not None:
+            return known
+        label, onset = record["label"], datetime.fromisoformat(record["onset_time"]).timestamp()
+        wait = self._config.cooldowns.get(label, self._config.cooldown)
+        due = onset - self._sent.get(label, float("-inf")) >= wait
+        if due:
+            self._sent[label] = onset
+        self._decided[record["id"]] = due
+        if len(self._decided) > REMEMBERED:
+            self._decided.popitem(last=False)
+        return due
+
+    def _headers(self, record: Record, body: bytes) -> dict[str, str]:
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": f"edge-listen/{edge.__version__}",
+            "Idempotency-Key": f"{record['id']}-{record['phase']}",
+        } | self._config.headers
+        if self._secret is not None:
+            headers[TIMESTAMP] = timestamp = str(int(time.time()))
+            headers[SIGNATURE] = signature(self._secret, timestamp, body)
+        return headers
+
+    def _judge(self, response: httpx.Response) -> None:
+        """Raise SinkError for all but success."""
+        if response.is_success:
+            return
+        code = response.status_code
+        retry = code >= 500 or code in RETRIED
+        after = _retry_after(response.headers.get("Retry-After", "")) if retry else 0.0
+        raise SinkError(
+            f"{_place(self._config.url)} answers {code} {response.reason_phrase}".rstrip(),
+            remedy="look into the receiver's log" if retry else "correct url, headers, secret or template",
+            retry=retry,
+            after=min(after, self._config.longest_retry_after),
+        )
+
+
+def signature(secret: str, timestamp: str, body: bytes) -> str:
+    """HMAC-SHA256 of ``timestamp``, a full stop and ``body``, as ``sha256=`` and hexadecimal digits."""
+    digest = hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256)
+    return f"sha256={digest.hexdigest()}"
+
+
+def read_template(text: str) -> Any:
+    """A JSON template, or that in the file which ``text`` names.
+
+    Raises:
+        SinkError: when it is not JSON, or a string in it names no field of an event.
+    """
+    try:
+        template = json.loads(text if text.lstrip()[:1] in ("{", "[", '"') else Path(text).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SinkError(f"template: {error}", remedy="give JSON, or a file that holds it", retry=False) from None
+    for words in _strings(template):
+        pattern = string.Template(words)
+        unknown = set(pattern.get_identifiers()) - FIELDS
+        if unknown or not pattern.is_valid():
+            what = f"${min(unknown)}" if unknown else "a lone $"
+            allowed = ", ".join("$" + name for name in sorted(FIELDS))
+            raise SinkError(f"template: {what} in {words!r}", remedy=f"use {allowed}, and $$ for a dollar", retry=False)
+    return template
+
+
+def fill(template: Any, record: Record) -> Any:
+    """``template`` with the fields of ``record`` in its strings; what is null or not there becomes empty."""
+    if isinstance(template, dict):
+        return {key: fill(value, record) for key, value in template.items()}
+    if isinstance(template, list):
+        return [fill(value, record) for value in template]
+    return string.Template(template).substitute(_texts(record)) if isinstance(template, str) else template
+
+
+def _texts(record: Record) -> dict[str, str]:
+    texts = dict.fromkeys(FIELDS, "")
+    for name, value in record.items():
+        texts[name] = ", ".join(value) if isinstance(value, list) else "" if value is None else str(value)
+    return texts
+
+
+def _strings(template: Any) -> Iterator[str]:
+    """The strings of a template, without the keys."""
+    if isinstance(template, str):
+        yield template
+    elif isinstance(template, dict | list):
+        for value in template.values() if isinstance(template, dict) else template:
+            yield from _strings(value)
+
+
+def _check(config: WebhookConfig) -> None:
+    try:
+        url = urlsplit(config.url)
+        usable = url.scheme in ("http", "https") and url.hostname and (url.port or True)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise SinkError(f"webhook: url is {config.url!r}", remedy="use http:// or https:// and a host", retry=False)
+    if set(config.phases) - set(PHASES):
+        raise SinkError(f"webhook: phases are {list(config.phases)}", remedy="use begin and end", retry=False)
+    for name, value in config.headers.items():
+        if not name.isascii() or not value.isascii():
+            raise SinkError(f"webhook: header {name} is {value!r}", remedy="use ASCII", retry=False)
+    if config.timeout <= 0:
+        raise SinkError(f"webhook: timeout is {config.timeout}", remedy="use seconds above 0", retry=False)
+
+
+def _place(url: str) -> str:
+    """For messages: without what is often a secret."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
+
+
+def _retry_after(value: str) -> float:
+    """Seconds of a Retry-After header, which holds them or a date; 0 where it makes no sense."""
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(timezone.utc)).total_seconds())
+    except (ValueError, TypeError):
+        return 0.0

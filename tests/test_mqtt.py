@@ -1,0 +1,416 @@
+"""MQTT and Home Assistant, with a real broker that is killed, restarted, and asks for passwords and certificates."""
+
+import json
+import shutil
+import subprocess
+import time
+
+import jsonschema
+import pytest
+
+from edge.config import build
+from edge.delivery import Delivery
+from edge.errors import EdgeError, SinkError
+from edge.sinks.homeassistant import HomeAssistant, HomeAssistantConfig
+from edge.sinks.mqtt import Mqtt, MqttConfig, slug
+from tests.receivers import Mosquitto, Subscriber, event, free_port, ids, needs_mosquitto, wait_until
+
+STATUS = {
+    "type": "status", "source": "microphone", "time": "2026-01-01T00:00:00.000Z", "silent": False, "load": 0.02,
+    "level_dbfs": -40.5, "windows": 100, "overflows": 1, "lost_samples": 512,
+}  # fmt: skip
+START = {"type": "start", "model": "edge-listen", "precision": "int8", "labels": ["Dog", "Speech, male", "犬"]}
+BASE = "edge-listen/attic"
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch, request):
+    """A second is long in a fast test."""
+    if "slow" not in request.keywords:
+        monkeypatch.setattr("edge.sinks.mqtt.FIRST_RECONNECT", 0.1)
+        monkeypatch.setattr("edge.sinks.mqtt.CONNECT_SECONDS", 0.4)
+
+
+@pytest.fixture
+def broker(tmp_path):
+    with Mosquitto(tmp_path) as broker:
+        yield broker
+
+
+@pytest.fixture
+def subscriber(broker):
+    with Subscriber(broker) as subscriber:
+        yield subscriber
+
+
+def config(broker, cls=MqttConfig, **settings):
+    return cls(**{"host": "127.0.0.1", "port": broker.port, "node": "attic", **settings})
+
+
+def retained(broker, count, topics="#"):
+    """What a subscriber is given that comes only now."""
+    with Subscriber(broker, topics, client_id=f"late-{time.monotonic_ns()}") as late:
+        wait_until(lambda: len(late.messages) >= count)
+        assert all(was_retained for _, _, was_retained in late.messages)
+        return {topic: payload for topic, payload, _ in late.messages}
+
+
+@needs_mosquitto
+def test_topics_and_payloads(broker, subscriber):
+    sink = Mqtt(config(broker))
+    for record in (START, {"type": "window"}, event(0), STATUS, event(0, phase="end")):
+        sink.write(record)
+    assert retained(broker, 5) == {
+        f"{BASE}/availability": "online",
+        f"{BASE}/state/dog": "OFF",
+        f"{BASE}/state/speech_male": "OFF",
+        f"{BASE}/state/{slug('犬')}": "OFF",
+        f"{BASE}/status": json.dumps(STATUS),
+    }
+    sink.close()
+    wait_until(lambda: subscriber.of(f"{BASE}/availability") == ["online", "offline"])
+    assert subscriber.events() == [event(0), event(0, phase="end")]
+    assert subscriber.of(f"{BASE}/state/dog") == ["OFF", "ON", "OFF"]
+
+
+@needs_mosquitto
+def test_only_the_labels_that_are_asked_for_have_a_state(broker, subscriber):
+    sink = Mqtt(config(broker, labels=("Dog",), prefix="home/sound"))
+    for record in (START, event(0), event(1, label="Cat")):
+        sink.write(record)
+    sink.close()
+    wait_until(lambda: subscriber.of("home/sound/attic/availability")[-1:] == ["offline"])
+    assert {topic for topic, _, _ in subscriber.messages if "/state/" in topic} == {"home/sound/attic/state/dog"}
+    assert ids(subscriber.events()) == ["e00000", "e00001"]
+
+
+@needs_mosquitto
+def test_a_crash_is_seen_by_others(broker, subscriber):
+    """The last will: the connection goes without a word."""
+    sink = Mqtt(config(broker))
+    sink.write(event(0))
+    sink._client._sock.shutdown(2)
+    wait_until(lambda: "offline" in subscriber.of(f"{BASE}/availability"))
+    wait_until(lambda: subscriber.of(f"{BASE}/availability")[-1] == "online")  # it has come back by itself
+    sink.close()
+
+
+def test_a_broker_that_is_not_there_does_not_keep_it_from_starting():
+    start = time.monotonic()
+    sink = Mqtt(MqttConfig(host="127.0.0.1", port=free_port()))
+    assert time.monotonic() - start < 1
+    with pytest.raises(SinkError, match="not connected") as caught:
+        sink.write(event(0))
+    assert caught.value.retry
+    sink.close()
+
+
+@needs_mosquitto
+def test_an_outage_loses_nothing_and_keeps_the_order(broker, subscriber, tmp_path):
+    """The broker is killed, events come, it is started again; nobody who writes has waited."""
+    delivery = Delivery(Mqtt(config(broker)), "mqtt", spool=tmp_path / "spool", first_wait=0.05, longest_wait=0.2)
+    took = []
+
+    def write(numbers):
+        for i in numbers:
+            start = time.perf_counter()
+            delivery.write(event(i))
+            took.append(time.perf_counter() - start)
+            time.sleep(0.002)
+
+    write(range(20))
+    wait_until(lambda: len(subscriber.events()) == 20)
+    broker.stop(kill=True)
+    write(range(20, 120))
+    wait_until(lambda: delivery.stats().spooled >= 100)
+    broker.start()
+    write(range(120, 140))
+    wait_until(lambda: len(set(ids(subscriber.events()))) == 140, 20)
+    delivery.close()
+    assert list(dict.fromkeys(ids(subscriber.events()))) == ids(event(i) for i in range(140))
+    stats = delivery.stats()
+    assert (stats.delivered, stats.dropped, stats.failed, stats.spooled) == (140, 0, 0, 0)
+    took.sort()
+    assert took[int(0.99 * len(took))] < 0.005
+    assert took[-1] < 0.2
+
+
+@needs_mosquitto
+@pytest.mark.slow
+def test_an_outage_of_a_minute(broker, subscriber, tmp_path):
+    """Events all the time, before, during and after; the broker is stopped while they come."""
+    delivery = Delivery(Mqtt(config(broker)), "mqtt", spool=tmp_path / "spool")
+    took, end, stopped, n = [], time.monotonic() + 75, False, 0
+    begun = time.monotonic()
+    while time.monotonic() < end:
+        start = time.perf_counter()
+        delivery.write(event(n))
+        took.append(time.perf_counter() - start)
+        n += 1
+        time.sleep(0.05)
+        if not stopped and time.monotonic() - begun > 5:
+            broker.stop()
+            stopped = True
+        elif stopped and broker.process.poll() is not None and time.monotonic() - begun > 65:
+            broker.start()
+    wait_until(lambda: len(set(ids(subscriber.events()))) == n, 90)
+    delivery.close()
+    assert list(dict.fromkeys(ids(subscriber.events()))) == ids(event(i) for i in range(n))
+    assert (delivery.stats().delivered, delivery.stats().dropped) == (n, 0)
+    took.sort()
+    assert took[int(0.99 * len(took))] < 0.005
+
+
+@needs_mosquitto
+def test_a_broker_that_hangs_is_a_failed_attempt(broker, subscriber):
+    """Stopped in its tracks it answers nothing; what it then gets late, it gets once."""
+    sink = Mqtt(config(broker, timeout=0.3))
+    sink.write(event(0))
+    broker.process.send_signal(19)  # SIGSTOP
+    try:
+        with pytest.raises(SinkError, match="no confirmation within") as caught:
+            sink.write(event(1))
+        assert caught.value.retry
+    finally:
+        broker.process.send_signal(18)  # SIGCONT
+    sink.write(event(1))
+    sink.write(event(2))
+    wait_until(lambda: len(subscriber.events()) == 3)
+    sink.close()
+    assert ids(subscriber.events()) == ["e00000", "e00001", "e00002"]
+
+
+@needs_mosquitto
+def test_a_broker_that_has_lost_its_memory_is_told_again(tmp_path):
+    """Retained messages come again, with the newest state."""
+    with Mosquitto(tmp_path, "allow_anonymous true") as broker:
+        sink = HomeAssistant(config(broker, HomeAssistantConfig))
+        for record in (START, STATUS, event(0)):
+            sink.write(record)
+        before = retained(broker, 6)
+        broker.stop(kill=True)
+        wait_until(lambda: not sink._connected.is_set())
+        (tmp_path / "mosquitto.db").unlink(missing_ok=True)
+        broker.start()
+        wait_until(sink._connected.is_set)
+        sink.write(STATUS)  # when this is confirmed, what was published before it is there as well
+        assert retained(broker, 6) == before
+        assert before[f"{BASE}/state/dog"] == "ON"
+        sink.close()
+
+
+@needs_mosquitto
+def test_username_and_password(tmp_path, monkeypatch):
+    if shutil.which("mosquitto_passwd") is None:
+        pytest.skip("no mosquitto_passwd")
+    passwords = tmp_path / "passwords"
+    subprocess.run(["mosquitto_passwd", "-c", "-b", passwords, "ear", "s3cret"], check=True, capture_output=True)
+    with Mosquitto(tmp_path, "allow_anonymous false", f"password_file {passwords}") as broker:
+        monkeypatch.setenv("BROKER_PASSWORD", "s3cret")
+        sink = Mqtt(config(broker, username="ear", password_env="BROKER_PASSWORD"))
+        sink.write(event(0))
+        sink.close()
+        (tmp_path / "wrong").write_text("another\n")
+        sink = Mqtt(config(broker, username="ear", password_file=str(tmp_path / "wrong")))
+        with pytest.raises(SinkError, match=r"refuses: (Not authorized|Bad user name or password)") as caught:
+            sink.write(event(0))
+        assert caught.value.retry  # a broker may be configured meanwhile
+        sink.close()
+
+
+@pytest.fixture
+def certificates(tmp_path):
+    """ca.pem, and for 127.0.0.1 server.pem with server.key, client.pem with client.key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl")
+
+    def openssl(*arguments):
+        subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True, cwd=tmp_path)
+
+    new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
+    openssl(*new, "-subj", "/CN=test CA", "-keyout", "ca.key", "-out", "ca.pem")
+    for name in ("server", "client"):
+        openssl(
+            *new, "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-addext",
+            "basicConstraints=critical,CA:FALSE", "-CA", "ca.pem", "-CAkey", "ca.key", "-keyout", f"{name}.key",
+            "-out", f"{name}.pem",
+        )  # fmt: skip
+    return tmp_path
+
+
+@needs_mosquitto
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # paho leaves a refused socket to the GC
+def test_tls_with_certificates_on_both_sides(certificates):
+    settings = [f"cafile {certificates}/ca.pem", f"certfile {certificates}/server.pem",
+                f"keyfile {certificates}/server.key", "require_certificate true", "allow_anonymous true"]  # fmt: skip
+    ours = dict(cert_file=str(certificates / "client.pem"), key_file=str(certificates / "client.key"))
+    with Mosquitto(certificates, *settings) as broker:
+        for trust in ({"ca_file": str(certificates / "ca.pem")}, {"insecure": True}):
+            sink = Mqtt(config(broker, **ours, **trust))
+            sink.write(event(0))
+            sink.close()
+        for wrong in (ours, {"ca_file": str(certificates / "ca.pem")}):  # a CA that we don't trust; no certificate
+            sink = Mqtt(config(broker, **wrong))
+            with pytest.raises(SinkError):
+                sink.write(event(0))
+            sink.close()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"host": ""}, {"host": "a" * 70}, {"port": 70_000}, {"prefix": "a/#"}, {"prefix": ""}, {"keepalive": 0},
+        {"timeout": 0.0}, {"ca_file": "/no/such/file"}, {"key_file": "/some/key"}, {"password_env": "X"},
+    ],
+)  # fmt: skip
+def test_settings_that_make_no_sense(settings):
+    with pytest.raises(SinkError) as caught:
+        Mqtt(MqttConfig(**settings))
+    assert not caught.value.retry
+
+
+def test_without_paho_it_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("edge.extras.find_spec", lambda name: None)
+    with pytest.raises(EdgeError, match=r"pip install 'edge-listen\[mqtt\]'"):
+        Mqtt(MqttConfig())
+
+
+def test_the_configuration_is_built_from_a_table():
+    default = HomeAssistantConfig()
+    table = {name: getattr(default, name) for name in default.__dataclass_fields__} | {"labels": ["Dog"], "port": 1}
+    assert build(HomeAssistantConfig, table) == HomeAssistantConfig(labels=("Dog",), port=1)
+
+
+@pytest.mark.parametrize(
+    ("label", "slugged"),
+    [("Dog", "dog"), ("Speech, male", "speech_male"), ("a/+#b", "a_b"), ("Hündin", "h_ndin_"), ("犬", ""), ("+", "")],
+)
+def test_slugs_are_safe_in_topics_and_ids(label, slugged):
+    found = slug(label)
+    assert found.startswith(slugged)
+    assert found
+    assert set(found) <= set("abcdefghijklmnopqrstuvwxyz0123456789_")
+    assert found == slug(label)
+    assert (found == slugged) == (label.isascii() and label != "+")
+
+
+# Home Assistant's documented fields: device discovery (integrations/mqtt), binary_sensor.mqtt, sensor.mqtt.
+TEXT = {"type": "string", "minLength": 1}
+TOPIC = {"type": "string", "pattern": "^[^+#]+$"}
+SHARED = {
+    "p": TEXT, "unique_id": TEXT, "name": TEXT, "state_topic": TOPIC, "icon": {"type": "string", "pattern": "^mdi:"},
+    "value_template": {"type": "string", "pattern": r"^\{\{ .* \}\}$"}, "json_attributes_topic": TOPIC,
+    "entity_category": {"enum": ["diagnostic", "config"]},
+}  # fmt: skip
+DISCOVERY = {
+    "type": "object",
+    "properties": {
+        "dev": {
+            "type": "object",
+            "properties": {
+                "ids": {"type": "array", "items": TEXT, "minItems": 1},
+                "name": TEXT, "mf": TEXT, "mdl": TEXT, "sw": TEXT,
+            },
+            "required": ["ids", "name"],
+            "additionalProperties": False,
+        },
+        "o": {
+            "type": "object",
+            "properties": {"name": TEXT, "sw": TEXT, "url": {"type": "string", "pattern": "^https://"}},
+            "required": ["name"],
+            "additionalProperties": False,
+        },
+        "cmps": {
+            "type": "object",
+            "propertyNames": {"pattern": "^[a-zA-Z0-9_-]+$"},
+            "additionalProperties": {
+                "oneOf": [
+                    {
+                        "properties": SHARED | {
+                            "p": {"const": "binary_sensor"}, "device_class": {"enum": ["sound"]},
+                            "payload_on": TEXT, "payload_off": TEXT,
+                        },
+                        "required": ["p", "unique_id", "state_topic"],
+                        "additionalProperties": False,
+                    },
+                    {
+                        "properties": SHARED | {
+                            "p": {"const": "sensor"}, "unit_of_measurement": TEXT,
+                            "state_class": {"enum": ["measurement", "total", "total_increasing"]},
+                        },
+                        "required": ["p", "unique_id", "state_topic"],
+                        "additionalProperties": False,
+                    },
+                ],
+            },
+        },
+        "availability_topic": TOPIC, "payload_available": TEXT, "payload_not_available": TEXT,
+        "qos": {"enum": [0, 1, 2]},
+    },
+    "required": ["dev", "o", "cmps"],
+    "additionalProperties": False,
+}  # fmt: skip
+
+
+def discovered(payload):
+    """The components of a payload, which must be a valid one."""
+    description = json.loads(payload)
+    jsonschema.validate(description, DISCOVERY)
+    components = description["cmps"]
+    names = [c["unique_id"] for c in components.values()]
+    assert len(set(names)) == len(names)
+    return description, components
+
+
+@needs_mosquitto
+def test_home_assistant_is_told_everything_it_needs(broker, subscriber):
+    sink = HomeAssistant(config(broker, HomeAssistantConfig, device_name="Attic"))
+    for record in (START, STATUS, event(0)):
+        sink.write(record)
+    found = retained(broker, 6)
+    description, components = discovered(found["homeassistant/device/edge_listen_attic/config"])
+    assert description["dev"]["name"] == "Attic"
+    assert description["dev"]["mdl"] == "edge-listen int8"
+    assert found[description["availability_topic"]] == description["payload_available"]
+    sensors = {c["name"]: c for c in components.values() if c["p"] == "binary_sensor"}
+    assert list(sensors) == START["labels"]
+    assert found[sensors["Dog"]["state_topic"]] == sensors["Dog"]["payload_on"]
+    assert found[sensors["犬"]["state_topic"]] == sensors["犬"]["payload_off"]
+    others = {c["name"]: c for c in components.values() if c["p"] == "sensor"}
+    assert set(others) == {"Last event", "Level", "Lost samples", "Overflows"}
+    for name, field in (("Level", "level_dbfs"), ("Lost samples", "lost_samples"), ("Overflows", "overflows")):
+        assert others[name]["value_template"] == f"{{{{ value_json.{field} }}}}"
+        assert field in json.loads(found[others[name]["state_topic"]])
+    wait_until(lambda: subscriber.of(others["Last event"]["state_topic"]))
+    assert json.loads(subscriber.of(others["Last event"]["state_topic"])[0])["label"] == "Dog"
+    sink.close()
+
+
+@needs_mosquitto
+def test_discovery_follows_home_assistants_birth(broker, subscriber):
+    sink = HomeAssistant(config(broker, HomeAssistantConfig, labels=("Dog",)))
+    sink.write(START)
+    topic = "homeassistant/device/edge_listen_attic/config"
+    wait_until(lambda: len(subscriber.of(topic)) == 1)
+    subscriber.publish("homeassistant/status", "offline")
+    subscriber.publish("homeassistant/status", "online")
+    wait_until(lambda: len(subscriber.of(topic)) == 2)
+    wait_until(lambda: len(subscriber.of(f"{BASE}/state/dog")) == 2)
+    first, second = subscriber.of(topic)
+    assert first == second
+    _, components = discovered(first)
+    assert [c["name"] for c in components.values() if c["p"] == "binary_sensor"] == ["Dog"]
+    sink.close()
+
+
+@needs_mosquitto
+def test_an_alias_is_added_with_its_first_event(broker, subscriber):
+    sink = HomeAssistant(config(broker, HomeAssistantConfig))
+    for record in (START, event(0, label="Pet"), event(0, label="Pet", phase="end")):
+        sink.write(record)
+    topic = "homeassistant/device/edge_listen_attic/config"
+    wait_until(lambda: subscriber.of(f"{BASE}/state/pet") == ["ON", "OFF"])
+    assert len(subscriber.of(topic)) == 2
+    _, components = discovered(subscriber.of(topic)[-1])
+    assert components["label_pet"]["state_topic"] == f"{BASE}/state/pet"
+    sink.close()
