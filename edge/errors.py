@@ -46,3 +46,9 @@ class SinkError(EdgeError):
     def __init__(self, what: str, *, remedy: str, retry: bool = True) -> None:
         super().__init__(what, remedy=remedy)
         self.retry = retry
+
+
+class StoreError(EdgeError):
+    """A database of events that is not there, cannot be opened, or is none of ours."""
+
+    exit_code = 8

@@ -1,4 +1,4 @@
-"""Files that are whole, or not there."""
+"""Files that are whole, or not there; and the folder for those that a device keeps."""
 
 from __future__ import annotations
 
@@ -22,3 +22,11 @@ def replacing(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def state_folder() -> Path | None:
+    """Where this user's device keeps what it learns as it runs (XDG Base Directory); None without a home folder."""
+    try:
+        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "edge-listen"
+    except RuntimeError:
+        return None

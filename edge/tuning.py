@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import EdgeError
-from edge.files import replacing
+from edge.files import replacing, state_folder
 
 log = logging.getLogger("edge.tuning")
 
@@ -197,13 +197,11 @@ def _file(default: Path) -> Path | None:
     """
     from edge.bench.machine import cpu_name
 
-    try:
-        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    except RuntimeError:
+    state = state_folder()
+    if state is None:
         return None
-    folder = state / "edge-listen" / "tuning"
     device = hashlib.sha256(f"{cpu_name()}, {os.cpu_count()} cores".encode()).hexdigest()[:12]
-    return folder / f"{default.stem}-{device}.json"
+    return state / "tuning" / f"{default.stem}-{device}.json"
 
 
 def _sha256(path: Path) -> str | None:
