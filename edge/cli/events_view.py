@@ -15,6 +15,7 @@ from edge.errors import EdgeError
 from edge.files import replacing
 from edge.history import LabelStats, StoredEvent
 
+WIDEST = 10_000  # columns, of what is no terminal
 SHADES = " ░▒▓█"
 COLUMNS = (
     "id", "source", "label", "corrected", "note", "onset_time", "offset_time", "duration", "onset", "offset", "peak",
@@ -83,11 +84,10 @@ def print_stats(stats: list[LabelStats], output: str) -> None:
 def print_hours(counts: Mapping[str, list[int]], day: date) -> None:
     """Draw the day on stdout: a line for each label, a column for each hour, darker where more was heard."""
     most = max((max(row) for row in counts.values()), default=0)
-    hours = " ".join(f"{hour:02}" for hour in range(24))
-    rows = [(label, " ".join(_shade(n, most) * 2 for n in row), str(sum(row))) for label, row in counts.items()]
     print(f"{day.isoformat()}, the darkest hour: {most} events" if most else f"{day.isoformat()}: nothing was heard")
+    rows = [(label, "".join(_shade(n, most) * 2 for n in row), str(sum(row))) for label, row in counts.items()]
     if rows:
-        _print_table(("label", hours, "sum"), rows, right=(2,), least=len(hours))
+        _print_table(("label", "".join(f"{hour:<6}" for hour in range(0, 24, 3)), "sum"), rows, right=(2,))
 
 
 def _shade(n: int, most: int) -> str:
@@ -118,9 +118,7 @@ def draw_hours(counts: Mapping[str, list[int]], day: date, out: Path) -> None:
         raise EdgeError(f"{out} cannot be written: {error.strerror}", remedy="name another file") from None
 
 
-def _print_table(
-    header: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: tuple[int, ...], least: int | None = None
-) -> None:
+def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: tuple[int, ...]) -> None:
     """Labels and names are anybody's text: no markup, no emoji. Whole lines where stdout is no terminal."""
     from rich.console import Console
     from rich.table import Table
@@ -128,12 +126,10 @@ def _print_table(
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for i, name in enumerate(header):
-        table.add_column(name, justify="right" if i in right else "left", no_wrap=least is not None)
+        table.add_column(name, justify="right" if i in right else "left")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    console = Console(markup=False, highlight=False, emoji=False)
-    if not console.is_terminal or least is not None:
-        console.width = max(console.width, console.measure(table).maximum)
+    console = Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else WIDEST)
     console.print(table)
 
 
