@@ -266,7 +266,7 @@ def shrink(db: sqlite3.Connection, config: StoreConfig) -> None:
     """Give back a batch of free pages where the file is larger than its share: the bound was lowered."""
     excess = _number(db, "page_count") - math.floor((config.max_bytes - config.wal_bytes) / _number(db, "page_size"))
     if excess > 0:
-        db.execute(f"PRAGMA incremental_vacuum({min(excess, BATCH)})").fetchall()
+        db.executescript(f"PRAGMA incremental_vacuum({min(excess, BATCH)})")  # execute() takes its first step only
 
 
 def explanation(error: sqlite3.Error, path: Path) -> tuple[str, str, bool]:
