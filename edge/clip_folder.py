@@ -83,8 +83,9 @@ class ClipFolder:
             with suppress(OSError):
                 clip.path.parent.rmdir()  # where it was the last of its day
             pruned(clip.path)
-        if size and shutil.disk_usage(self._folder).free - size < self._min_free:
-            raise NoRoom(f"less than {self._min_free // 1_000_000} MB of the disk are free")
+        free = shutil.disk_usage(self._folder).free if size else 0
+        if size and free - size < self._min_free:
+            raise NoRoom(f"{free} bytes of the disk are free, {self._min_free} must remain")
 
     def save(self, path: Path, data: bytes) -> None:
         """Write a clip, for its owner's eyes; whole, or not at all. Raises OSError."""

@@ -133,7 +133,7 @@ class ClipRecorder:
         What is missing before them counts as silence, up to the length of the ring.
         """
         self._reach(position)
-        self._ring.write(samples.reshape(len(samples), -1))
+        self._ring.write(samples[:, None] if samples.ndim == 1 else samples)
         written = self._ring.written
         for wanted in [wanted for wanted in self._open.values() if wanted.stop <= written]:
             self._submit(wanted)

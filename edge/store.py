@@ -106,7 +106,7 @@ def open_to_write(path: Path, *, busy_seconds: float = 5.0, create: bool = True)
         StoreError: it is not there, not ours, of a later version, damaged, locked, or may not be written.
     """
     with explaining(path):
-        _prepare(path, create)
+        _prepare(path, os.O_RDWR | (os.O_CREAT if create else 0))
         db = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
         try:
             _check(db, path)
@@ -128,7 +128,7 @@ def open_to_read(path: Path, *, busy_seconds: float = 5.0) -> sqlite3.Connection
         StoreError: as :func:`open_to_write`.
     """
     with explaining(path):
-        _prepare(path, create=False)
+        _prepare(path, os.O_RDONLY)
         beside = [path.with_name(path.name + end) for end in ("-wal", "-shm")]
         # A reader takes part in the log, and creates it; where it may not, and nobody writes, the file is all there is.
         alone = not os.access(path.parent, os.W_OK) and not any(file.exists() for file in beside)
@@ -146,14 +146,12 @@ def open_to_read(path: Path, *, busy_seconds: float = 5.0) -> sqlite3.Connection
     return open_to_read(path, busy_seconds=busy_seconds)
 
 
-def _prepare(path: Path, create: bool) -> None:
-    """The file itself, for its owner alone: it says what happens in a home."""
+def _prepare(path: Path, flags: int) -> None:
+    """Whether the file can be opened; a new one is for its owner alone: it says what happens in a home."""
     try:
-        if create:
+        if flags & os.O_CREAT:
             path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        else:
-            path.open("rb").close()
+        os.close(os.open(path, flags, 0o600))
     except FileNotFoundError:
         raise StoreError(
             f"there is no database {path}",

@@ -365,7 +365,7 @@ def test_a_disk_that_becomes_read_only_may_be_tried_again(small_disk):
     [
         (lambda path: path.write_bytes(b"not a database, but long enough to be looked at" * 100), "is not a database"),
         (lambda path: sqlite3.connect(path).execute("CREATE TABLE t (x)").connection.close(), "another program"),
-        (lambda path: path.mkdir(), "Is a directory"),
+        (lambda path: path.mkdir(), "cannot be opened"),
     ],
     ids=["text", "another program", "folder"],
 )
