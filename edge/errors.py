@@ -56,3 +56,9 @@ class SinkError(EdgeError):
         super().__init__(what, remedy=remedy)
         self.retry = retry
         self.after = after
+
+
+class StoreError(EdgeError):
+    """A database of events that is not there, cannot be opened, or is none of ours."""
+
+    exit_code = 8

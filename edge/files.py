@@ -1,4 +1,4 @@
-"""Files that are whole, or not there."""
+"""Files that are whole, or not there; and the folder for those that a device keeps."""
 
 from __future__ import annotations
 

@@ -1,0 +1,489 @@
+"""Clips of events: what is in them, their bounds, and disks that are full, slow or gone."""
+
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+from contextlib import closing
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from edge import clip_folder, clips
+from edge.clip_folder import ClipFolder, NoRoom, clip_path, safe
+from edge.clips import ClipRecorder, ClipsConfig, Tapped
+from edge.config import build
+from edge.errors import EdgeError
+from edge.events import Event
+from edge.sources.block import Block
+from tests.test_store import small_disk  # noqa: F401  # a fixture
+
+RATE = 1000  # Hz: small and quick
+NOON = datetime(2025, 3, 14, 12, tzinfo=timezone.utc).timestamp()
+
+
+def event(onset, offset=None, *, name="0123456789abcdef", label="dog", start=NOON):
+    return Event(
+        id=name, phase="begin" if offset is None else "end", label=label, classes=(label,), onset=onset, offset=offset,
+        onset_time=start + onset, offset_time=None if offset is None else start + offset, peak=0.9, mean=0.8,
+        level_dbfs=-20.0, model="m", latency_ms=1.0,
+    )  # fmt: skip
+
+
+class Rig:
+    """A recorder, its news, and a stream whose sample at position p is p / 32768."""
+
+    def __init__(self, folder, *, channels=1, voice=None, clock=lambda: NOON, rate=RATE, **config):
+        self.news, self.position, self.channels, self.rate = [], 0, channels, rate
+        made = ClipsConfig(folder=str(folder), **{"min_free_bytes": 0, "max_days": 36_500.0, **config})
+        self.recorder = ClipRecorder(
+            made, rate, channels, source="mic", voice=voice, news=self.news.append, clock=clock
+        )  # fmt: skip
+
+    def listen(self, seconds, block=0.1):
+        end = self.position + round(seconds * self.rate)
+        while self.position < end:
+            n = min(round(block * self.rate), end - self.position)
+            ramp = ((self.position + np.arange(n)) % 32768 / 32768).astype(np.float32)
+            self.recorder.push(ramp if self.channels == 1 else np.stack([ramp, -ramp], axis=1), self.position)
+            self.position += n
+
+    def told(self, state, n=1, seconds=10.0):
+        """The first ``n`` news of this kind, as soon as they are there."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            found = [news for news in list(self.news) if news["state"] == state]
+            if len(found) >= n:
+                return found
+            time.sleep(0.005)
+        raise AssertionError(f"{n} x {state} did not come: {self.news}")
+
+    def clip(self, onset, offset, wait=True, **more):
+        """An event of the stream, told 0.2 s late, and the file of its sound."""
+        self.listen(onset + 0.2 - self.position / self.rate)
+        path = self.recorder.begin(event(onset, **more))
+        self.listen(offset + 0.2 - self.position / self.rate)
+        self.recorder.end(event(onset, offset, **more))
+        before = sum(news["state"] == "written" for news in self.news)
+        self.listen(3.0)
+        if wait:
+            self.told("written", before + 1)
+        return path
+
+
+@pytest.fixture
+def rig(tmp_path):
+    made = []
+
+    def make(**config):
+        made.append(Rig(tmp_path / "clips", **config))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.recorder.close(0.1)
+
+
+def first_and_count(path):
+    samples, rate = soundfile.read(path, dtype="int16")
+    assert rate == RATE
+    return int(samples[0] if samples.ndim == 1 else samples[0, 0]), len(samples)
+
+
+def test_it_holds_what_was_before_and_after(rig, tmp_path):
+    r = rig(pre_roll=3.0, post_roll=2.0)
+    path = r.clip(10.0, 11.5)
+    assert path == tmp_path / "clips" / "2025-03-14" / "120010.000Z_dog_01234567.flac"
+    assert first_and_count(path) == (7000, 6500)
+    samples, _ = soundfile.read(path, dtype="int16")
+    assert np.array_equal(samples, np.arange(7000, 13500))
+    assert soundfile.info(path).subtype == "PCM_16"
+    assert r.told("written")[0] == {
+        "type": "clip", "source": "mic", "time": "2025-03-14T12:00:00.000Z", "id": "0123456789abcdef",
+        "state": "written", "path": str(path), "reason": None,
+    }  # fmt: skip
+    assert r.recorder.counts == {"written": 1, "withheld": 0, "dropped": 0, "pruned": 0}
+
+
+def test_at_the_beginning_there_is_less_before(rig):
+    assert first_and_count(rig().clip(1.0, 2.0)) == (0, 4000)
+
+
+def test_two_channels(rig):
+    path = rig(channels=2).clip(5.0, 6.0)
+    samples, _ = soundfile.read(path, dtype="int16")
+    assert samples.shape == (6000, 2)
+    assert np.array_equal(samples[:, 0], -samples[:, 1])
+
+
+def test_a_long_event_is_cut_while_it_goes_on(rig):
+    r = rig(max_seconds=8.0)
+    path = r.recorder.begin(event(0.0))
+    r.listen(8.1)
+    r.told("written")  # though it has not ended
+    assert first_and_count(path) == (0, 8000)
+    r.listen(30.0)
+    r.recorder.end(event(0.0, 38.0))
+    r.listen(5.0)
+    r.recorder.close()
+    assert r.recorder.counts["written"] == 1
+
+
+def test_overlapping_events_have_a_clip_each(rig):
+    r = rig()
+    r.listen(5.0)
+    paths = [r.recorder.begin(event(5.0, name=f"{i}" * 8, label=f"label {i}")) for i in range(3)]
+    r.listen(2.0)
+    for i in range(3):
+        r.recorder.end(event(5.0, 5.5 + i / 2, name=f"{i}" * 8))
+    r.listen(4.0)
+    r.told("written", 3)
+    assert [first_and_count(path) for path in paths] == [(2000, 5500), (2000, 6000), (2000, 6500)]
+
+
+def test_too_many_at_once_are_dropped_and_counted(rig):
+    r = rig()
+    r.listen(1.0)
+    paths = [r.recorder.begin(event(1.0, name=f"{i:08}")) for i in range(clips.MAX_OPEN + 2)]
+    assert paths[-2:] == [None, None]
+    assert len(r.told("dropped", 2)) == 2
+
+
+def test_lost_samples_are_silence_and_positions_stay_true(rig):
+    r = rig()
+    r.listen(5.0)
+    r.recorder.begin(event(4.0))
+    r.position += 500
+    r.listen(2.0)
+    r.recorder.end(event(4.0, 5.0))
+    r.listen(2.0)
+    samples, _ = soundfile.read(Path(r.told("written")[0]["path"]), dtype="int16")
+    expected = np.arange(1000, 7000)
+    expected[4000:4500] = 0
+    assert np.array_equal(samples, expected)
+
+
+@pytest.mark.parametrize("jump", [1_000_000, -4000])
+def test_after_a_jump_it_goes_on_and_mixes_nothing(rig, jump):
+    r = rig()
+    r.listen(6.0)
+    r.recorder.begin(event(5.0, name="before-the-jump"))
+    r.position += jump
+    r.listen(1.0)
+    here = r.position / RATE
+    r.recorder.begin(event(here - 0.5, name="after-the-jump"))
+    r.recorder.end(event(here - 0.5, here, name="after-the-jump"))
+    r.listen(3.0)
+    r.told("written", 2)
+    before, after = [first_and_count(news["path"]) for news in r.told("written", 2)]
+    assert before == (2000, 4000)
+    assert after == ((6000 + jump) % 32768, 3000)  # nothing from before the jump
+
+
+def test_close_writes_what_there_is(rig):
+    r = rig()
+    r.listen(4.0)
+    going_on = r.recorder.begin(event(3.5, name="still going"))
+    ended = r.recorder.begin(event(3.0, name="ended"))
+    r.recorder.end(event(3.0, 3.9, name="ended"))
+    r.recorder.close()
+    assert first_and_count(going_on) == (500, 3500)
+    assert first_and_count(ended) == (0, 4000)
+
+
+def test_an_event_that_is_told_too_late_is_dropped(rig):
+    r = rig(max_seconds=6.0)
+    r.listen(60.0)
+    r.recorder.begin(event(10.0))
+    r.recorder.end(event(10.0, 11.0))
+    assert r.told("dropped")[0]["reason"] == "nothing of it was recorded"
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "../../etc/passwd",
+        "/",
+        "",
+        "..",
+        "dog/bark",
+        "a\0b",
+        "日本語 の 犬",
+        "ü" * 300,
+        "\u202egnp",
+        "हिन्दी",
+        "CON",
+        ".hidden",
+    ],
+)
+def test_any_label_makes_a_name_inside_of_the_folder(tmp_path, label):
+    path = clip_path(tmp_path, NOON, label, "0123456789")
+    assert path.parent == tmp_path / "2025-03-14"
+    assert len(path.name.encode()) < 200
+    assert clip_folder.CLIP_NAME.fullmatch(path.name)
+    path.parent.mkdir()
+    path.touch()
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    assert not re.search(r'[<>:"/\\|?*\0-\x1f\u202e]', path.name)
+
+
+def test_scripts_stay_readable():
+    assert safe("日本語 犬") == "日本語-犬"
+    assert safe("हिन्दी") == "हिन्दी"
+
+
+def test_the_bound_holds_before_every_clip_and_the_oldest_go(rig, tmp_path):
+    r = rig(max_bytes=40_000)
+    sizes = []
+    writing = clip_folder.ClipFolder.save
+
+    def save(self, path, data):
+        on_disk = sum(p.stat().st_size for p in tmp_path.rglob("*.flac"))
+        sizes.append(on_disk + len(data))
+        writing(self, path, data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clip_folder.ClipFolder, "save", save)
+        paths = [r.clip(10.0 * i + 4, 10.0 * i + 6, name=f"{i:08}") for i in range(12)]
+    assert max(sizes) <= 40_000
+    assert len(sizes) == 12
+    left = sorted(p for p in tmp_path.rglob("*.flac"))
+    assert left == paths[-len(left) :]
+    pruned = [news["path"] for news in r.told("pruned", 12 - len(left))]
+    assert pruned == [str(p) for p in paths[: -len(left)]]
+
+
+def test_a_clip_larger_than_everything_is_dropped_and_deletes_nothing(rig):
+    r = rig(max_bytes=20_000)
+    kept = r.clip(4.0, 5.0)
+    r.listen(3.0)
+    loud = np.random.default_rng(0).uniform(-1, 1, 20_000).astype(np.float32)
+    r.recorder.push(loud, r.position)
+    r.position += len(loud)
+    now = r.position / RATE
+    r.recorder.begin(event(now - 18.0, name="huge"))
+    r.recorder.end(event(now - 18.0, now - 2.0, name="huge"))
+    assert "more than all clips may have" in r.told("dropped")[0]["reason"]
+    assert kept.exists()
+
+
+def test_after_a_restart_the_clips_that_are_there_count(tmp_path):
+    first = Rig(tmp_path, max_bytes=40_000)
+    paths = [first.clip(10.0 * i + 4, 10.0 * i + 6, name=f"{i:08}") for i in range(3)]
+    first.recorder.close()
+    (tmp_path / "2025-03-14" / f"{paths[0].name}.99.part").write_bytes(b"half")
+    mine = tmp_path / "2025-03-14" / "holiday.flac"
+    mine.write_bytes(bytes(50_000))
+    old = tmp_path / "2020-01-01" / "010203.004Z_cat_ffffffff.flac"
+    old.parent.mkdir()
+    old.write_bytes(bytes(100))
+    most = sum(p.stat().st_size for p in paths) + 1000
+    second = Rig(tmp_path, max_bytes=most, max_days=365.0)
+    assert second.told("pruned")[0]["path"] == str(old)  # too old, at once
+    second.clip(100.0, 102.0, name="new")
+    second.recorder.close()
+    assert not paths[0].exists()
+    assert paths[2].exists()
+    assert sum(p.stat().st_size for p in tmp_path.rglob("*.flac") if p != mine) <= most
+    assert mine.exists()  # no clip of ours: neither counted nor deleted
+    assert not old.parent.exists()
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_clips_that_others_have_deleted_do_no_harm(rig):
+    r = rig(max_bytes=40_000)
+    for i in range(12):
+        r.clip(10.0 * i + 4, 10.0 * i + 6, name=f"{i:08}").unlink()
+    assert r.recorder.counts["written"] == 12
+    assert r.recorder.counts["dropped"] == 0
+
+
+def test_too_old_is_by_the_clock(tmp_path):
+    now = [NOON]
+    folder = ClipFolder(tmp_path, max_bytes=1000, max_days=1.0, min_free_bytes=0, clock=lambda: now[0])
+    folder.scan()
+    path = clip_path(tmp_path, NOON, "dog", "1")
+    folder.save(path, b"x")
+    gone = []
+    for hours in (23.9, -100, 24.1):  # a clock that is set back deletes nothing
+        now[0] = NOON + timedelta(hours=hours).total_seconds()
+        folder.make_room(0, gone.append)
+        assert path.exists() == (hours < 24)
+    assert gone == [path]
+    assert folder.bytes == 0
+
+
+def test_below_the_floor_of_free_space_nothing_is_written(rig, tmp_path):
+    r = rig(min_free_bytes=1 << 60)
+    r.clip(4.0, 5.0, wait=False)
+    assert "bytes of the disk are free" in r.told("dropped")[0]["reason"]
+    assert not list(tmp_path.rglob("*.flac*"))
+
+
+def test_the_floor_counts_the_clip_itself(small_disk):  # noqa: F811
+    free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+    folder = ClipFolder(small_disk, max_bytes=1 << 30, max_days=1.0, min_free_bytes=free - 1000)
+    folder.make_room(1000, print)
+    with pytest.raises(NoRoom):
+        folder.make_room(1001, print)
+
+
+def test_a_full_disk_drops_the_clip_and_leaves_no_half(small_disk, monkeypatch):  # noqa: F811
+    plenty = shutil.disk_usage("/")._replace(free=1 << 40)  # another program takes it in between
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: plenty)
+    r = Rig(small_disk / "clips", rate=16_000)
+    r.recorder.push(np.zeros(0, np.float32), 0)
+    (small_disk / "ballast").write_bytes(bytes((2 << 20) - 40_000))
+    noise = np.random.default_rng(0).uniform(-1, 1, 16_000 * 8).astype(np.float32)
+    for at in (0, 1):
+        r.recorder.push(noise, at * len(noise))
+        r.recorder.begin(event(8.0 * at + 3, name=f"{at}"))
+        r.recorder.end(event(8.0 * at + 3, 8.0 * at + 5, name=f"{at}"))
+        if at == 0:
+            assert "No space left" in r.told("dropped")[0]["reason"]
+            assert not list(small_disk.rglob("*.flac*"))
+            (small_disk / "ballast").unlink()
+    r.told("written")  # it goes on
+    r.recorder.close()
+
+
+def test_a_folder_that_cannot_be_written(small_disk, tmp_path):  # noqa: F811
+    (tmp_path / "file").touch()
+    with pytest.raises(EdgeError, match="clips cannot be written to"):
+        Rig(tmp_path / "file")
+    r = Rig(small_disk / "clips")
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    r.clip(4.0, 5.0, wait=False)
+    assert "Read-only" in r.told("dropped")[0]["reason"]
+    r.recorder.close()
+    with pytest.raises(EdgeError, match="Read-only file system"):
+        Rig(small_disk / "other")
+
+
+def test_a_hanging_disk_costs_clips_and_never_time(rig, monkeypatch):
+    r = rig(max_seconds=6.0)
+    released, stuck = threading.Event(), threading.Event()
+    saving = ClipFolder.save
+
+    def save(self, path, data):
+        stuck.set()
+        released.wait(30)
+        saving(self, path, data)
+
+    monkeypatch.setattr(ClipFolder, "save", save)
+    r.clip(4.0, 5.0, name="stuck", wait=False)
+    assert stuck.wait(10)
+    ring = r.recorder._ring._data
+    longest = 0.0
+    for i in range(1, 40):
+        began = time.thread_time()
+        r.clip(10.0 * i + 4, 10.0 * i + 5, name=f"{i:08}", wait=False)
+        longest = max(longest, time.thread_time() - began)
+    assert longest < 0.5  # of the processor, for ten seconds of stream
+    assert r.recorder._ring._data is ring  # the same memory
+    assert r.recorder.counts["dropped"] == 39 - clips.MAX_WAITING
+    released.set()
+    # What waited was overwritten meanwhile: that is told, and no other sound is written in its place.
+    r.told("dropped", 39)
+    assert r.recorder.counts == {"written": 1, "withheld": 0, "dropped": 39, "pruned": 0}
+    r.clip(500.0, 501.0, name="after")
+
+
+def test_close_does_not_wait_for_ever(rig, monkeypatch):
+    r = rig()
+    released, stuck = threading.Event(), threading.Event()
+    monkeypatch.setattr(ClipFolder, "save", lambda *_: (stuck.set(), released.wait(30)))
+    r.clip(4.0, 5.0, name="stuck", wait=False)
+    assert stuck.wait(10)
+    r.clip(14.0, 15.0, name="waits", wait=False)
+    began = time.monotonic()
+    r.recorder.close(0.2)
+    assert time.monotonic() - began < 5
+    assert [news["id"] for news in r.told("dropped")] == ["waits"]
+    released.set()
+
+
+def test_what_the_voice_filter_withholds_is_never_on_the_disk(rig, tmp_path):
+    heard = []
+
+    def voice(samples, rate, onset, offset):
+        heard.append((samples.shape, rate, onset, offset))
+        return True
+
+    r = rig(voice=voice)
+    r.clip(10.0, 11.0, wait=False)
+    assert r.told("withheld")[0]["reason"] == "a voice is heard"
+    assert heard == [((6000, 1), RATE, 7.0, 13.0)]
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_a_voice_filter_that_fails_withholds(rig, caplog):
+    def voice(*_):
+        raise RuntimeError("broken")
+
+    r = rig(voice=voice)
+    r.clip(10.0, 11.0, wait=False)
+    r.told("withheld")
+    assert "broken" in caplog.text
+
+
+def test_bad_samples_do_not_break_it(rig):
+    r = rig()
+    r.listen(5.0)
+    r.recorder.push(np.array([np.nan, np.inf, -np.inf, 7.0] * 250, np.float32), r.position)
+    r.position += 1000
+    assert first_and_count(r.clip(5.5, 6.5))[1] == 6000
+
+
+def test_clips_are_for_their_owner(rig, tmp_path):
+    path = rig().clip(4.0, 5.0)
+    assert path.stat().st_mode & 0o077 == 0
+    assert path.parent.stat().st_mode & 0o077 == 0
+    assert (tmp_path / "clips").stat().st_mode & 0o077 == 0
+
+
+def test_its_settings_come_from_json_and_are_checked():
+    fields = {
+        "folder": "/x", "pre_roll": 1, "post_roll": 0, "max_seconds": 5, "max_bytes": 1, "max_days": 1,
+        "min_free_bytes": 0,
+    }  # fmt: skip
+    assert build(ClipsConfig, fields) == ClipsConfig("/x", 1.0, 0.0, 5.0, 1, 1.0, 0)
+    for name, wrong in (
+        ("pre_roll", -1.0),
+        ("post_roll", 61.0),
+        ("max_seconds", 5.0),
+        ("max_bytes", 0),
+        ("max_days", 0.0),
+    ):
+        with pytest.raises(EdgeError, match=name):
+            ClipsConfig(**{name: wrong})
+    with pytest.raises(EdgeError, match="folder"):
+        ClipRecorder(ClipsConfig(), RATE)
+
+
+def test_a_source_is_tapped(rig):
+    class Numbers:
+        name = "numbers"
+        closed = False
+
+        def blocks(self, sample_rate, length, first=None, channels=1):
+            assert (sample_rate, length, first, channels) == (RATE, 500, 4000, 1)
+            try:
+                for at in range(0, 20_000, 500):
+                    yield Block(np.full(500, 0.5, np.float32), at, 0.0)
+            finally:
+                Numbers.closed = True
+
+    r = rig()
+    tapped = Tapped(Numbers(), r.recorder)
+    assert tapped.name == "numbers"
+    with closing(tapped.blocks(RATE, 500, 4000)) as blocks:
+        taken = [next(blocks).position for _ in range(10)]
+    assert taken[-1] == 4500
+    assert Numbers.closed
+    assert r.recorder._ring.written == 5000
