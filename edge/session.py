@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
 
 from edge.classifier import Classifier
-from edge.config import DEFAULT_HOP
+from edge.clips import ClipRecorder, ClipsConfig, Tapped
+from edge.config import DEFAULT_HOP, ModelSpec
 from edge.decisions import Detector
 from edge.errors import EdgeError
 from edge.events import Event
 from edge.listener import Window, listen
+from edge.privacy import VoiceConfig, VoiceFilter
 from edge.records import Record, Recorder, error_record, event_record
 from edge.rules import EventConfig
 from edge.sources.block import Source
@@ -28,12 +32,14 @@ class Plan:
     hop: float | None = None  # seconds; None: the model's default
     top_k: int = 3  # classes in a record of a window
     duration: float | None = None  # seconds of stream; None: until it ends
+    clips: ClipsConfig = ClipsConfig()  # of events; without a folder none are kept
+    voices: VoiceConfig | None = VoiceConfig()  # in which clips are withheld; None: voices are kept as well
 
 
 class Session:
     """Listens to ``source`` under ``name``, the source's own where there is none.
 
-    Raises EdgeError for rules or a hop that the model cannot do.
+    Raises EdgeError for rules or a hop that the model cannot do, or a folder that clips cannot be written to.
     """
 
     def __init__(self, source: Source, classifier: Classifier, plan: Plan, name: str = "") -> None:
@@ -46,6 +52,9 @@ class Session:
         if abs(hop_seconds - asked) > 1e-9:
             log.info("hop of %g s: the nearest that the model can is %g s", asked, hop_seconds)
         self._recorder = Recorder(classifier, plan.events, hop_seconds=hop_seconds, top_k=plan.top_k)
+        self._clips = Clips(self._source, classifier.spec, plan, self._name) if plan.clips.folder else None
+        if self._clips is not None:
+            self._source = self._clips.source
 
     @property
     def name(self) -> str:
@@ -91,13 +100,64 @@ class Session:
 
     def _ended(self, reason: str) -> Iterator[Record]:
         yield from self._events(self._detector.close())
+        if self._clips is not None:
+            yield from self._clips.close()
         yield self._recorder.end(reason)
 
     def _window(self, window: Window) -> Iterator[Record]:
         events = self._detector.push(window)
+        if self._clips is not None:
+            self._clips.window(window)
         yield self._recorder.window(window)
         yield from self._events(events)
+        if self._clips is not None:
+            yield from self._clips.news()
         yield from self._recorder.status(window)
 
     def _events(self, events: Iterable[Event]) -> Iterator[Record]:
-        return (event_record(self.name, event) for event in events)
+        for event in events:
+            path = None if self._clips is None else self._clips.event(event)
+            yield event_record(self.name, event) | ({} if path is None else {"clip": str(path)})
+
+
+class Clips:
+    """The clips of a session's events, and what becomes of them as records."""
+
+    def __init__(self, source: Source, spec: ModelSpec, plan: Plan, name: str) -> None:
+        """``source`` is then to be listened to by way of the attribute of that name. Raises EdgeError."""
+        self._voices = None if plan.voices is None else VoiceFilter(plan.voices)
+        self._told: SimpleQueue[Record] = SimpleQueue()
+        self._recorder = ClipRecorder(
+            plan.clips,
+            spec.frontend.sample_rate,
+            spec.frontend.channels,
+            source=name or source.name,
+            voice=self._voices,
+            news=self._told.put,
+        )
+        self._paths: dict[str, Path | None] = {}  # of events that have begun, by id
+        self.source = Tapped(source, self._recorder)
+
+    def window(self, window: Window) -> None:
+        """What the voice filter must know."""
+        if self._voices is not None:
+            self._voices.window(window)
+
+    def event(self, event: Event) -> Path | None:
+        """Begin or end its clip; of one that has ended, the file that it will be."""
+        if event.phase == "begin":
+            self._paths[event.id] = self._recorder.begin(event)
+            return None
+        self._recorder.end(event)
+        return self._paths.pop(event.id, None)
+
+    def news(self) -> Iterator[Record]:
+        """What has been told since the last call."""
+        with suppress(Empty):
+            while True:
+                yield self._told.get_nowait()
+
+    def close(self) -> Iterator[Record]:
+        """Write what waits, and tell it."""
+        self._recorder.close()
+        return self.news()

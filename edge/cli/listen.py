@@ -29,11 +29,16 @@ from edge.cli.common import (
 )
 from edge.errors import EdgeError
 from edge.rules import EventConfig, events_of
+from edge.settings import settings_of
 
 if TYPE_CHECKING:
     from edge.cli.sources import SourceConfig
+    from edge.clips import ClipsConfig
     from edge.session import Session
     from edge.several import Several
+
+
+SINKS = ("log", "db", "mqtt", "home_assistant", "webhook", "exec", "metrics")  # options that ask for one
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class Settings:
     events: EventConfig
     sources: tuple[SourceConfig, ...]  # several, instead of input or device
     event_table: dict[str, Any]  # [events] as it stands in the configuration file, for sources that add to it
+    clips: ClipsConfig
+    keep_voices: bool  # in clips
     site: Path | None  # of edge-calibrate; None: where that keeps it, if it is there
     top_k: int
     duration: float | None  # seconds of stream; None: until it ends
@@ -62,7 +69,7 @@ class Settings:
 
 @click.command(context_settings={"auto_envvar_prefix": "EDGE_LISTEN", "help_option_names": ["-h", "--help"]})
 @options(
-    config_option_with("events", "sources"),
+    config_option_with("events", "sources", "sinks", "clips"),
     model_option,
     tuned_provider_option,
     tuned_threads_option,
@@ -104,9 +111,25 @@ class Settings:
     ),
     click.option(
         "--output",
-        type=click.Choice(["live", "text", "jsonl"]),
+        type=click.Choice(["live", "text", "jsonl", "none"]),
         show_default="live on a terminal, text elsewhere",
         help="How results are shown; text names each event, with -v every window.",
+    ),
+    click.option("--log", type=click.Path(dir_okay=False), help="File of JSON Lines, rotated."),
+    click.option("--db", type=click.Path(dir_okay=False), help="Database of events, which edge-events reads."),
+    click.option("--mqtt", metavar="HOST[:PORT]", help="MQTT broker that events are published to."),
+    click.option("--home-assistant", metavar="HOST[:PORT]", help="The same for Home Assistant, with its discovery."),
+    click.option("--webhook", metavar="URL", help="Where events are posted to, as JSON."),
+    click.option("--exec", metavar="COMMAND", help="Program that is run for each event, with its JSON as input."),
+    click.option("--metrics", metavar="[ADDRESS:]PORT", help="Serve Prometheus metrics. [default address: 127.0.0.1]"),
+    click.option("--clips", type=click.Path(file_okay=False), help="Folder for the sound of events. [default: none]"),
+    click.option("--keep-voices", is_flag=True, help="Also keep clips in which somebody speaks."),
+    click.option(
+        "--privacy",
+        type=click.Choice(["default", "ram-only"]),
+        default="default",
+        show_default=True,
+        help="ram-only refuses whatever would store or send sound.",
     ),
     verbose_option,
     version_option,
@@ -117,33 +140,47 @@ def main(context: click.Context, /, config: Path | None, list_devices: bool, **s
 
     Results go to stdout, logs to stderr. Every option can also be set in the environment (EDGE_LISTEN_THRESHOLD=0.7)
     or in a TOML file (--config). Exit codes: 0 ended or interrupted, 1 the output cannot be written, 2 usage, 3 model,
-    4 microphone, 5 recording, 6 provider.
+    4 microphone, 5 recording, 6 provider, 7 a place for records, 8 the database.
     """
     one_of(context, "input", "device")
     if context.params["output"] is None:
         context.params["output"] = "live" if sys.stdout.isatty() else "text"
     settings |= {key: context.params[key] for key in ("input", "device", "output")}
-    threshold = settings.pop("threshold")
+    options = {name: settings.pop(name) for name in SINKS}
     interrupts = Interrupts()
     log_to_stderr(settings["verbose"])
     log_settings(context)
     with ends_well():
         if list_devices:
             print_devices()
-        else:
-            tables = tables_of(context)
-            event_table = tables.get("events", {})
-            events = events_of(event_table)
-            if threshold is not None:
-                events = replace(events, rule=replace(events.rule, threshold=threshold))
-            one = settings["input"] is not None or settings["device"] is not None  # it comes before [[sources]]
-            from edge.cli.sources import source_configs
+            return
+        from edge.cli.sinks import make_sinks, terminal_sinks
 
-            sources = () if one or "sources" not in tables else tuple(source_configs(tables["sources"]))
-            if sources and settings["output"] == "live":
-                settings["output"] = "text"  # the live view shows one source
-            asked = Settings(**settings, events=events, sources=sources, event_table=event_table)
-            run(asked, make_sinks(settings["output"], settings["verbose"]), interrupts)
+        tables = tables_of(context)
+        asked = settings_from(settings, tables)
+        sinks = [*terminal_sinks(asked.output, asked.verbose), *make_sinks(tables.get("sinks", {}), options)]
+        run(asked, sinks, interrupts)
+
+
+def settings_from(options: dict[str, Any], tables: dict[str, Any]) -> Settings:
+    """The settings that the options and the tables of the configuration file make together. Raises EdgeError."""
+    from edge.cli.sources import source_configs
+    from edge.clips import ClipsConfig
+    from edge.privacy import RAM_ONLY, require_ram_only
+
+    threshold, privacy, folder = (options.pop(name) for name in ("threshold", "privacy", "clips"))
+    events = events_of(tables.get("events", {}))
+    if threshold is not None:
+        events = replace(events, rule=replace(events.rule, threshold=threshold))
+    clips = settings_of(ClipsConfig, tables.get("clips", {}), "clips")
+    clips = replace(clips, folder=folder or clips.folder)
+    if privacy == RAM_ONLY:
+        require_ram_only({"clips": clips.folder})
+    one = options["input"] is not None or options["device"] is not None  # it comes before [[sources]]
+    sources = () if one or "sources" not in tables else tuple(source_configs(tables["sources"]))
+    if sources and options["output"] == "live":
+        options["output"] = "text"  # the live view shows one source
+    return Settings(**options, events=events, sources=sources, event_table=tables.get("events", {}), clips=clips)
 
 
 def run(settings: Settings, sinks: Sequence[Any], interrupts: Interrupts) -> None:
@@ -181,13 +218,15 @@ def open_sessions(settings: Settings) -> Session | Several:
     from edge.calibration import calibrated
     from edge.classifier import Classifier
     from edge.cli.sources import sessions_of
+    from edge.privacy import VOICE_LABELS, VoiceConfig
     from edge.session import Plan, Session
     from edge.several import Several
     from edge.tuning import pick
 
     setup = pick(settings.model, settings.provider, settings.threads)
     classifier = Classifier(setup.model, provider=setup.provider, threads=setup.threads)
-    plan = Plan(settings.events, settings.hop, settings.top_k, settings.duration)
+    voices = None if settings.keep_voices else VoiceConfig(labels=VOICE_LABELS)
+    plan = Plan(settings.events, settings.hop, settings.top_k, settings.duration, settings.clips, voices)
     if settings.sources:
         return Several(sessions_of(settings.sources, settings.event_table, classifier, plan))
     events = calibrated(settings.events, classifier.spec, settings.site)
@@ -205,22 +244,6 @@ def the_source(settings: Settings, sample_rate: int) -> Any:
         rate = settings.pcm_rate or sample_rate
         return PcmStream(rate, settings.pcm_channels, channel=settings.channel)
     return make_source(settings.input, settings.device, settings.channel, realtime=settings.realtime)
-
-
-def make_sinks(output: str, verbose: bool) -> list[Any]:
-    """The sinks of ``--output``."""
-    if output == "jsonl":
-        from edge.sinks.jsonl import JsonLines
-        from edge.sinks.log import Log
-
-        return [JsonLines(sys.stdout), Log()]
-    if output == "text":
-        from edge.sinks.text import Text
-
-        return [Text(sys.stdout, every=verbose)]
-    from edge.sinks.live import LiveView
-
-    return [LiveView()]
 
 
 def print_devices() -> None:

@@ -14,18 +14,19 @@ class Log:
     """Warns when a status says something new."""
 
     def __init__(self) -> None:
-        self._silent, self._lost = False, (0, 0)
+        self._known: dict[str, tuple[bool, tuple[int, int]]] = {}  # source → silent; overflows and samples lost
 
     def write(self, record: Record) -> None:
         """Log what is new in a status record; other records are passed over."""
         if record["type"] != "status":
             return
-        if record["silent"] and not self._silent:
+        silent, before = self._known.get(record["source"], (False, (0, 0)))
+        if record["silent"] and not silent:
             log.warning(SILENT)
         lost = (record["overflows"], record["lost_samples"])
-        if lost != self._lost:
+        if lost != before:
             log.warning(LOST, *lost)
-        self._silent, self._lost = record["silent"], lost
+        self._known[record["source"]] = record["silent"], lost
 
     def close(self) -> None:
         """The log is not ours to close."""

@@ -1,0 +1,197 @@
+"""Where records go, by the options and the tables [sinks.…] of a configuration file."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from edge.delivery import Delivery
+from edge.errors import SettingsError
+from edge.files import state_folder
+from edge.records import Record
+from edge.settings import settings_of
+from edge.sinks import Sink
+
+log = logging.getLogger("edge.listen")
+
+CLOSING_SECONDS = 3.0  # that deliveries have at the end, all at the same time
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of sink: where it is made, and what its option sets."""
+
+    module: str
+    sink: str  # class; its configuration is the same with Config behind it, unless named
+    config: str
+    remote: bool = False  # it may be away: what it misses waits on disk
+
+
+KINDS = {
+    "file": Kind("edge.sinks.jsonl", "JsonLinesFile", "JsonLinesFileConfig"),
+    "store": Kind("edge.sinks.sqlite", "SqliteStore", "StoreConfig"),
+    "mqtt": Kind("edge.sinks.mqtt", "Mqtt", "MqttConfig", remote=True),
+    "home_assistant": Kind("edge.sinks.homeassistant", "HomeAssistant", "HomeAssistantConfig", remote=True),
+    "webhook": Kind("edge.sinks.webhook", "Webhook", "WebhookConfig", remote=True),
+    "command": Kind("edge.sinks.command", "Command", "CommandConfig"),
+}
+METRICS = "metrics"  # served, and not delivered: it has no queue
+
+
+@dataclass(frozen=True)
+class DeliveryConfig:
+    """How a sink is delivered to: keys of its table, beside its own."""
+
+    capacity: int = 1000  # records that wait in memory
+    spool: bool = True  # where the receiver may be away: whether what it misses waits on disk
+    spool_file: str = ""  # the file; empty: one in the state folder
+
+
+def tables_of_options(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What ``--mqtt HOST`` and the like say, as the tables would. Raises SettingsError."""
+    found: dict[str, dict[str, Any]] = {}
+    if options.get("log"):
+        found["file"] = {"path": options["log"]}
+    if options.get("db"):
+        found["store"] = {"path": options["db"]}
+    for name in ("mqtt", "home_assistant"):
+        if options.get(name):
+            host, port = host_and_port(options[name], f"--{name.replace('_', '-')}")
+            found[name] = {"host": host} | ({} if port is None else {"port": port})
+    if options.get("webhook"):
+        found["webhook"] = {"url": options["webhook"]}
+    if options.get("exec"):
+        found["command"] = {"argv": words(options["exec"])}
+    if options.get("metrics"):
+        address, port = host_and_port(options["metrics"], "--metrics", alone="port")
+        found[METRICS] = ({"address": address} if address else {}) | ({} if port is None else {"port": port})
+    return found
+
+
+def words(command: str) -> list[str]:
+    """A command line as a shell splits it. Raises SettingsError."""
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise SettingsError(f"--exec {command!r}: {error}", remedy="close the quotation mark") from None
+
+
+def host_and_port(text: str, option: str, alone: str = "host") -> tuple[str, int | None]:
+    """``HOST:PORT``, or one ``alone``. Raises SettingsError."""
+    host, colon, port = text.rpartition(":")
+    if not colon and (alone == "host" or not text.isdecimal()):
+        host, port = text, ""
+    if port and not (port.isdecimal() and int(port) < 65_536):
+        raise SettingsError(f"{option} {text!r} has no port that can be", remedy="write HOST:PORT")
+    return host.strip("[]"), int(port) if port else None
+
+
+def make_sinks(tables: Any, options: Mapping[str, Any]) -> list[Sink]:
+    """All sinks but those of the terminal. An option adds to the table of its kind, or replaces keys of it.
+
+    Raises SettingsError and the sinks' own EdgeErrors: for keys that are unknown, values that cannot be, a database or
+    a port that cannot be had, a library that is not installed.
+    """
+    if not isinstance(tables, Mapping):
+        raise SettingsError(f"sinks is {tables!r}", remedy="write a table [sinks.NAME] for each")
+    asked = {key.replace("-", "_"): value for key, value in tables.items()}
+    for name, table in tables_of_options(options).items():
+        asked[name] = [asked[name] | table] if isinstance(asked.get(name), dict) else [table]
+    known = (*KINDS, METRICS)
+    if unknown := sorted(set(asked) - set(known)):
+        raise SettingsError(f"there is no sink {unknown[0]!r}", remedy=f"allowed: {', '.join(known)}")
+    deliveries: dict[str, Delivery] = {}
+    for kind, value in asked.items():
+        for number, table in enumerate(value if isinstance(value, list) else [value]) if kind != METRICS else ():
+            name = kind if number == 0 else f"{kind}-{number + 1}"
+            deliveries[name] = _delivery(name, KINDS[kind], table)
+    found: list[Sink] = [Deliveries(deliveries)] if deliveries else []
+    if METRICS in asked:
+        found.append(_metrics(asked[METRICS], deliveries))
+    return found
+
+
+def _delivery(name: str, kind: Kind, table: Any) -> Delivery:
+    module, where = import_module(kind.module), f"sinks.{name}"
+    own = {f.name for f in dataclasses.fields(DeliveryConfig)}
+    mine = {k: v for k, v in table.items() if k.replace("-", "_") in own} if isinstance(table, Mapping) else {}
+    rest = {k: v for k, v in table.items() if k not in mine} if isinstance(table, Mapping) else table
+    how = settings_of(DeliveryConfig, mine, where)
+    config = settings_of(getattr(module, kind.config), rest, where)
+    spool = Path(how.spool_file) if how.spool_file else _spool_file(name) if kind.remote and how.spool else None
+
+    def make() -> Sink:
+        sink: Sink = getattr(module, kind.sink)(config)
+        return sink
+
+    return Delivery(make(), name, factory=make, capacity=how.capacity, spool=spool)
+
+
+def _spool_file(name: str) -> Path | None:
+    folder = state_folder()
+    return None if folder is None else folder / "spool" / f"{name}.sqlite"
+
+
+def _metrics(table: Any, deliveries: Mapping[str, Delivery]) -> Sink:
+    from edge.sinks.metrics import Metrics, MetricsConfig
+
+    def counts() -> dict[str, dict[str, int]]:
+        stats = {name: dataclasses.asdict(delivery.stats()) for name, delivery in deliveries.items()}
+        return {name: s | {"queued": s["queued"] + s["spooled"]} for name, s in stats.items()}
+
+    table = table[0] if isinstance(table, list) else table
+    return Metrics(settings_of(MetricsConfig, table, f"sinks.{METRICS}"), counts)
+
+
+class Deliveries:
+    """Several deliveries as one sink: they end at the same time, and what they lost is said."""
+
+    def __init__(self, deliveries: Mapping[str, Delivery]) -> None:
+        self._deliveries = deliveries
+
+    def write(self, record: Record) -> None:
+        """To all of them; it never waits."""
+        for delivery in self._deliveries.values():
+            delivery.write(record)
+
+    def close(self) -> None:
+        """End them side by side; it takes CLOSING_SECONDS at most."""
+        threads = [Thread(target=d.close, args=(CLOSING_SECONDS,)) for d in self._deliveries.values()]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for name, delivery in self._deliveries.items():
+            stats = delivery.stats()
+            lost = f"{stats.dropped} records were dropped, {stats.failed} refused"
+            if stats.dropped or stats.failed:
+                log.warning("%s: %s: %s", name, lost, stats.last_error or "its queue was full")
+            log.info("%s: %d records delivered, %d wait on disk", name, stats.delivered, stats.spooled)
+
+
+def terminal_sinks(output: str, verbose: bool) -> Sequence[Sink]:
+    """The sinks of ``--output``."""
+    if output == "none":
+        from edge.sinks.log import Log
+
+        return [Log()]
+    if output == "jsonl":
+        from edge.sinks.jsonl import JsonLines
+        from edge.sinks.log import Log
+
+        return [JsonLines(sys.stdout), Log()]
+    if output == "text":
+        from edge.sinks.text import Text
+
+        return [Text(sys.stdout, every=verbose)]
+    from edge.sinks.live import LiveView
+
+    return [LiveView()]
