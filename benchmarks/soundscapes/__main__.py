@@ -24,7 +24,8 @@ from benchmarks.soundscapes.scene import NEGATIVES, SceneConfig
 from edge.classifier import Classifier
 from edge.errors import EdgeError
 from edge.files import replacing
-from train.manifest import ManifestError, ReadOptions, read_manifest
+from train.cli.evaluate import held_out
+from train.manifest import Manifest, ManifestError, ReadOptions, read_manifest
 
 CACHE = Path(".cache/soundscapes")
 RATE = 16_000  # Hz, of rendered scenes
@@ -189,7 +190,7 @@ def _scenes(given: dict[str, Any], listener: Listener | None) -> Scenes:
     config = NEGATIVES
     if "data" in given:
         manifest = read_manifest(given["data"], ReadOptions(classes=given["classes"]))
-        clips, config = tuple(manifest.in_folds(_folds(given, listener))), _config(given)
+        clips, config = tuple(manifest.in_folds(given["fold"] or _held_out(manifest, listener))), _config(given)
     changes = {key: given[name] for name, key in (("level", "level_dbfs"), ("silence", "silence"))}
     config = replace(config, **{key: value for key, value in changes.items() if value is not None})
     backgrounds = read_backgrounds(given["backgrounds"] or _beside(given.get("data")), given["half"])
@@ -208,12 +209,11 @@ def _config(given: dict[str, Any]) -> SceneConfig:
     )
 
 
-def _folds(given: dict[str, Any], listener: Listener | None) -> Sequence[int]:
-    held_out = listener.spec.provenance.test_fold if listener else None
-    folds: Sequence[int] = given["fold"] or ([held_out] if held_out is not None else [])
-    if not folds:
-        raise click.UsageError("no fold was held out of the model's training: give --fold")
-    return folds
+def _held_out(manifest: Manifest, listener: Listener | None) -> list[int]:
+    """The fold that the model has not learnt from, where it is known."""
+    if listener and (folds := held_out(manifest, listener.spec.provenance)):
+        return folds
+    raise click.UsageError(f"which clips of {manifest.name} are held out of a model's training? give --fold")
 
 
 def _beside(data: Path | None) -> list[Path]:
@@ -236,7 +236,8 @@ def _report(heard: Sequence[Heard], listener: Listener, events: Any, given: dict
     found["model"] = {"name": spec.name, "precision": spec.provenance.precision, "graph_sha256": spec.graph_sha256}
     hidden = ("json_path", "cache", "no_cache", "jobs")
     conditions = {key: value for key, value in given.items() if key not in hidden}
-    found["conditions"] = json.loads(json.dumps(conditions, default=str))
+    conditions["model"] = given["model"] and Path(given["model"]).name
+    found["conditions"] = json.loads(json.dumps(conditions, default=lambda path: path.name))
     return found
 
 

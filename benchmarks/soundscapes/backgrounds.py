@@ -7,6 +7,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def halves(backgrounds: Sequence[Background]) -> dict[tuple[str, str], str]:
 def sound_of(background: Background, decoded: Decoded) -> F32:
     """Its samples with unit power, [n]; of silence, silence."""
     if background.path is None:
-        return pink(round(PINK_SECONDS * decoded.rate), np.random.default_rng(0))
+        return _pink_minute(decoded.rate)
     samples = as_float(decoded.read(background.path))
     return samples / np.float32(np.sqrt(max(power(samples), 1e-20)))
 
@@ -95,6 +96,11 @@ def pink(n: int, rng: np.random.Generator) -> F32:
     spectrum[0] = 0
     noise = np.fft.irfft(spectrum, n)
     return (noise / np.sqrt(np.mean(noise**2))).astype(np.float32)
+
+
+@lru_cache(1)
+def _pink_minute(rate: int) -> F32:
+    return pink(round(PINK_SECONDS * rate), np.random.default_rng(0))
 
 
 def _read(folder: Path) -> list[Background]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -31,7 +32,6 @@ from edge.workers import start_worker
 from train.clip import Clip
 
 VERSION = 1  # raised when the same request makes other sound
-PART_SECONDS = 1800.0  # of one scene; a part does not depend on how many there are
 SCALES = (0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8)  # of the thresholds, for the operating curve
 CURVE = ("event_f1", "event_f1_macro", "event_precision", "event_recall", "segment_f1", "false_alarms_per_hour")
 
@@ -46,16 +46,16 @@ class Scenes:
     seconds: float  # in all
     seed: int
     cache: Path | None = None  # folder of decoded recordings and heard windows; None keeps nothing
+    part_seconds: float = 1800.0  # of one scene, which does not depend on how many there are
 
     @property
     def parts(self) -> range:
         """Numbers of the scenes; the last may be shorter."""
-        return range(max(1, -int(-self.seconds // PART_SECONDS)))
+        return range(math.ceil(self.seconds / self.part_seconds))
 
     def scene(self, part: int, decoded: Decoded) -> Scene:
         """Scene number ``part``."""
-        seconds = min(PART_SECONDS, self.seconds - part * PART_SECONDS)
-        return make_scene(self.config, self.clips, self.backgrounds, seconds, (self.seed, part), decoded)
+        return make_scene(self.config, self.clips, self.backgrounds, self._seconds(part), (self.seed, part), decoded)
 
     def decoded(self, rate: int) -> Decoded:
         """The recordings at ``rate`` Hz."""
@@ -65,9 +65,11 @@ class Scenes:
         """Changes when the sound of a scene does."""
         clips = [(identity(c.path), c.labels, c.start, c.end) for c in self.clips]
         backgrounds = [(b.path and identity(b.path), b.kind, b.classes) for b in self.backgrounds]
-        seconds = min(PART_SECONDS, self.seconds - part * PART_SECONDS)
-        everything = repr((VERSION, self.config, clips, backgrounds, seconds, self.seed, part))
+        everything = repr((VERSION, self.config, clips, backgrounds, self._seconds(part), self.seed, part))
         return hashlib.sha256(everything.encode()).hexdigest()
+
+    def _seconds(self, part: int) -> float:
+        return min(self.part_seconds, self.seconds - part * self.part_seconds)
 
 
 @dataclass(frozen=True)
