@@ -468,6 +468,17 @@ def test_renamed_classes_are_scored_by_their_new_names():
     assert renamed.ignored[0].label == "animal"
 
 
+def test_who_reports_the_truth_of_a_scene_is_right_in_everything(clips, behind, decoded):
+    scene = make_scene(SceneConfig(gap=1, overlap=0.3), clips, read_backgrounds([behind]), 200, (0, 0), decoded)
+    truth = scene.truth()
+    found = figures(score(truth, [report(e.onset, e.offset, e.label, decided=e.onset + 0.25) for e in truth.events]))
+    for name in ("event", "event_200ms", "event_offset", "segment"):
+        assert found[f"{name}_f1"] == found[f"{name}_f1_macro"] == 1
+    assert found["false_alarms"] == found["onset_error_s"] == 0
+    assert found["p90_delay_s"] == pytest.approx(0.25)
+    assert found["events"] == len(truth.events) > 20
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_events_and_segments_are_counted_as_sed_eval_counts_them(seed):
     sed_eval = pytest.importorskip("sed_eval", reason="needs the extra [test]")
