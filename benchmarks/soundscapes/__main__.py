@@ -1,0 +1,256 @@
+"""``python -m benchmarks.soundscapes``: events in continuous sound, generated or recorded; see docs/recognition.md."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+# One thread for each process; it is read when numpy is loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import click
+
+from benchmarks.soundscapes.activity import Activity
+from benchmarks.soundscapes.backgrounds import HALVES, read_backgrounds
+from benchmarks.soundscapes.figures import Figures, class_table, curve_table, figures, summary
+from benchmarks.soundscapes.hear import Heard
+from benchmarks.soundscapes.recordings import hear_recordings
+from benchmarks.soundscapes.run import Listener, Scenes, hear_all, operating_curve, render_all, score_all
+from benchmarks.soundscapes.scene import NEGATIVES, SceneConfig
+from edge.classifier import Classifier
+from edge.errors import EdgeError
+from edge.files import replacing
+from train.cli.evaluate import held_out
+from train.manifest import Manifest, ManifestError, ReadOptions, read_manifest
+
+CACHE = Path(".cache/soundscapes")
+RATE = 16_000  # Hz, of rendered scenes
+Command = Callable[..., Any]
+
+
+class Span(click.ParamType):
+    """A number, or two with a comma between: at least, at most."""
+
+    name = "number[,number]"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, float]:
+        """As a range."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            low, high = [float(part) for part in value.split(",")] * (1 if "," in value else 2)
+        except ValueError:
+            self.fail(f"{value!r} is not one number, or two with a comma between", param, ctx)
+        if not low <= high:
+            self.fail(f"{value!r}: the first must not be above the second", param, ctx)
+        return low, high
+
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+SHARE = click.FloatRange(0, 1)
+
+SOUND = (
+    click.option("--hours", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
+    click.option("--backgrounds", type=FOLDER, multiple=True, help="Folders of recordings. [default: negatives, or else"
+                 " noise, beside --data; pink noise where there are none]"),
+    click.option("--half", type=click.Choice(HALVES), help="Of the backgrounds' sources. [default: all]"),
+    click.option("--level", type=Span(), help="dBFS of a background (RMS). [default: -55,-35; of negatives -55,-15]"),
+    click.option("--silence", type=SHARE, help="Share of stretches without a background."),
+    click.option("--cache", type=FOLDER, default=CACHE, show_default=True),
+    click.option("--no-cache", is_flag=True, help="Keep nothing, and decode and hear everything again."),
+    click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes."),
+)  # fmt: skip
+EVENTS = (
+    click.option("--data", type=click.Path(path_type=Path), required=True, help="A labelled data set of clips."),
+    click.option("--fold", type=int, multiple=True, help="Its held-out clips. [default: the model's test fold]"),
+    click.option("--class", "classes", multiple=True, help="Only clips of these classes."),
+    click.option("--snr", type=Span(), default="10", show_default=True, help="dB, where a sound is active."),
+    click.option("--gap", type=click.FloatRange(min=0), default=SceneConfig.gap, show_default=True,
+                 help="Mean seconds between sounds, beyond one."),
+    click.option("--overlap", type=SHARE, default=SceneConfig.overlap, show_default=True,
+                 help="Share of sounds that begin in the one before."),
+    click.option("--reverberation", type=SHARE, default=SceneConfig.reverberation, show_default=True,
+                 help="Share of sounds in a room."),
+    click.option("--merge-gap", type=click.FloatRange(min=0), default=Activity.merge_gap, show_default=True,
+                 help="Seconds; a shorter pause does not end an event."),
+    click.option("--max-event", type=click.FloatRange(min=0, min_open=True), default=Activity.max_event,
+                 show_default=True, help="Seconds; a longer one is cut."),
+)  # fmt: skip
+LISTENING = (
+    click.option("--model", help="As of edge-listen. [default: the bundled one]"),
+    click.option("--hop", type=click.FloatRange(min=0, min_open=True), help="Seconds between decisions."),
+    click.option("--config", type=FILE, help="TOML whose table [events] has the detector's rules."),
+    click.option("--curve", is_flag=True, help="Also F1 and false alarms over a scale on the thresholds."),
+    click.option("--json", "json_path", type=FILE, help="Write all figures there."),
+)
+
+
+def options(*groups: Sequence[Any]) -> Callable[[Command], Command]:
+    """Decorates with all of them, in their order."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed([option for group in groups for option in group]):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+class Group(click.Group):
+    """Errors of ours are one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As a click.Group."""
+        try:
+            return super().invoke(ctx)
+        except EdgeError as error:
+            failure = click.ClickException(str(error))
+            failure.exit_code = error.exit_code
+            raise failure from None
+        except ManifestError as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Recognition of events in continuous sound."""
+
+
+@main.command()
+@options(EVENTS, SOUND, LISTENING)
+def run(**given: Any) -> None:
+    """Held-out clips over backgrounds, by the runtime: F1 of events, false alarms, delays."""
+    listener, events = _listener(given), _rules(given)
+    scenes = _scenes(given, listener)
+    _warn_of_strangers(scenes, listener)
+    heard = list(hear_all(scenes, listener, given["jobs"]))
+    _tell(_report(heard, listener, events, given), given)
+
+
+@main.command()
+@options(SOUND, LISTENING)
+def negatives(**given: Any) -> None:
+    """Backgrounds alone, through gains, rooms and mixes: every report is false."""
+    listener, events = _listener(given), _rules(given)
+    if not given["backgrounds"]:
+        raise click.UsageError("negatives needs --backgrounds")
+    scenes = _scenes(given, listener)
+    heard = list(hear_all(scenes, listener, given["jobs"]))
+    _tell(_report(heard, listener, events, given), given)
+
+
+@main.command()
+@options(EVENTS, SOUND)
+@click.option("--out", type=FOLDER, required=True)
+@click.option("--rate", type=click.IntRange(min=1000), default=RATE, show_default=True, help="Hz.")
+def render(out: Path, rate: int, **given: Any) -> None:
+    """The scenes as WAV files, each with its truth as CSV, to listen to."""
+    for path in render_all(_scenes(given, None), rate, out, given["jobs"]):
+        click.echo(path)
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--truth", type=FILE, help="One list for all. [default: one beside each recording, of its name]")
+@options(LISTENING)
+def recordings(paths: tuple[Path, ...], truth: Path | None, **given: Any) -> None:
+    """Recordings of others, with lists of onset, offset and label (CSV or TSV)."""
+    listener, events = _listener(given), _rules(given)
+    heard = list(hear_recordings(paths, Classifier(listener.model), given["hop"], truth))
+    _tell(_report(heard, listener, events, given), given)
+
+
+def _listener(given: dict[str, Any]) -> Listener:
+    classifier = Classifier(given["model"])
+    return Listener(classifier.path, classifier.spec, given["hop"])
+
+
+def _rules(given: dict[str, Any]) -> Any:
+    """The detector's rules; None for its defaults."""
+    if given["config"] is None:
+        return None
+    import tomllib
+
+    from edge.rules import events_of
+
+    try:
+        return events_of(tomllib.loads(given["config"].read_text(encoding="utf-8")).get("events", {}))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise EdgeError(f"{given['config']} cannot be read: {error}", remedy="give a TOML file") from None
+
+
+def _scenes(given: dict[str, Any], listener: Listener | None) -> Scenes:
+    clips = ()
+    config = NEGATIVES
+    if "data" in given:
+        manifest = read_manifest(given["data"], ReadOptions(classes=given["classes"]))
+        clips, config = tuple(manifest.in_folds(given["fold"] or _held_out(manifest, listener))), _config(given)
+    changes = {key: given[name] for name, key in (("level", "level_dbfs"), ("silence", "silence"))}
+    config = replace(config, **{key: value for key, value in changes.items() if value is not None})
+    backgrounds = read_backgrounds(given["backgrounds"] or _beside(given.get("data")), given["half"])
+    cache = None if given["no_cache"] else given["cache"]
+    return Scenes(config, clips, backgrounds, given["hours"] * 3600, given["seed"], cache)
+
+
+def _config(given: dict[str, Any]) -> SceneConfig:
+    activity = Activity(merge_gap=given["merge_gap"], max_event=given["max_event"])
+    return SceneConfig(
+        snr_db=given["snr"],
+        gap=given["gap"],
+        overlap=given["overlap"],
+        reverberation=given["reverberation"],
+        activity=activity,
+    )
+
+
+def _held_out(manifest: Manifest, listener: Listener | None) -> list[int]:
+    """The fold that the model has not learnt from, where it is known."""
+    if listener and (folds := held_out(manifest, listener.spec.provenance)):
+        return folds
+    raise click.UsageError(f"which clips of {manifest.name} are held out of a model's training? give --fold")
+
+
+def _beside(data: Path | None) -> list[Path]:
+    """The backgrounds that lie beside a data set."""
+    there = [data.absolute().parent / name for name in ("negatives", "noise")] if data else []
+    return [folder for folder in there if folder.is_dir()][:1]
+
+
+def _warn_of_strangers(scenes: Scenes, listener: Listener) -> None:
+    strangers = sorted({label for clip in scenes.clips for label in clip.labels} - set(listener.spec.labels))
+    if strangers:
+        click.echo(f"warning: the model has no class {', '.join(strangers)}: their events count as missed", err=True)
+
+
+def _report(heard: Sequence[Heard], listener: Listener, events: Any, given: dict[str, Any]) -> Figures:
+    found = figures(score_all(heard, listener.spec, events))
+    if given["curve"]:
+        found["curve"] = operating_curve(heard, listener.spec, events)
+    spec = listener.spec
+    found["model"] = {"name": spec.name, "precision": spec.provenance.precision, "graph_sha256": spec.graph_sha256}
+    hidden = ("json_path", "cache", "no_cache", "jobs")
+    conditions = {key: value for key, value in given.items() if key not in hidden}
+    conditions["model"] = given["model"] and Path(given["model"]).name
+    found["conditions"] = json.loads(json.dumps(conditions, default=lambda path: path.name))
+    return found
+
+
+def _tell(found: Figures, given: dict[str, Any]) -> None:
+    click.echo(summary(found))
+    if found["by_class"]:
+        click.echo(f"\n{class_table(found)}")
+    if "curve" in found:
+        click.echo(f"\n{curve_table(found['curve'])}")
+    if path := given["json_path"]:
+        with replacing(path) as part:
+            part.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m benchmarks.soundscapes")
