@@ -153,11 +153,11 @@ def in_a_minute():
         ("-5", 0, 0),
         ("soon", 0, 0),
         ("", 0, 0),
-        pytest.param(in_a_minute(), 40, 61, id="date"),
+        pytest.param(in_a_minute, 40, 61, id="date"),
     ],
 )
 def test_retry_after_is_heard_within_bounds(receiver, webhook, value, least, most):
-    receiver.answers = [(429, {"Retry-After": value})]
+    receiver.answers = [(429, {"Retry-After": value() if callable(value) else value})]
     with pytest.raises(SinkError) as caught:
         webhook().write(event(0))
     assert least <= caught.value.after <= most
