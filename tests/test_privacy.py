@@ -109,7 +109,8 @@ def test_a_voice_in_one_channel_or_at_the_end_is_heard():
 def window(onset, offset, **scores):
     return Window(
         labels=tuple(scores), probs=np.array(list(scores.values()), np.float32), energy=None, unknown=False,
-        onset=onset, offset=offset, time=0.0, level_dbfs=None, latency_ms=0.0, busy_ms=0.0, silent=False, lost=0, overflows=0,
+        onset=onset, offset=offset, time=0.0, level_dbfs=None, latency_ms=0.0, busy_ms=0.0, silent=False, lost=0,
+        overflows=0,
     )  # fmt: skip
 
 
