@@ -54,15 +54,10 @@ class ClipFolder:
 
     def scan(self) -> None:
         """Count the clips that are there, and delete what a power cut has left half written. Raises OSError."""
-        self._clips = []
-        for path in self._folder.glob("*/*"):
-            if not DAY_NAME.fullmatch(path.parent.name):
-                continue
-            if PART_NAME.fullmatch(path.name):
+        for path in self._folder.glob("*/*.part"):
+            if DAY_NAME.fullmatch(path.parent.name) and PART_NAME.fullmatch(path.name):
                 path.unlink(missing_ok=True)
-            elif CLIP_NAME.fullmatch(path.name) and (at := _time_of(path)) is not None:
-                self._clips.append(Clip(at, path, path.stat().st_size))
-        self._clips.sort()
+        self._clips = clips_in(self._folder)
         self.bytes = sum(clip.size for clip in self._clips)
 
     def make_room(self, size: int, pruned: Callable[[Path], None]) -> None:
@@ -77,11 +72,9 @@ class ClipFolder:
             raise NoRoom(f"{size} bytes are more than all clips may have")
         while self._clips and (self._clips[0].time < oldest or self.bytes + size > self._max_bytes):
             clip = self._clips[0]
-            clip.path.unlink(missing_ok=True)
+            delete(clip.path)
             self._clips.pop(0)
             self.bytes -= clip.size
-            with suppress(OSError):
-                clip.path.parent.rmdir()  # where it was the last of its day
             pruned(clip.path)
         free = shutil.disk_usage(self._folder).free if size else 0
         if size and free - size < self._min_free:
@@ -97,6 +90,29 @@ class ClipFolder:
         assert at is not None
         insort(self._clips, Clip(at, path, len(data)))
         self.bytes += len(data)
+
+
+def clips_in(folder: Path) -> list[Clip]:
+    """The clips that are there, the oldest first. Raises OSError."""
+    found = [
+        Clip(at, path, path.stat().st_size)
+        for path in folder.glob("*/*.flac")
+        if DAY_NAME.fullmatch(path.parent.name)
+        and CLIP_NAME.fullmatch(path.name)
+        and (at := _time_of(path)) is not None
+    ]
+    return sorted(found)
+
+
+def delete(clip: Path) -> bool:
+    """Delete a clip, and the folder of its day with the last one; whether it was there. Raises OSError."""
+    try:
+        clip.unlink()
+    except FileNotFoundError:
+        return False
+    with suppress(OSError):
+        clip.parent.rmdir()
+    return True
 
 
 def make_folder(folder: Path) -> None:

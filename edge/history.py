@@ -6,12 +6,12 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from edge.clip_folder import clips_in, delete
 from edge.errors import StoreError
 from edge.store import explaining, explanation, transaction
 
@@ -193,24 +193,22 @@ def erase(db: sqlite3.Connection, path: Path, wanted: Filter, *, everything: boo
         events = db.execute(f"DELETE FROM events WHERE id IN ({chosen})", values).rowcount  # noqa: S608
         if everything or (wanted.until is not None and wanted == Filter(until=wanted.until)):
             db.execute("DELETE FROM health WHERE :all OR time < :until", {"all": everything, "until": wanted.until})
-        gone = sum(_unlink(Path(clip)) for (clip,) in clips)
+        gone = sum(_delete(Path(clip)) for (clip,) in clips)
     _rewrite(db, path)
     return events, gone
 
 
-def _unlink(clip: Path) -> bool:
+def erase_clips(folder: Path, before: float | None = None) -> int:
+    """Delete the clips of a folder, those of ``before`` a time alone; their number. Raises StoreError."""
+    return sum(_delete(clip.path) for clip in clips_in(folder) if before is None or clip.time < before)
+
+
+def _delete(clip: Path) -> bool:
     """Whether there was a clip, and is none any more. What a database names that is no clip is left alone."""
-    if clip.suffix != ".flac":
-        return False
     try:
-        clip.unlink()
-    except FileNotFoundError:
-        return False
+        return clip.suffix == ".flac" and delete(clip)
     except OSError as error:
         raise StoreError(f"{clip} cannot be deleted: {error.strerror}", remedy="run as the user who owns it") from None
-    with suppress(OSError):
-        clip.parent.rmdir()  # where it was the last of its day
-    return True
 
 
 def _rewrite(db: sqlite3.Connection, path: Path) -> None:

@@ -151,6 +151,8 @@ def _prepare(path: Path, flags: int) -> None:
     try:
         if flags & os.O_CREAT:
             path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise StoreError(f"{path} is a folder", remedy="name a file in it")
         os.close(os.open(path, flags, 0o600))
     except FileNotFoundError:
         raise StoreError(

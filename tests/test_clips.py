@@ -20,7 +20,11 @@ from edge.clips import ClipRecorder, ClipsConfig, Tapped
 from edge.config import build
 from edge.errors import EdgeError
 from edge.events import Event
+from edge.history import Filter, find
+from edge.records import event_record
+from edge.sinks.sqlite import SqliteStore
 from edge.sources.block import Block
+from edge.store import StoreConfig, open_to_read
 from tests.test_store import small_disk  # noqa: F401  # a fixture
 
 RATE = 1000  # Hz: small and quick
@@ -238,7 +242,7 @@ def test_scripts_stay_readable():
 
 
 def test_the_bound_holds_before_every_clip_and_the_oldest_go(rig, tmp_path):
-    r = rig(max_bytes=40_000)
+    r = rig(max_bytes=4_000)
     sizes = []
     writing = clip_folder.ClipFolder.save
 
@@ -250,9 +254,10 @@ def test_the_bound_holds_before_every_clip_and_the_oldest_go(rig, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clip_folder.ClipFolder, "save", save)
         paths = [r.clip(10.0 * i + 4, 10.0 * i + 6, name=f"{i:08}") for i in range(12)]
-    assert max(sizes) <= 40_000
+    assert 3_000 < max(sizes) <= 4_000
     assert len(sizes) == 12
     left = sorted(p for p in tmp_path.rglob("*.flac"))
+    assert 0 < len(left) < 5
     assert left == paths[-len(left) :]
     pruned = [news["path"] for news in r.told("pruned", 12 - len(left))]
     assert pruned == [str(p) for p in paths[: -len(left)]]
@@ -273,7 +278,7 @@ def test_a_clip_larger_than_everything_is_dropped_and_deletes_nothing(rig):
 
 
 def test_after_a_restart_the_clips_that_are_there_count(tmp_path):
-    first = Rig(tmp_path, max_bytes=40_000)
+    first = Rig(tmp_path, max_bytes=4_000)
     paths = [first.clip(10.0 * i + 4, 10.0 * i + 6, name=f"{i:08}") for i in range(3)]
     first.recorder.close()
     (tmp_path / "2025-03-14" / f"{paths[0].name}.99.part").write_bytes(b"half")
@@ -282,10 +287,10 @@ def test_after_a_restart_the_clips_that_are_there_count(tmp_path):
     old = tmp_path / "2020-01-01" / "010203.004Z_cat_ffffffff.flac"
     old.parent.mkdir()
     old.write_bytes(bytes(100))
-    most = sum(p.stat().st_size for p in paths) + 1000
+    most = sum(p.stat().st_size for p in paths) + 100
     second = Rig(tmp_path, max_bytes=most, max_days=365.0)
     assert second.told("pruned")[0]["path"] == str(old)  # too old, at once
-    second.clip(100.0, 102.0, name="new")
+    second.clip(8.0, 10.0, name="new")
     second.recorder.close()
     assert not paths[0].exists()
     assert paths[2].exists()
@@ -296,7 +301,7 @@ def test_after_a_restart_the_clips_that_are_there_count(tmp_path):
 
 
 def test_clips_that_others_have_deleted_do_no_harm(rig):
-    r = rig(max_bytes=40_000)
+    r = rig(max_bytes=4_000)
     for i in range(12):
         r.clip(10.0 * i + 4, 10.0 * i + 6, name=f"{i:08}").unlink()
     assert r.recorder.counts["written"] == 12
@@ -464,6 +469,25 @@ def test_its_settings_come_from_json_and_are_checked():
             ClipsConfig(**{name: wrong})
     with pytest.raises(EdgeError, match="folder"):
         ClipRecorder(ClipsConfig(), RATE)
+
+
+def test_the_store_knows_what_became_of_every_clip(rig, tmp_path):
+    r = rig(max_bytes=4_000)
+    path = tmp_path / "events.db"
+    sink = SqliteStore(StoreConfig(path=str(path), max_days=36_500.0))
+    for i in range(5):
+        name = f"{i:08}"
+        clip = r.clip(10.0 * i + 4, 10.0 * i + 6, name=name)
+        sink.write(event_record("mic", event(10.0 * i + 4, 10.0 * i + 6, name=name)) | {"clip": str(clip)})
+    r.recorder.close()
+    for news in r.news:
+        sink.write(news)
+    sink.close()
+    with closing(open_to_read(path)) as db:
+        found = list(find(db, Filter()))
+    assert len(found) == 5
+    assert [Path(e.clip).exists() for e in found] == [e.clip_pruned_at is None for e in found]
+    assert found[0].clip_pruned_at == NOON
 
 
 def test_a_source_is_tapped(rig):

@@ -264,6 +264,27 @@ def test_after_erase_nothing_remains(db, tmp_path):
     assert ids(db) == ["eeee"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "left"),
+    [
+        (("--all",), []),
+        (("--before", "2025-03-14T00:00Z"), ["070000.000Z_cat_bbbb.flac"]),
+        (("--label", "dog"), ["070000.000Z_cat_bbbb.flac", "070000.000Z_dog_aaaa.flac"]),
+    ],
+)
+def test_clips_of_forgotten_events_go_with_their_folder_named(db, tmp_path, arguments, left):
+    folder = tmp_path / "clips"
+    for name in (
+        "2025-03-13/070000.000Z_dog_aaaa.flac",
+        "2025-03-14/070000.000Z_cat_bbbb.flac",
+        "2025-03-14/mine.flac",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    ask(db, "erase", "--yes", "--clips", folder, *arguments)
+    assert sorted(p.name for p in folder.rglob("*.flac")) == [*left, "mine.flac"]
+
+
 def test_erase_says_so_while_a_reader_keeps_the_log(db):
     with closing(open_to_read(db)) as reader, closing(open_to_write(db, busy_seconds=0.1)) as connection:
         reader.execute("BEGIN")

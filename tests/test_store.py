@@ -298,6 +298,21 @@ def test_a_deleted_database_is_begun_again(path):
     assert [e.id for e in events(path)] == ["new"]
 
 
+def test_a_folder_that_is_gone_may_come_back(path):
+    sink = SqliteStore(config(path))
+    sink.write(event(name="gone"))
+    away = path.parent.rename(path.parent.with_name("away"))
+    path.parent.touch()  # a file, where the folder was
+    with pytest.raises(SinkError, match="cannot be opened") as caught:
+        sink.write(event(name="again"))
+    assert caught.value.retry
+    path.parent.unlink()
+    away.rename(path.parent)
+    sink.write(event(name="again"))
+    sink.close()
+    assert [e.id for e in events(path)] == ["gone", "again"]
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of two megabytes."""
@@ -365,7 +380,7 @@ def test_a_disk_that_becomes_read_only_may_be_tried_again(small_disk):
     [
         (lambda path: path.write_bytes(b"not a database, but long enough to be looked at" * 100), "is not a database"),
         (lambda path: sqlite3.connect(path).execute("CREATE TABLE t (x)").connection.close(), "another program"),
-        (lambda path: path.mkdir(), "cannot be opened"),
+        (lambda path: path.mkdir(), "is a folder"),
     ],
     ids=["text", "another program", "folder"],
 )

@@ -21,7 +21,13 @@ def main(demo: str, truth: str) -> None:
     files = {str(f) for f in metadata.files("edge-listen") or ()}
     tops = {f.split("/")[0] for f in files if not f.startswith("..")}
     assert all(top == "edge" or top.endswith(".dist-info") for top in tops), tops
-    for asset in ("edge-listen.int8.onnx", "edge-listen.onnx", "edge-listen.md", "edge-listen-tiny.int8.onnx"):
+    for asset in (
+        "edge-listen.int8.onnx",
+        "edge-listen.onnx",
+        "edge-listen.md",
+        "edge-listen-tiny.int8.onnx",
+        "voice.npz",
+    ):
         assert f"edge/assets/{asset}" in files, f"{asset} is not in the wheel"
 
     scripts = Path(sysconfig.get_path("scripts"))
@@ -31,7 +37,7 @@ def main(demo: str, truth: str) -> None:
     events = read_truth(Path(truth))
     found = named([json.loads(line) for line in done.stdout.splitlines()], events)
     assert len(found) >= 0.75 * len(events), f"named only {found}"
-    for command in ("edge-listen", "edge-classify", "edge-bench", "edge-inspect"):
+    for command in ("edge-listen", "edge-classify", "edge-bench", "edge-inspect", "edge-events"):
         subprocess.run([scripts / command, "--version"], check=True)
     bench = [scripts / "edge-bench", "--rounds", "10", "--seconds", "0", "--output", "json"]
     measured = json.loads(subprocess.run(bench, capture_output=True, text=True, check=True).stdout)

@@ -16,7 +16,7 @@ import click
 
 from edge.cli.common import ends_well, log_to_stderr, options, version_option
 from edge.errors import EdgeError
-from edge.history import NOTHING, Filter, correct, count, day_bounds, erase, find, hours_of
+from edge.history import NOTHING, Filter, correct, count, day_bounds, erase, erase_clips, find, hours_of
 from edge.store import DAY, default_path, explaining, open_to_read, open_to_write
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}  # seconds
@@ -207,9 +207,18 @@ def draw_day(db: Path | None, day: date, out: Path | None, output: str | None) -
     click.option("--before", type=Moment(), help="What began before this time."),
     label_option,
     click.option("--all", "everything", is_flag=True, help="Everything, corrections and health included."),
+    click.option(
+        "--clips",
+        "folder",
+        type=click.Path(file_okay=False, path_type=Path),
+        envvar="EDGE_LISTEN_CLIPS",
+        help="Folder of clips; with it, those whose events have been forgotten go as well.",
+    ),
     click.option("--yes", is_flag=True, help="Do not ask."),
 )
-def erase_events(db: Path | None, before: float | None, label: str | None, everything: bool, yes: bool) -> None:
+def erase_events(
+    db: Path | None, before: float | None, label: str | None, everything: bool, folder: Path | None, yes: bool
+) -> None:
     """Delete events, their corrections and their clips, for good: the database is rewritten without them."""
     if everything == (before is not None or label is not None):
         raise click.UsageError("say what to erase: --all, or --before and --label or one of them")
@@ -220,6 +229,8 @@ def erase_events(db: Path | None, before: float | None, label: str | None, every
         if not yes:
             click.confirm(f"Erase {found} events and their clips from {path}?", abort=True, err=True)
         events, clips = erase(connection, path, wanted, everything=everything)
+    if folder is not None and label is None:  # a name of a clip says when it was; what, only roughly
+        clips += erase_clips(folder, before)
     print(f"erased {events} events and {clips} clips")
 
 

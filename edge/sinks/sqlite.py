@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from edge.errors import SinkError
+from edge.errors import SinkError, StoreError
 from edge.records import Record
 from edge.store import StoreConfig, bytes_of, explanation, limit_pages, open_to_write, retain, shrink, transaction
 
@@ -96,8 +96,8 @@ class SqliteStore:
         if kind == "event":
             return EVENT, _event_values(record)
         if kind == "clip":
-            at = seconds(record["time"])
-            return CLIP[record["state"]], {"id": record["id"], "path": record["path"], "time": at}
+            values = {"id": record["id"], "path": record["path"], "time": seconds(record["time"])}
+            return (CLIP[record["state"]], values) if record["state"] in CLIP else None
         if kind not in ("start", "status", "error", "end"):
             return None
         at = seconds(record["time"])
@@ -111,6 +111,7 @@ class SqliteStore:
     def _commit(self) -> None:
         try:
             if self._moved():
+                self._inode = -1  # until it is open again, should that fail now
                 self._db.close()
                 self._db = self._opened()
             self._make_room_in_log()
@@ -124,6 +125,8 @@ class SqliteStore:
         except sqlite3.Error as error:
             what, remedy, retry = explanation(error, self._file)
             raise SinkError(what, remedy=remedy, retry=retry) from None
+        except StoreError as error:  # it was to be begun again
+            raise SinkError(error.what, remedy=error.remedy) from None
 
     def _opened(self) -> sqlite3.Connection:
         db = open_to_write(self._file, busy_seconds=self._config.busy_seconds)
