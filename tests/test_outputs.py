@@ -1,0 +1,229 @@
+"""Where ``edge-listen`` sends its events: options and tables, all at once, to real receivers; and their mistakes."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+import soundfile
+
+from edge.cli.sinks import host_and_port, make_sinks, tables_of_options
+from edge.errors import SettingsError
+from tests.conftest import ROOT, run_module
+from tests.receivers import Mosquitto, Subscriber, free_port, http_receiver, needs_mosquitto, wait_until
+from tests.test_listen import BASE, SCHEMA, command, listen, of_type, records
+
+
+@pytest.fixture
+def env(tmp_path):
+    """What is kept goes to a folder of the test's own."""
+    return BASE | {"XDG_STATE_HOME": str(tmp_path / "state")}
+
+
+def events_in(lines):
+    return [(r["id"], r["phase"]) for r in of_type("event", lines)]
+
+
+def test_every_place_has_the_same_events(tmp_path, demo, env):
+    program = f'{sys.executable} -c \'import sys; open("{tmp_path}/ran", "a").write(sys.stdin.read() + chr(10))\''
+    with http_receiver() as web:
+        done = listen(
+            "--input", demo, "--output", "jsonl", "--log", tmp_path / "log.jsonl", "--db", tmp_path / "e.db",
+            "--exec", program, "--webhook", web.url, "--clips", tmp_path / "clips",
+            "--keep-voices", "--config", quiet_disk(tmp_path), env=env,
+        )  # fmt: skip
+        posted = [json.loads(body) for _, body in web.requests]
+    lines = records(done)
+    told = events_in(lines)
+    assert len(told) >= 8
+    assert events_in(posted) == told
+    assert events_in(json.loads(line) for line in (tmp_path / "ran").read_text().splitlines() if line) == told
+    logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert logged == lines
+    with sqlite3.connect(tmp_path / "e.db") as db:
+        kept = dict(db.execute("SELECT id, clip FROM events"))
+    assert kept.keys() == {key for key, _ in told}
+    clips = {r["id"]: r["path"] for r in of_type("clip", lines)}
+    assert kept == clips
+    for end in of_type("event", lines):
+        if end["phase"] == "end":
+            assert end["clip"] == clips[end["id"]]
+            heard = soundfile.info(end["clip"])
+            assert heard.duration <= end["duration"] + 3 + 2 + 0.01
+            assert heard.duration >= min(end["duration"], 20)
+    shown = json.loads(run_module("edge.cli.events", "list", "--db", tmp_path / "e.db", "--output", "json").stdout)
+    assert {r["id"] for r in shown} == kept.keys()
+
+
+def quiet_disk(tmp_path, more=""):
+    path = tmp_path / "clips.toml"
+    path.write_text("[clips]\nmin_free_bytes = 0\n" + more)
+    return path
+
+
+@needs_mosquitto
+def test_events_reach_a_broker(tmp_path, demo, env):
+    with Mosquitto(tmp_path) as broker, Subscriber(broker) as subscriber:
+        options = ("--mqtt", f"127.0.0.1:{broker.port}", "--home-assistant", f"127.0.0.1:{broker.port}")
+        done = listen("--input", demo, "--output", "jsonl", options[0], options[1], env=env)
+        told = events_in(records(done))
+        wait_until(lambda: len(subscriber.events()) >= len(told), 10)
+        assert events_in(subscriber.events()) == told
+
+
+@needs_mosquitto
+def test_a_broker_that_is_away_gets_the_events_of_the_run_before(tmp_path, demo, env):
+    """They waited on disk; audio did not wait for them."""
+    port = free_port()
+    started = time.monotonic()
+    done = listen("--input", demo, "--output", "jsonl", "--mqtt", f"127.0.0.1:{port}", env=env)
+    assert time.monotonic() - started < 20
+    assert "mqtt: " in done.stderr
+    with Mosquitto(tmp_path, port=port) as broker, Subscriber(broker) as subscriber:
+        some = ("--input", demo, "--realtime", "--duration", 6)  # while closing, what is on disk stays there
+        again = listen(*some, "--output", "jsonl", "--mqtt", f"127.0.0.1:{port}", env=env)
+        told = events_in(records(done)) + events_in(records(again))
+        wait_until(lambda: len(subscriber.events()) >= len(told), 10)
+        assert events_in(subscriber.events()) == told
+
+
+def test_metrics_while_it_listens(demo, env):
+    pytest.importorskip("prometheus_client")
+    port = free_port()
+    asked = command("--input", demo, "--realtime", "--output", "none", "--metrics", port, "--exec", "true")
+    with subprocess.Popen(asked, env=env, cwd=ROOT) as process:
+        try:
+
+            def scraped():
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+                    return answer.read().decode()
+
+            def heard():
+                try:
+                    return f'edge_audio_windows_total{{source="{demo}"}} 2.0' in scraped()
+                except OSError:
+                    return False
+
+            wait_until(heard, 20)
+            assert 'edge_audio_sink_dropped_total{sink="command"} 0.0' in scraped()
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+
+
+def test_tables_of_a_configuration(tmp_path, demo, env):
+    """Two of one kind, an option on top of a table, and types of records."""
+    config = quiet_disk(tmp_path, f"""
+        [[sinks.file]]
+        path = "{tmp_path}/a.jsonl"
+        types = ["event"]
+        [[sinks.file]]
+        path = "{tmp_path}/b.jsonl"
+        types = ["start", "end"]
+        [sinks.store]
+        max_days = 3
+    """)  # fmt: skip
+    lines = records(
+        listen("--config", config, "--input", demo, "--output", "jsonl", "--db", tmp_path / "x.db", env=env)
+    )
+    a, b = ([json.loads(line) for line in (tmp_path / f"{n}.jsonl").read_text().splitlines()] for n in "ab")
+    assert a == of_type("event", lines)
+    assert [r["type"] for r in b] == ["start", "end"]
+    assert (tmp_path / "x.db").exists()
+
+
+def test_output_none_is_quiet(demo, env):
+    assert listen("--input", demo, "--duration", 8, "--output", "none", env=env).stdout == ""
+
+
+def test_a_crashing_program_is_counted_and_said(demo, env):
+    done = listen("--input", demo, "--output", "jsonl", "--exec", "false", env=env)
+    n_events = len(of_type("event", records(done)))
+    assert f"command: 0 records were dropped, {n_events} refused: " in done.stderr
+
+
+# Privacy
+
+
+def test_by_default_no_sound_touches_the_disk(tmp_path, demo, env):
+    listen("--input", demo, "--output", "none", "--db", tmp_path / "e.db", "--log", tmp_path / "l.jsonl", env=env)
+    written = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert written == {"e.db", "l.jsonl"}
+
+
+def test_ram_only_refuses_clips(tmp_path, demo, env):
+    for options in (("--clips", tmp_path / "c"), ("--config", quiet_disk(tmp_path, f'folder = "{tmp_path}/c"'))):
+        done = listen("--input", demo, "--privacy", "ram-only", *options, env=env, code=2)
+        assert "--clips would keep sound, and --privacy ram-only forbids it" in done.stderr
+    assert not (tmp_path / "c").exists()
+    assert "duration: " in listen("--input", demo, "--duration", 5, "--privacy", "ram-only", env=env).stdout
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (("--mqtt", "host:99999"), 2, "--mqtt 'host:99999' has no port that can be"),
+        (("--exec", "echo 'a"), 2, "No closing quotation"),
+        (("--exec", "no-such-program-anywhere"), 7, "no-such-program-anywhere cannot be run"),
+        (("--webhook", "ftp://x"), 7, "url is 'ftp://x'"),
+        (("--log", "/proc/none/x.jsonl"), 7, "/proc/none/x.jsonl cannot be written"),
+        (("--db", "/proc/none/x.db"), 8, "/proc/none/x.db"),
+        (("--clips", "/proc/none"), 1, "clips cannot be written to /proc/none"),
+    ],
+)
+def test_mistakes_of_options_are_named(demo, env, options, code, message):
+    done = listen("--input", demo, *options, env=env, code=code)
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[sinks.pigeon]", "there is no sink 'pigeon' (allowed: file, store, mqtt"),
+        ("sinks = 3", "sinks is 3"),
+        ("[sinks.mqtt]\nhots = 'x'", "sinks.mqtt has an unknown key 'hots'"),
+        ("[sinks.mqtt]\nport = 'x'", "sinks.mqtt.port is 'x'; allowed: a whole number"),
+        ("[sinks]\nmqtt = 3", "sinks.mqtt is 3"),
+        ("[clips]\nfolder = '/tmp/x'\npre_roll = -1", "clips pre_roll is -1.0"),
+        ("[sink.mqtt]", "unknown key sink; allowed: "),
+    ],
+)
+def test_mistakes_of_tables_are_named(tmp_path, demo, env, text, message):
+    config = tmp_path / "c.toml"
+    config.write_text(text)
+    assert message in listen("--config", config, "--input", demo, env=env, code=2 if "clips" not in text else 1).stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "alone", "expected"),
+    [
+        ("host", "host", ("host", None)),
+        ("host:1", "host", ("host", 1)),
+        ("[::1]:1", "host", ("::1", 1)),
+        ("9000", "port", ("", 9000)),
+        ("0.0.0.0:9000", "port", ("0.0.0.0", 9000)),
+        ("host", "port", ("host", None)),
+    ],
+)
+def test_hosts_and_ports(text, alone, expected):
+    assert host_and_port(text, "--x", alone) == expected
+    with pytest.raises(SettingsError, match="--x 'a:b' has no port"):
+        host_and_port("a:b", "--x")
+
+
+def test_nothing_asked_nothing_made():
+    assert tables_of_options({}) == {}
+    assert make_sinks({}, {}) == []
+
+
+def test_the_schema_knows_every_type():
+    assert {ref["$ref"].rpartition("/")[2] for ref in SCHEMA.schema["oneOf"]} == {
+        "start", "window", "event", "clip", "status", "error", "end",
+    }  # fmt: skip
