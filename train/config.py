@@ -95,8 +95,19 @@ class TrainConfig:
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed: 0 or more")
+        self.outliers_in(self.batch_size)
         if self.energy_margins[0] > self.energy_margins[1]:
             raise ValueError(f"energy_margins is {self.energy_margins}; allowed: the outliers' first, which is lower")
+
+    def outliers_in(self, batch_size: int) -> int:
+        """How many windows of a batch are outliers. Raises ValueError where that leaves none, or nothing else."""
+        count = round(self.outlier_share * batch_size) if self.outliers else 0
+        if self.outliers and not 0 < count < batch_size:
+            raise ValueError(
+                f"outlier_share is {self.outlier_share}: {count} windows of a batch of {batch_size}; "
+                f"allowed: what makes 1 to {batch_size - 1}"
+            )
+        return count
 
 
 def find_recipe(name: str) -> Path:

@@ -106,7 +106,7 @@ def _train(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
     hinge = EnergyHinge(config.energy_loss, *config.energy_margins)
     batch_size = min(config.batch_size, len(sampler))
     group.check(batch_size)
-    n_outliers = outliers_in(config, batch_size)
+    n_outliers = config.outliers_in(batch_size)
     unnamed = targets.new_zeros(n_outliers, len(labels))  # what outliers are: none of the classes
     batch_size -= n_outliers
     steps = len(sampler) // batch_size
@@ -192,17 +192,6 @@ def _train(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
             look(average.module, held_out).write(out / "predictions.json", manifest)
         save(out / "checkpoint.pt", average.module, config, manifest, revision)
     group.wait()
-
-
-def outliers_in(config: TrainConfig, batch_size: int) -> int:
-    """How many of a batch's windows are outliers. Raises ValueError where that leaves none of them, or nothing else."""
-    count = round(config.outlier_share * batch_size) if config.outliers else 0
-    if config.outliers and not 0 < count < batch_size:
-        raise ValueError(
-            f"outlier_share is {config.outlier_share}: {count} windows of a batch of {batch_size}; "
-            f"allowed: what makes 1 to {batch_size - 1}"
-        )
-    return count
 
 
 def make_model(config: TrainConfig, n_labels: int) -> nn.Module:

@@ -26,8 +26,17 @@ def views_of(config: TrainConfig) -> list[View]:
 
 def fill_cache(config: TrainConfig, manifest: Manifest, cache: Path) -> None:
     """Compute the features that a run will ask for, so that several runs at once need not each."""
-    for view in (None, *views_of(config)):
-        load_features(manifest.clips, config.frontend, cache, view=view)
+    backgrounds = others(config.backgrounds, manifest.labels, faint=True)
+    for clips in filter(None, (manifest.clips, others(config.outliers, manifest.labels))):
+        for view in (None, *views_of(config)):
+            load_features(clips, config.frontend, cache, view=view)
+    if backgrounds:
+        load_features(backgrounds, config.frontend, cache)
+
+
+def others(folder: str, labels: Sequence[str], *, faint: bool = False) -> list[Clip]:
+    """The recordings in ``folder`` that are none of ``labels``, see :func:`train.negatives.recordings`; "": none."""
+    return [Clip(path, (), 0) for path in recordings(Path(folder), labels, faint=faint)] if folder else []
 
 
 class Parts:
@@ -61,8 +70,10 @@ class Parts:
         self.validation = self._numbers(config.validation_folds)
         self.test = self._numbers((config.test_fold,) if config.test_fold else ())
         self._check_labels(manifest.labels)
-        self._background = self._other(config.backgrounds, manifest.labels, cache, faint=True)
-        self._outlier = self._other(config.outliers, manifest.labels, cache, views=True)
+        backgrounds = others(config.backgrounds, manifest.labels, faint=True)
+        self._background = self._unlabelled(config.backgrounds, backgrounds, cache)
+        outliers = others(config.outliers, manifest.labels)
+        self._outlier = self._unlabelled(config.outliers, outliers, cache, views_of(config))
 
     def sampler(self) -> WindowSampler:
         """Of the training windows."""
@@ -113,13 +124,12 @@ class Parts:
         for error in errors:
             log.warning("left out: %s", error)
 
-    def _other(
-        self, folder: str, labels: Sequence[str], cache: Path | None, *, faint: bool = False, views: bool = False
+    def _unlabelled(
+        self, folder: str, clips: Sequence[Clip], cache: Path | None, views: Sequence[View] = ()
     ) -> WindowSampler | None:
-        """Windows of the recordings in ``folder`` that are none of ``labels``; None where no folder is given."""
+        """Windows of the recordings ``clips`` of ``folder``; None where no folder is given."""
         if not folder:
             return None
-        clips = [Clip(path, (), 0) for path in recordings(Path(folder), labels, faint=faint)]
         frontend, device = self.config.frontend, self._device
         features = load_features(clips, frontend, cache, device=device)
         usable = [n for n in range(len(clips)) if n not in features.errors]
@@ -127,11 +137,10 @@ class Parts:
             raise ManifestError(f"{folder} has no recording that can be read and is none of the classes; give others")
         for error in features.errors.values():
             log.warning("left out: %s", error)
-        heard = views_of(self.config) if views else []
         return WindowSampler(
             features,
             self.window_frames,
             chosen=usable,
-            views=[load_features(clips, frontend, cache, view=view, device=device) for view in heard],
+            views=[load_features(clips, frontend, cache, view=view, device=device) for view in views],
             view_share=self.config.view_share,
         )
