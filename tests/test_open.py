@@ -34,6 +34,7 @@ from train.loop import fit, make_model
 from train.losses import EnergyHinge, Loss
 from train.manifest import ManifestError, ReadOptions, read_manifest
 from train.negatives import half_of, none_of, read_negatives, recordings
+from train.parts import fill_cache
 
 NEGATIVES = SHARED / "data" / "negatives"
 LEARNT, KEPT = "c", "a"  # sources; their hashes put them into one half each
@@ -203,6 +204,16 @@ def test_a_run_with_outliers_is_repeated_when_resumed(folders, table, tmp_path):
     assert all(torch.equal(whole.state[key], resumed.state[key]) for key in whole.state)
     without, _ = run(quick(epochs=4, views=1, view_share=0.5), folders, tmp_path / "without", tmp_path)
     assert any(not torch.equal(whole.state[key], without.state[key]) for key in whole.state)
+
+
+def test_what_a_run_asks_for_can_be_computed_before(folders, table, tmp_path):  # noqa: F811
+    """So that the folds of a cross-validation, trained at once, need not each."""
+    config = quick(epochs=1, views=1, outliers=str(table), backgrounds=str(table))
+    fill_cache(config, read_manifest(folders), tmp_path / "cache")
+    there = sorted((tmp_path / "cache").iterdir())
+    run(config, folders, tmp_path / "out", tmp_path)
+    assert sorted((tmp_path / "cache").iterdir()) == there
+    assert len(there) == 2 + 2 + 1  # clips, outliers, and how another microphone hears them; backgrounds
 
 
 def test_outliers_that_cannot_be_read_are_named_and_left_out(folders, hiss, tmp_path, caplog):  # noqa: F811
