@@ -13,6 +13,7 @@ from train.augment import (
     WaveAugment,
     between_class_mix,
     decaying,
+    delayed,
     make_augment,
 )
 from train.frontend import log_scale
@@ -120,6 +121,23 @@ def test_noise_and_background_have_their_level():
     silent, _ = change(config.alone("background"), power, targets, torch.zeros_like(power))
     none, _ = change(config.alone("background"), power, targets, None)
     assert max(silent.abs().max(), none.abs().max()) < 1e-4
+
+
+def test_a_delayed_sound_begins_within_the_window():
+    """Silence, then the beginning of the sound; a quarter of its power stays."""
+    torch.manual_seed(5)
+    power = torch.rand(200, 2, 60, 3) + 0.1
+    power[100:, :, :45] = 0  # half of them begin late already
+    later = delayed(power)
+    kept = later.sum((1, 2, 3)) / power.sum((1, 2, 3))
+    assert kept.min() >= 0.25
+    assert kept.min() < 0.3
+    assert kept.max() == 1
+    for before, after in zip(power, later, strict=True):
+        delay = int((after.sum((0, 2)) > 0).long().argmax()) - int((before.sum((0, 2)) > 0).long().argmax())
+        assert torch.equal(after[:, delay:], before[:, : 60 - delay])
+        assert not after[:, :delay].any()
+    assert torch.equal(delayed(torch.zeros(2, 1, 60, 3)), torch.zeros(2, 1, 60, 3))
 
 
 def test_a_room_decays_in_its_time():

@@ -16,13 +16,14 @@ from train.frontend import log_scale, mel_centres
 
 Range = tuple[float, float]
 QUIETEST = 1e-9  # power that counts as silence
+DELAYED_POWER = 0.25  # share of a clip's power that a delay leaves in the window
 
 # What switches a part on, and which of these are probabilities of a clip (of a batch: mix, mixstyle).
 SWITCHES = (
-    "stretch", "shift", "gain_db", "equalise_db", "band_limit", "mix", "reverberation", "background", "noise",
-    "mixstyle", "time_masks", "mel_masks", "polarity",
+    "stretch", "shift", "gain_db", "equalise_db", "band_limit", "mix", "delay", "reverberation", "background",
+    "noise", "mixstyle", "time_masks", "mel_masks", "polarity",
 )  # fmt: skip
-PROBABILITIES = ("band_limit", "mix", "reverberation", "background", "noise", "mixstyle", "polarity")
+PROBABILITIES = ("band_limit", "mix", "delay", "reverberation", "background", "noise", "mixstyle", "polarity")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class AugmentConfig:
     equalise_db: float = 6.0  # standard deviation of a smooth curve over frequency
     band_limit: float = 0.15  # probability that a low-pass or high-pass microphone heard it
     mix: float = 0.8  # probability of between-class mixing (Tokozume 2018), for each batch
+    delay: float = 0.0  # probability that the sound begins within the window, with silence before it
     reverberation: float = 0.0  # probability of a room
     rt60: Range = (0.1, 1.0)  # seconds in which its power falls by 60 dB, drawn for low and for high frequencies
     direct_db: Range = (-5.0, 15.0)  # the direct sound above the reverberation
@@ -91,6 +93,7 @@ class Augment:
         power = power @ self._filters(power).unsqueeze(1)
         if torch.rand(()) < c.mix:
             power, targets = between_class_mix(power, targets, multi_label=self.multi_label)
+        power = _on_some(power, c.delay, lambda some, _: delayed(some))
         power = _on_some(power, c.reverberation, self._reverberate)
         if backgrounds is not None:
             power = _on_some(
@@ -202,6 +205,19 @@ def between_class_mix(
         return mixed, torch.maximum(targets, targets.roll(1, 0))
     share = ratio[:, 0, 0]  # [B, 1]
     return mixed, share * targets + (1 - share) * targets.roll(1, 0)
+
+
+def delayed(power: Tensor) -> Tensor:
+    """Power [B, channels, T, n_mels] that begins later, at a random time, with silence before it.
+
+    What a listener has of a sound that has just begun. At least DELAYED_POWER of a clip's power stays in the window.
+    """
+    n_frames = power.shape[2]
+    heard = power.sum((1, 3)).cumsum(1)  # [B, T]
+    needed = (heard < DELAYED_POWER * heard[:, -1:]).sum(1) + 1  # [B] frames, until so much of it was heard
+    delay = (uniform(power, needed.shape) * (n_frames - needed).clamp_min(0)).long().view(-1, 1, 1, 1)
+    place = torch.arange(n_frames, device=power.device).view(1, 1, -1, 1) - delay
+    return power.gather(2, place.clamp_min(0).expand(power.shape)) * (place >= 0)
 
 
 def mix_style(frames: Tensor) -> Tensor:

@@ -38,6 +38,15 @@ class TrainConfig:
     views: int = 6  # other microphones that each clip is heard through, beside itself
     view_share: float = 0.3  # of the training windows that come from a view
     backgrounds: str = ""  # folder of recordings that are mixed in; see augment.background
+    outliers: str = (
+        ""  # folder of recordings that are none of the classes, to learn what is unknown; see train.negatives
+    )
+    outlier_share: float = 0.25  # of each batch
+    energy_loss: float = 0.1  # with outliers: weight of the energy's part of the loss (Liu 2020); 0: none
+    energy_margins: tuple[float, float] = (
+        -2.0,
+        5.0,
+    )  # outliers' energy shall be below the first, others' above the second
     init: str = ""  # checkpoint or recipe whose weights it starts from; recipe@seed
     quantised: bool = False  # with init: rounds weights and activations as the int8 file does; see models.quantised
     trunk_rate: float = 1.0  # with init: learning rate of all but the last layer, relative
@@ -78,12 +87,27 @@ class TrainConfig:
             raise ValueError(f"precision is {self.precision!r}; allowed where quantised: float32")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate is {self.learning_rate}; allowed: above 0")
-        for name in ("warm_up", "label_smoothing", "distil", "view_share", "average", "momentum"):
+        for name in ("warm_up", "label_smoothing", "distil", "view_share", "outlier_share", "average", "momentum"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed: 0 to 1")
-        for name in ("views", "weight_decay", "clip_norm", "patience", "plateau_patience", "seed", "trunk_rate"):
+        for name in (
+            "views", "weight_decay", "clip_norm", "patience", "plateau_patience", "seed", "trunk_rate", "energy_loss",
+        ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed: 0 or more")
+        self.outliers_in(self.batch_size)
+        if self.energy_margins[0] > self.energy_margins[1]:
+            raise ValueError(f"energy_margins is {self.energy_margins}; allowed: the outliers' first, which is lower")
+
+    def outliers_in(self, batch_size: int) -> int:
+        """How many windows of a batch are outliers. Raises ValueError where that leaves none, or nothing else."""
+        count = round(self.outlier_share * batch_size) if self.outliers else 0
+        if self.outliers and not 0 < count < batch_size:
+            raise ValueError(
+                f"outlier_share is {self.outlier_share}: {count} windows of a batch of {batch_size}; "
+                f"allowed: what makes 1 to {batch_size - 1}"
+            )
+        return count
 
 
 def find_recipe(name: str) -> Path:

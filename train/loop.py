@@ -23,7 +23,7 @@ from train.config import TrainConfig
 from train.distributed import Group
 from train.folder import claim, copied, git_revision, locked, resume, save
 from train.initial import initialise
-from train.losses import Loss, class_weights
+from train.losses import EnergyHinge, Loss, class_weights
 from train.manifest import Manifest
 from train.optim import Schedule, make_optimiser
 from train.parts import Parts
@@ -103,8 +103,12 @@ def _train(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
         config.distil,
         config.distil_temperature,
     )
+    hinge = EnergyHinge(config.energy_loss, *config.energy_margins)
     batch_size = min(config.batch_size, len(sampler))
     group.check(batch_size)
+    n_outliers = config.outliers_in(batch_size)
+    unnamed = targets.new_zeros(n_outliers, len(labels))  # what outliers are: none of the classes
+    batch_size -= n_outliers
     steps = len(sampler) // batch_size
     optimiser = make_optimiser(model, config, "classifier" if config.init else None)
     schedule = Schedule(optimiser, config, config.epochs * steps)
@@ -131,6 +135,9 @@ def _train(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
             torch.manual_seed(((config.seed * 1_000_003 + epoch) * 100_003 + step) % 2**63)  # in all processes the same
             backgrounds = data.backgrounds(len(clips), rng)
             frames, soft_targets = augment(power.to(group.device), targets[clips], backgrounds)
+            if n_outliers:  # apart from the clips, so that they are not mixed with them
+                others = augment(data.outliers(n_outliers, rng), unnamed, data.backgrounds(n_outliers, rng))
+                frames, soft_targets = (torch.cat(pair) for pair in zip((frames, soft_targets), others, strict=True))
             frames = group.share(frames).contiguous(memory_format=torch.channels_last)
             soft_targets = group.share(soft_targets)
             data_seconds += time.perf_counter() - mark
@@ -138,6 +145,8 @@ def _train(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
                 logits = trained(frames)  # [B, n_labels]
                 opinion = teachers.opinion(frames, loss_of) if teachers else None
             loss = loss_of(logits.float(), soft_targets, opinion)
+            if n_outliers and config.energy_loss and not manifest.multi_label:
+                loss = loss + hinge(logits.float(), soft_targets)
             optimiser.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
             scaler.unscale_(optimiser)

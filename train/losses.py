@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 class Loss:
     """The loss of a batch.
 
-    One label a clip: cross-entropy over a softmax. Several or none (``multi_label``): the mean binary cross-entropy of
+    One label a clip: cross-entropy over a softmax; what has none is an outlier, to be given to all classes alike
+    (Hendrycks 2019). Several or none (``multi_label``): the mean binary cross-entropy of
     independent sigmoids, times the number of classes, so that both have the same size.
     """
 
@@ -39,6 +41,8 @@ class Loss:
 
     def _labels(self, logits: Tensor, targets: Tensor) -> Tensor:
         floor = 0.5 if self.multi_label else 1 / targets.shape[1]
+        if not self.multi_label:
+            targets = targets.masked_fill(unlabelled(targets)[:, None], floor)
         weights = None if self.weights is None else self.weights.to(logits.device)
         return self._against(logits, targets * (1 - self.smoothing) + self.smoothing * floor, weights)
 
@@ -47,6 +51,30 @@ class Loss:
             losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, weights, reduction="none")
             return losses.sum(1).mean()
         return nn.functional.cross_entropy(logits, targets, weights)
+
+
+@dataclass(frozen=True)
+class EnergyHinge:
+    """Moves the energy ln Σ exp(logit) of outliers below one bound, and that of all else above another (Liu 2020).
+
+    For scores that exclude each other. Independent ones need none: all of an outlier's are taught to be low, and so is
+    the energy, their sum.
+    """
+
+    weight: float
+    low: float  # outliers shall be below
+    high: float  # the classes shall be above
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """``logits`` and ``targets``, [B, n_labels] → a scalar: the mean square of what is missing, weighted."""
+        energy = logits.logsumexp(1)
+        missing = torch.where(unlabelled(targets), energy - self.low, self.high - energy)
+        return self.weight * missing.relu().square().mean()
+
+
+def unlabelled(targets: Tensor) -> Tensor:
+    """Which windows have no label: [B, n_labels] → [B]."""
+    return targets.sum(1) == 0
 
 
 def class_weights(targets: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edge.bulk import find_recordings
 from train.config import TrainConfig
 from train.dataset import View, WindowSampler, load_features
 from train.losses import clip_weights
 from train.manifest import Clip, Manifest, ManifestError
+from train.negatives import recordings
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +26,17 @@ def views_of(config: TrainConfig) -> list[View]:
 
 def fill_cache(config: TrainConfig, manifest: Manifest, cache: Path) -> None:
     """Compute the features that a run will ask for, so that several runs at once need not each."""
-    for view in (None, *views_of(config)):
-        load_features(manifest.clips, config.frontend, cache, view=view)
+    backgrounds = others(config.backgrounds, manifest.labels, faint=True)
+    for clips in filter(None, (manifest.clips, others(config.outliers, manifest.labels))):
+        for view in (None, *views_of(config)):
+            load_features(clips, config.frontend, cache, view=view)
+    if backgrounds:
+        load_features(backgrounds, config.frontend, cache)
+
+
+def others(folder: str, labels: Sequence[str], *, faint: bool = False) -> list[Clip]:
+    """The recordings in ``folder`` that are none of ``labels``, see :func:`train.negatives.recordings`; "": none."""
+    return [Clip(path, (), 0) for path in recordings(Path(folder), labels, faint=faint)] if folder else []
 
 
 class Parts:
@@ -61,7 +70,10 @@ class Parts:
         self.validation = self._numbers(config.validation_folds)
         self.test = self._numbers((config.test_fold,) if config.test_fold else ())
         self._check_labels(manifest.labels)
-        self._background = self._backgrounds(cache, device) if config.backgrounds else None
+        backgrounds = others(config.backgrounds, manifest.labels, faint=True)
+        self._background = self._unlabelled(config.backgrounds, backgrounds, cache)
+        outliers = others(config.outliers, manifest.labels)
+        self._outlier = self._unlabelled(config.outliers, outliers, cache, views_of(config))
 
     def sampler(self) -> WindowSampler:
         """Of the training windows."""
@@ -79,6 +91,12 @@ class Parts:
         if self._background is None:
             return None
         return self._background.windows(rng.choice(self._background.chosen, count), 0.0, rng).to(self._device)
+
+    def outliers(self, count: int, rng: np.random.Generator) -> Tensor:
+        """Windows of none of the classes, heard and stretched like theirs: [count, channels, window_frames, n_mels]."""
+        assert self._outlier is not None
+        chosen = rng.choice(self._outlier.chosen, count)
+        return self._outlier.windows(chosen, self.config.augment.stretch, rng).to(self._device)
 
     def _numbers(self, folds: Sequence[int]) -> NDArray[np.int64]:
         there = [n for n, clip in enumerate(self.clips) if clip.fold in folds and n not in self.features.errors]
@@ -106,11 +124,23 @@ class Parts:
         for error in errors:
             log.warning("left out: %s", error)
 
-    def _backgrounds(self, cache: Path | None, device: str) -> WindowSampler:
-        paths = find_recordings([Path(self.config.backgrounds)])
-        clips = [Clip(path, (), 0) for path in paths]
-        features = load_features(clips, self.config.frontend, cache, device=device)
+    def _unlabelled(
+        self, folder: str, clips: Sequence[Clip], cache: Path | None, views: Sequence[View] = ()
+    ) -> WindowSampler | None:
+        """Windows of the recordings ``clips`` of ``folder``; None where no folder is given."""
+        if not folder:
+            return None
+        frontend, device = self.config.frontend, self._device
+        features = load_features(clips, frontend, cache, device=device)
         usable = [n for n in range(len(clips)) if n not in features.errors]
         if not usable:
-            raise ManifestError(f"backgrounds: {self.config.backgrounds} has no recording that can be read")
-        return WindowSampler(features, self.window_frames, chosen=usable)
+            raise ManifestError(f"{folder} has no recording that can be read and is none of the classes; give others")
+        for error in features.errors.values():
+            log.warning("left out: %s", error)
+        return WindowSampler(
+            features,
+            self.window_frames,
+            chosen=usable,
+            views=[load_features(clips, frontend, cache, view=view, device=device) for view in views],
+            view_share=self.config.view_share,
+        )

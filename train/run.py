@@ -13,6 +13,7 @@ from train.distributed import start
 from train.folder import claim
 from train.loop import fit
 from train.manifest import Manifest
+from train.parts import others
 
 
 def run(
@@ -28,6 +29,7 @@ def run(
     """Train ``config`` to ``out``, and before that every network that it names by a recipe, to ``out/teachers/``.
 
     ``report`` gets the run's folder, its configuration and a record, for each epoch. Returns the checkpoint's path.
+    Raises ManifestError and ValueError as :func:`train.loop.fit` does.
     """
 
     def tell(record: dict[str, Any]) -> None:
@@ -40,7 +42,9 @@ def run(
         return str(teacher_folder(name, out) / "checkpoint.pt") if is_recipe(name) else name
 
     config = replace(config, init=there(config.init), teachers=tuple(there(name) for name in config.teachers))
-    group.main_does(lambda: claim(out, config, manifest))  # before hours go into teachers
+    for folder in (config.outliers, config.backgrounds):
+        others(folder, manifest.labels)  # a table that cannot be read is named before hours go into teachers
+    group.main_does(lambda: claim(out, config, manifest))
     for folder, teacher in before.items():
         run(teacher, manifest, folder, cache, report, device=device, strict=strict)
     return fit(config, manifest, out, cache, tell, device=device, strict=strict)

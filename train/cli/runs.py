@@ -36,6 +36,11 @@ OPTIONS = [
         type=click.Path(exists=True, path_type=Path),
         help="Folder of noise that is mixed in (augment.background).",
     ),
+    click.option(
+        "--outliers",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        help="Folder of recordings that are none of the classes, to learn what is unknown (outlier_share).",
+    ),
     click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if any."),
     click.option("--threads", type=click.IntRange(min=1), help="Of torch, for each process. [default: its own]"),
     click.option("--cache", type=click.Path(file_okay=False, path_type=Path), default=CACHE, show_default=True),
@@ -52,6 +57,7 @@ class RunOptions:
     epochs: int | None
     seed: int | None
     backgrounds: Path | None
+    outliers: Path | None
     device: str
     threads: int | None
     cache: Path
@@ -63,8 +69,8 @@ class RunOptions:
         for name in ("train_folds", "validation_folds", "test_fold"):
             if getattr(config, name) != getattr(default, name):
                 raise ValueError(f"{name} belongs to the data; give --test-fold and --validation-fold instead")
-        backgrounds = None if self.backgrounds is None else str(self.backgrounds)
-        shortcuts = {"epochs": self.epochs, "seed": self.seed, "backgrounds": backgrounds}
+        shortcuts = {"epochs": self.epochs, "seed": self.seed}
+        shortcuts |= {"backgrounds": _text(self.backgrounds), "outliers": _text(self.outliers)}
         return replace(config, **{name: value for name, value in shortcuts.items() if value is not None})
 
     @property
@@ -78,6 +84,10 @@ class RunOptions:
 
         if self.threads:
             torch.set_num_threads(self.threads)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 @contextmanager

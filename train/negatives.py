@@ -1,0 +1,81 @@
+"""Recordings that are none of the classes: speech, music, places. One half is for learning, the other for reporting."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.bulk import find_recordings
+from train.manifest import ManifestError
+
+TABLE = "negatives.csv"
+COLUMNS = ("filename", "kind", "esc50_overlap", "esc50_partial", "source")
+
+
+@dataclass(frozen=True)
+class Negative:
+    """A recording that is no event: a row of the table."""
+
+    path: Path
+    kind: str  # "speech", "music", "ambience"
+    source: str  # the collection it was taken from
+    overlap: tuple[str, ...]  # classes that are what is heard
+    partial: tuple[str, ...]  # classes that may be heard now and then
+    half: str  # "develop": may be learnt from; "report": never, so that it can be reported on
+
+
+def half_of(source: str) -> str:
+    """The half that all recordings of ``source`` are in: the lowest bit of its SHA-256 says which.
+
+    No collection is in both: its microphone and its voices would give it away.
+    """
+    odd = int(hashlib.sha256(source.encode()).hexdigest(), 16) % 2
+    return "report" if odd else "develop"
+
+
+def read_negatives(folder: Path) -> list[Negative]:
+    """The rows of ``folder/negatives.csv``, in their order. Raises ManifestError."""
+    try:
+        with (folder / TABLE).open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), reader.fieldnames or ()
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ManifestError(
+            f"{folder / TABLE} cannot be read: {error}; it is a table of {', '.join(COLUMNS)}"
+        ) from None
+    if missing := [name for name in COLUMNS if name not in columns]:
+        raise ManifestError(f"{folder / TABLE} has no column {missing[0]!r}; it needs {', '.join(COLUMNS)}")
+    return [_negative(folder, row) for row in rows]
+
+
+def none_of(labels: Sequence[str], negatives: Sequence[Negative], *, faint: bool = False) -> list[Negative]:
+    """Those that are none of ``labels``. ``faint``: also those in which one of them may be heard now and then."""
+    classes = set(labels)
+    return [n for n in negatives if not classes & set(n.overlap if faint else n.overlap + n.partial)]
+
+
+def recordings(folder: Path, labels: Sequence[str], *, faint: bool = False) -> list[Path]:
+    """What may be learnt from ``folder`` as none of ``labels``; see :func:`none_of`.
+
+    Of a folder with a table it is the half "develop"; of another one all recordings in and below it.
+
+    Raises:
+        ManifestError: for a table that cannot be read.
+    """
+    if not (folder / TABLE).is_file():
+        return find_recordings([folder])
+    return [n.path for n in none_of(labels, read_negatives(folder), faint=faint) if n.half == "develop"]
+
+
+def _negative(folder: Path, row: dict[str, str | None]) -> Negative:
+    filename, kind, overlap, partial, source = (row[name] or "" for name in COLUMNS)
+    if not filename:
+        raise ManifestError(f"{folder / TABLE}: a row has no filename; each row names a recording below {folder}")
+    return Negative(folder / filename, kind, source, _labels(overlap), _labels(partial), half_of(source))
+
+
+def _labels(cell: str) -> tuple[str, ...]:
+    return tuple(label for label in cell.split(";") if label)
