@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from edge.bulk import find_recordings
 from train.manifest import ManifestError
 
 TABLE = "negatives.csv"
+HALVES = ("develop", "report")
 COLUMNS = ("filename", "kind", "esc50_overlap", "esc50_partial", "source")
 
 
@@ -27,13 +29,19 @@ class Negative:
     half: str  # "develop": may be learnt from; "report": never, so that it can be reported on
 
 
-def half_of(source: str) -> str:
-    """The half that all recordings of ``source`` are in: the lowest bit of its SHA-256 says which.
+def halves(sources: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The half that all recordings of a source are in, of (kind, source) of every recording.
 
-    No collection is in both: its microphone and its voices would give it away.
+    The sources are taken in the order of the SHA-256 of their names; each goes to the half that has fewer recordings of
+    its kind so far. No source is in both: its microphone and its voices would give it away.
     """
-    odd = int(hashlib.sha256(source.encode()).hexdigest(), 16) % 2
-    return "report" if odd else "develop"
+    count = Counter(sources)
+    found: dict[str, str] = {}
+    held: Counter[tuple[str, str]] = Counter()
+    for kind, source in sorted(count, key=lambda pair: (hashlib.sha256(pair[1].encode()).hexdigest(), *pair)):
+        half = found.setdefault(source, min(HALVES, key=lambda h: held[h, kind]))
+        held[half, kind] += count[kind, source]
+    return found
 
 
 def read_negatives(folder: Path) -> list[Negative]:
@@ -48,7 +56,8 @@ def read_negatives(folder: Path) -> list[Negative]:
         ) from None
     if missing := [name for name in COLUMNS if name not in columns]:
         raise ManifestError(f"{folder / TABLE} has no column {missing[0]!r}; it needs {', '.join(COLUMNS)}")
-    return [_negative(folder, row) for row in rows]
+    of = halves((row["kind"] or "", row["source"] or "") for row in rows)
+    return [_negative(folder, row, of[row["source"] or ""]) for row in rows]
 
 
 def none_of(labels: Sequence[str], negatives: Sequence[Negative], *, faint: bool = False) -> list[Negative]:
@@ -70,11 +79,11 @@ def recordings(folder: Path, labels: Sequence[str], *, faint: bool = False) -> l
     return [n.path for n in none_of(labels, read_negatives(folder), faint=faint) if n.half == "develop"]
 
 
-def _negative(folder: Path, row: dict[str, str | None]) -> Negative:
+def _negative(folder: Path, row: dict[str, str | None], half: str) -> Negative:
     filename, kind, overlap, partial, source = (row[name] or "" for name in COLUMNS)
     if not filename:
         raise ManifestError(f"{folder / TABLE}: a row has no filename; each row names a recording below {folder}")
-    return Negative(folder / filename, kind, source, _labels(overlap), _labels(partial), half_of(source))
+    return Negative(folder / filename, kind, source, _labels(overlap), _labels(partial), half)
 
 
 def _labels(cell: str) -> tuple[str, ...]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,12 +14,12 @@ from numpy.typing import NDArray
 from benchmarks.soundscapes.decoded import Decoded, as_float
 from edge.errors import InputError
 from train.effects import power
+from train.manifest import ManifestError
+from train.negatives import TABLE, halves, read_negatives
 from train.readers.walk import walk
 
 F32 = NDArray[np.float32]
 
-TABLE = "negatives.csv"
-HALVES = ("develop", "report")
 PINK_SECONDS = 60.0
 # What is heard in the background noise of the Speech Commands set, which comes without a table.
 SPEECH_COMMANDS = {
@@ -52,28 +50,11 @@ def read_backgrounds(folders: Iterable[Path], half: str | None = None) -> tuple[
     found = [background for folder in folders for background in _read(folder)]
     if not found:
         return (PINK,)
-    chosen = found if half is None else [b for b in found if halves(found)[b.kind, b.source] == half]
+    of = halves((b.kind, b.source) for b in found)
+    chosen = [b for b in found if half in (None, of[b.source])]
     if not chosen:
         raise InputError(f"the half {half!r} has no backgrounds", remedy="give more of them, or leave --half out")
     return tuple(chosen)
-
-
-def halves(backgrounds: Sequence[Background]) -> dict[tuple[str, str], str]:
-    """(kind, source) → the half it belongs to.
-
-    The sources of each kind are taken in the order of their hash, and each goes to the half that has fewer recordings
-    of the kind so far. A source that has several kinds is in one half with all of them.
-    """
-    count: dict[tuple[str, str], int] = defaultdict(int)
-    for background in backgrounds:
-        count[background.source, background.kind] += 1
-    place: dict[str, str] = {}
-    held: dict[tuple[str, str], int] = defaultdict(int)
-    order = sorted({(_hash(b.source), b.source, b.kind) for b in backgrounds})
-    for _, source, kind in order:
-        half = place.setdefault(source, min(HALVES, key=lambda h: held[h, kind]))
-        held[half, kind] += count[source, kind]
-    return {(b.kind, b.source): place[b.source] for b in backgrounds}
 
 
 def sound_of(background: Background, decoded: Decoded) -> F32:
@@ -113,17 +94,11 @@ def _read(folder: Path) -> list[Background]:
 
 
 def _by_table(folder: Path) -> list[Background]:
-    with (folder / TABLE).open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    needed = {"filename", "kind", "source", "esc50_overlap", "esc50_partial"}
-    if rows and (missing := sorted(needed - rows[0].keys())):
-        raise InputError(f"{folder / TABLE} has no column {missing[0]!r}", remedy="add it")
-    return [Background(folder / row["filename"], row["kind"], row["source"], _classes(row)) for row in rows]
-
-
-def _classes(row: dict[str, str]) -> tuple[str, ...]:
-    named = f"{row['esc50_overlap']};{row['esc50_partial']}".split(";")
-    return tuple(sorted({name.strip() for name in named if name.strip()}))
+    try:
+        rows = read_negatives(folder)
+    except ManifestError as error:
+        raise InputError(str(error), remedy="correct the table") from None
+    return [Background(n.path, n.kind, n.source, tuple(sorted({*n.overlap, *n.partial}))) for n in rows]
 
 
 def _by_folder(folder: Path) -> list[Background]:
