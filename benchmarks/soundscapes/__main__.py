@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import click
 
 from benchmarks.soundscapes.activity import Activity
-from benchmarks.soundscapes.backgrounds import HALVES, read_backgrounds
+from benchmarks.soundscapes.backgrounds import read_backgrounds
 from benchmarks.soundscapes.figures import Figures, class_table, curve_table, figures, summary
 from benchmarks.soundscapes.hear import Heard
 from benchmarks.soundscapes.recordings import hear_recordings
@@ -26,6 +26,7 @@ from edge.errors import EdgeError
 from edge.files import replacing
 from train.cli.evaluate import held_out
 from train.manifest import Manifest, ManifestError, ReadOptions, read_manifest
+from train.negatives import HALVES
 
 CACHE = Path(".cache/soundscapes")
 RATE = 16_000  # Hz, of rendered scenes
