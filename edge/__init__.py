@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edge.classifier import Classifier as Classifier
     from edge.config import FrontendConfig as FrontendConfig
     from edge.config import ModelSpec as ModelSpec
+    from edge.decisions import Detector as Detector
     from edge.errors import EdgeError as EdgeError
     from edge.listener import Window as Window
     from edge.listener import listen as listen
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 # Loaded on first use: whoever wants the contract alone does not pay for onnxruntime.
 _HOMES = {
     "Classifier": "edge.classifier",
+    "Detector": "edge.decisions",
     "EdgeError": "edge.errors",
     "FrontendConfig": "edge.config",
     "Microphone": "edge.sources.microphone",

@@ -1,0 +1,87 @@
+"""A day of sound, faster than real time, through everything that keeps something on this device."""
+
+import resource
+import sqlite3
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.clips import ClipsConfig
+from edge.delivery import Delivery
+from edge.rules import EventConfig
+from edge.session import Plan, Session
+from edge.sinks.jsonl import JsonLinesFile, JsonLinesFileConfig
+from edge.sinks.sqlite import SqliteStore
+from edge.sources.block import Block
+from edge.store import StoreConfig
+
+HOURS = 24
+MIB = 1 << 20
+CLIPS, STORE, LOG = 20 * MIB, 8 * MIB, 4 * MIB  # bounds
+
+
+class Loop:
+    """A recording over and over, at other levels."""
+
+    name = "loop"
+
+    def __init__(self, samples, seconds):
+        self._samples, self._seconds = samples, seconds
+
+    def blocks(self, sample_rate, length, first=None, channels=1):
+        rng, position, need = np.random.default_rng(0), 0, first or length
+        started = time.time()
+        while position < self._seconds * sample_rate:
+            start = position % (len(self._samples) - need)
+            gain = np.float32(10 ** rng.uniform(-0.5, 0))
+            yield Block(self._samples[start : start + need] * gain, position, started + position / sample_rate)
+            position, need = position + need, length
+
+
+def resident():
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize()
+
+
+def size_of(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.slow
+def test_a_day_leaves_memory_and_disk_as_they_are(tmp_path, classifier, minute):
+    make = {
+        "file": lambda: JsonLinesFile(JsonLinesFileConfig(str(tmp_path / "log.jsonl"), max_bytes=MIB, keep=3)),
+        "store": lambda: SqliteStore(StoreConfig(str(tmp_path / "e.db"), max_bytes=STORE)),
+    }
+    sinks = {name: Delivery(factory(), name, factory=factory) for name, factory in make.items()}
+    clips = ClipsConfig(str(tmp_path / "clips"), max_bytes=CLIPS, min_free_bytes=0)
+    plan = Plan(EventConfig(only=("siren", "car_horn")), clips=clips, voices=None)
+    session = Session(Loop(minute, HOURS * 3600), classifier, plan)
+    memory, disk, descriptors, events, hour = [], [], [], 0, 0
+    for record in session.records():
+        for sink in sinks.values():
+            sink.write(record)
+        while max(sink.stats().queued for sink in sinks.values()) > 500:
+            time.sleep(0.01)  # sound comes a thousand times as fast as it would
+        events += record["type"] == "event"
+        if record["type"] == "window" and record["offset"] >= 3600 * (hour + 1):
+            hour += 1
+            memory.append(resident())
+            disk.append(size_of(tmp_path))
+            descriptors.append(len(list(Path("/proc/self/fd").iterdir())))
+    for sink in sinks.values():
+        sink.close()
+    assert hour >= HOURS - 1
+    assert events > 2 * 20 * HOURS
+    for sink in sinks.values():
+        assert (sink.stats().dropped, sink.stats().failed) == (0, 0)
+    # Of the later three quarters; the beginning fills buffers and caches.
+    slope = np.polyfit(np.arange(len(memory[6:])), memory[6:], 1)[0]
+    assert slope < 0.05 * MIB  # an hour
+    assert max(disk) <= CLIPS + STORE + LOG
+    assert max(descriptors[6:]) - min(descriptors[6:]) <= 2
+    with sqlite3.connect(tmp_path / "e.db") as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert db.execute("SELECT count(*) FROM events").fetchone()[0] > 100
