@@ -282,6 +282,21 @@ def test_after_erase_nothing_remains(db, tmp_path):
     assert ids(db) == ["eeee"]
 
 
+def test_what_is_erased_is_overwritten_though_the_disk_is_too_full_to_rewrite(small_disk):  # noqa: F811
+    path = small_disk / "events.db"
+    sink = SqliteStore(StoreConfig(path=str(path), max_days=36_500.0))
+    for i in range(200):
+        model = "short" if 90 < i < 110 else "m" * 3000  # the row shares its page with others, which stay
+        sink.write(event(name=f"{i}", at=at(7), label="secret" if i == 100 else "dog", model=model))
+    sink.close()
+    (small_disk / "ballast").write_bytes(bytes(os.statvfs(small_disk).f_bavail * 4096 - 250_000))
+    assert b"secret" in path.read_bytes()
+    stderr = ask(path, "erase", "--label", "secret", "--yes", code=8).stderr
+    assert "erased, but not made smaller" in stderr
+    assert b"secret" not in path.read_bytes()
+    assert len(ids(path, "--limit", "999")) == 199
+
+
 @pytest.mark.parametrize(
     ("arguments", "left"),
     [
