@@ -85,7 +85,7 @@ class Wanted:
 
 
 class ClipRecorder:
-    """``push``, ``begin``, ``end`` and ``close`` are for the thread that listens, and do not wait for the disk.
+    """``push``, ``begin`` and ``end`` never wait for the disk; they and ``close`` are for the thread that listens.
 
     What becomes of each clip is told to ``news``, as a record of type ``clip``, from the one thread or the other: it
     must not block.
@@ -101,8 +101,12 @@ class ClipRecorder:
         voice: Voice | None = None,
         news: Callable[[Record], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
+        patient: bool = False,
     ) -> None:
-        """Raises EdgeError where the folder cannot be written to, or is none."""
+        """``patient``: wait for the disk, for a recording, which can; it is heard faster than clips are written.
+
+        Raises EdgeError where the folder cannot be written to, or is none.
+        """
         _require(config.folder != "", "folder", config.folder, "a folder")
         self._root = Path(config.folder).absolute()
         make_folder(self._root)
@@ -117,7 +121,7 @@ class ClipRecorder:
         self._counts: Counter[str] = Counter()
         self._lock = Lock()  # for the counts; never held while the disk is waited for
         self._jobs: queue.Queue[Wanted | None] = queue.Queue(MAX_WAITING)
-        self._closing = False
+        self._patient, self._closing = patient, False
         self._worker = Thread(target=self._work, name="clips", daemon=True)
         self._worker.start()
 
@@ -137,6 +141,8 @@ class ClipRecorder:
         written = self._ring.written
         for wanted in [wanted for wanted in self._open.values() if wanted.stop <= written]:
             self._submit(wanted)
+        if self._patient:
+            self._jobs.join()
 
     def begin(self, event: Event) -> Path | None:
         """Record a clip of the event. The file that it will be, unless it is withheld or dropped; None: too many."""
@@ -231,6 +237,7 @@ class ClipRecorder:
                 wanted = self._jobs.get()
             if wanted is not None:
                 self._finish(wanted, folder if scanned else None)
+            self._jobs.task_done()
 
     def _finish(self, wanted: Wanted, folder: ClipFolder | None) -> None:
         """Write a clip, or say why not."""

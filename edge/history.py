@@ -213,13 +213,15 @@ def _delete(clip: Path) -> bool:
 
 def _rewrite(db: sqlite3.Connection, path: Path) -> None:
     """The file without what was deleted, and an empty log."""
+    failure = None
     try:
         db.execute("VACUUM")
-    except sqlite3.OperationalError as error:
-        what, remedy, _ = explanation(error, path)
-        raise StoreError(f"erased, but not made smaller: {what}", remedy=remedy) from None
+    except sqlite3.OperationalError as error:  # it takes as much space again
+        failure = error
     with explaining(path):
-        if db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-            raise StoreError(
-                f"erased, but another program still reads the log of {path}", remedy="end it, and erase again"
-            )
+        kept = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    if kept:
+        raise StoreError(f"erased, but another program still reads the log of {path}", remedy="end it, and erase again")
+    if failure:
+        what, remedy, _ = explanation(failure, path)
+        raise StoreError(f"erased, but not made smaller: {what}", remedy=remedy)

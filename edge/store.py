@@ -275,7 +275,7 @@ def explanation(error: sqlite3.Error, path: Path) -> tuple[str, str, bool]:
     known = {
         sqlite3.SQLITE_BUSY: (f"{path} is locked by another program", "end it, or wait", True),
         sqlite3.SQLITE_LOCKED: (f"{path} is locked by another program", "end it, or wait", True),
-        sqlite3.SQLITE_FULL: (f"{path} cannot grow: the disk is full", "free some space", True),
+        sqlite3.SQLITE_FULL: (f"{path} cannot grow: the disk is full, or its bound reached", "free some space", True),
         sqlite3.SQLITE_READONLY: (f"{path} may not be written", "name a file that you may read and write", True),
         sqlite3.SQLITE_CANTOPEN: (f"{path} cannot be opened", "name a file in a folder that you may write to", True),
         sqlite3.SQLITE_PERM: (f"{path} may not be opened", "name a file that you may read and write", True),

@@ -42,11 +42,11 @@ def event(onset, offset=None, *, name="0123456789abcdef", label="dog", start=NOO
 class Rig:
     """A recorder, its news, and a stream whose sample at position p is p / 32768."""
 
-    def __init__(self, folder, *, channels=1, voice=None, clock=lambda: NOON, rate=RATE, **config):
+    def __init__(self, folder, *, channels=1, voice=None, clock=lambda: NOON, rate=RATE, patient=False, **config):
         self.news, self.position, self.channels, self.rate = [], 0, channels, rate
         made = ClipsConfig(folder=str(folder), **{"min_free_bytes": 0, "max_days": 36_500.0, **config})
         self.recorder = ClipRecorder(
-            made, rate, channels, source="mic", voice=voice, news=self.news.append, clock=clock
+            made, rate, channels, source="mic", voice=voice, news=self.news.append, clock=clock, patient=patient
         )  # fmt: skip
 
     def listen(self, seconds, block=0.1):
@@ -397,6 +397,16 @@ def test_a_hanging_disk_costs_clips_and_never_time(rig, monkeypatch):
     r.told("dropped", 39)
     assert r.recorder.counts == {"written": 1, "withheld": 0, "dropped": 39, "pruned": 0}
     r.clip(500.0, 501.0, name="after")
+
+
+def test_a_recording_waits_for_the_disk(tmp_path, monkeypatch):
+    saving = ClipFolder.save
+    monkeypatch.setattr(ClipFolder, "save", lambda *of: (time.sleep(0.02), saving(*of)))
+    r = Rig(tmp_path, patient=True, max_seconds=6.0)
+    for i in range(20):
+        r.clip(10.0 * i + 4, 10.0 * i + 5, name=f"{i:08}", wait=False)
+    r.recorder.close()
+    assert r.recorder.counts == {"written": 20, "withheld": 0, "dropped": 0, "pruned": 0}
 
 
 def test_close_does_not_wait_for_ever(rig, monkeypatch):

@@ -1,17 +1,18 @@
 """``edge-events``: what is found, exported, corrected, drawn and erased, and what is refused."""
 
 import csv
+import io
 import json
 import os
 import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, redirect_stderr, redirect_stdout
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
-from click.testing import CliRunner
 
 from edge.cli import events as command
 from edge.cli.events import main
@@ -32,7 +33,7 @@ def at(hour, minute=0, day=DAY):
 
 @pytest.fixture(autouse=True)
 def _own_stderr(monkeypatch):
-    """CliRunner catches stderr, which the command would replace."""
+    """What is caught here, the command would replace."""
     monkeypatch.setattr(command, "log_to_stderr", lambda verbose: None)
 
 
@@ -50,9 +51,21 @@ def db(tmp_path):
     return path
 
 
-def ask(db, *arguments, code=0, given=None):
-    done = CliRunner().invoke(main, [arguments[0], "--db", str(db), *map(str, arguments[1:])], input=given)
-    assert done.exit_code == code, (done.output, done.exception)
+def invoke(*arguments, given=""):
+    """The command in this process: exit code (or exception), stdout, stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr("sys.stdin", io.StringIO(given))
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            return SimpleNamespace(code=end.code, stdout=out.getvalue(), stderr=err.getvalue())
+    raise AssertionError("click always exits")
+
+
+def ask(db, name, *arguments, code=0, given=""):
+    done = invoke(name, "--db", db, *arguments, given=given)
+    assert done.code == code, done
     return done
 
 
@@ -85,19 +98,23 @@ def test_filters(db, arguments, found):
     [("30m", 1800), ("2h", 7200), ("1.5h", 5400), ("7d", 604_800), ("1w", 604_800), ("90s", 90), ("now", 0)],
 )
 def test_an_age_is_a_time(text, seconds):
-    assert abs(time.time() - seconds - command.Moment().convert(text, None, None)) < 5
+    assert abs(time.time() - seconds - command.moment(text)) < 5
 
 
 def test_times_of_the_clock():
-    convert = command.Moment().convert
-    assert convert("2025-03-14T07:00:00Z", None, None) == 1_741_935_600.0
-    assert convert("2025-03-14", None, None) == at(0)
-    assert convert("today", None, None) - convert("yesterday", None, None) in (82_800, 86_400, 90_000)
+    convert = command.moment
+    assert convert("2025-03-14T07:00:00Z") == 1_741_935_600.0
+    assert convert("2025-03-14") == at(0)
+    assert convert("today") - convert("yesterday") in (82_800, 86_400, 90_000)
 
 
 @pytest.mark.parametrize("text", ["tomorrow", "2x", "", "2025-13-01", "-2h"])
 def test_what_is_no_time_is_refused(db, text):
     assert "is no time; allowed" in ask(db, "list", "--since", text, code=2).stderr
+
+
+def test_what_is_no_day_is_refused(db):
+    assert "is no day; allowed" in ask(db, "day", "2025-02-30", code=2).stderr
 
 
 def test_the_table_is_for_people(db):
@@ -141,7 +158,8 @@ def test_export_is_whole_or_not_there(db, tmp_path, monkeypatch):
     with closing(sqlite3.connect(db)) as connection:
         connection.execute("UPDATE events SET classes = 'no JSON' WHERE id = 'cccc4444'")
         connection.commit()
-    assert CliRunner().invoke(main, ["export", "--db", str(db), str(file)]).exception
+    with pytest.raises(json.JSONDecodeError):
+        invoke("export", "--db", db, file)
     assert file.read_text() == "before"
     assert "cannot be written" in ask(db, "export", tmp_path / "no" / "out.csv", code=1).stderr
     assert "--format csv" in ask(db, "export", tmp_path / "out.txt", code=2).stderr
@@ -264,6 +282,21 @@ def test_after_erase_nothing_remains(db, tmp_path):
     assert ids(db) == ["eeee"]
 
 
+def test_what_is_erased_is_overwritten_though_the_disk_is_too_full_to_rewrite(small_disk):  # noqa: F811
+    path = small_disk / "events.db"
+    sink = SqliteStore(StoreConfig(path=str(path), max_days=36_500.0))
+    for i in range(200):
+        model = "short" if 90 < i < 110 else "m" * 3000  # the row shares its page with others, which stay
+        sink.write(event(name=f"{i}", at=at(7), label="secret" if i == 100 else "dog", model=model))
+    sink.close()
+    (small_disk / "ballast").write_bytes(bytes(os.statvfs(small_disk).f_bavail * 4096 - 250_000))
+    assert b"secret" in path.read_bytes()
+    stderr = ask(path, "erase", "--label", "secret", "--yes", code=8).stderr
+    assert "erased, but not made smaller" in stderr
+    assert b"secret" not in path.read_bytes()
+    assert len(ids(path, "--limit", "999")) == 199
+
+
 @pytest.mark.parametrize(
     ("arguments", "left"),
     [
@@ -348,7 +381,7 @@ def test_what_can_only_be_read_is_listed_and_not_changed(small_disk, db):  # noq
 
 def test_the_database_may_come_from_the_environment(db, monkeypatch):
     monkeypatch.setenv("EDGE_LISTEN_DB", str(db))
-    assert "siren" in CliRunner().invoke(main, ["list"]).stdout
+    assert "siren" in invoke("list").stdout
 
 
 def test_starting_takes_no_numpy():

@@ -170,6 +170,16 @@ def test_the_files_never_exceed_their_bound(path):
     assert rows(path, "PRAGMA integrity_check") == [("ok",)]
 
 
+def test_not_even_one_event_exceeds_the_bound(path):
+    sink = SqliteStore(config(path, max_bytes=4 << 20))
+    sink.write(event(name="small"))
+    with pytest.raises(SinkError, match="its bound reached"):
+        sink.write(event(model="m" * (5 << 20)))
+    assert bytes_of(path) <= 4 << 20
+    sink.close()
+    assert [e.id for e in events(path)] == ["small"]
+
+
 def test_size_takes_the_first_stored_whatever_their_clock_says(path):
     fill(path, 300)
     sink = SqliteStore(config(path, max_bytes=4 << 20))

@@ -22,38 +22,41 @@ from edge.store import DAY, default_path, explaining, open_to_read, open_to_writ
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}  # seconds
 
 
-class Moment(click.ParamType[float]):
-    """A point in time: ISO 8601 (local where it names no zone), an age such as 2h or 7d, today, yesterday, now."""
+def moment(text: str) -> float:
+    """Seconds since the Unix epoch of a time: ISO 8601 (local where it names no zone), an age such as 2h or 7d, today,
+    yesterday, now. Raises ValueError.
+    """
+    if text == "now":
+        return time.time()
+    if text in ("today", "yesterday"):
+        return day_bounds(_day(text))[0]
+    if age := re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([smhdw])", text):
+        return time.time() - float(age[1]) * UNITS[age[2]]
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        allowed = "2025-11-25T18:00, an age (30m, 2h, 7d), today, yesterday, now"
+        raise ValueError(f"{text!r} is no time; allowed: {allowed}") from None
 
-    name = "TIME"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds since the Unix epoch."""
-        if isinstance(value, float):
-            return value
-        if value == "now":
-            return time.time()
-        if value in ("today", "yesterday"):
-            return day_bounds(_day(value))[0]
-        if age := re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([smhdw])", value):
-            return time.time() - float(age[1]) * UNITS[age[2]]
+def day_of(text: str) -> date:
+    """A day by the local clock: ISO 8601, today, yesterday. Raises ValueError."""
+    try:
+        return _day(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no day; allowed: 2025-11-25, today, yesterday") from None
+
+
+def parsed(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    """A callback that takes what ``parse`` makes of the text."""
+
+    def callback(context: click.Context, parameter: click.Parameter, value: str | None) -> Any:
         try:
-            return datetime.fromisoformat(value).timestamp()
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no time; allowed: 2025-11-25T18:00, an age (30m, 2h, 7d), today, yesterday, now")
+            return None if value is None else parse(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error), context, parameter) from None
 
-
-class Day(click.ParamType[date]):
-    """A day by the local clock: ISO 8601, today, yesterday."""
-
-    name = "DATE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
-        """That day."""
-        try:
-            return value if isinstance(value, date) else _day(value)
-        except ValueError:
-            self.fail(f"{value!r} is no day; allowed: 2025-11-25, today, yesterday")
+    return callback
 
 
 def _day(value: str) -> date:
@@ -70,8 +73,8 @@ db_option = click.option(
 )
 label_option = click.option("--label", help="Only this one, as it was reported or corrected.")
 filter_options = options(
-    click.option("--since", type=Moment(), help="Begun at this time or later."),
-    click.option("--until", type=Moment(), help="Begun before this time."),
+    click.option("--since", metavar="TIME", callback=parsed(moment), help="Begun at this time or later."),
+    click.option("--until", metavar="TIME", callback=parsed(moment), help="Begun before this time."),
     label_option,
     click.option("--source", help="Only sources with this in their name."),
     click.option("--min-score", type=click.FloatRange(0, 1), help="Least highest score."),
@@ -184,7 +187,7 @@ def stats(db: Path | None, output: str, **wanted: Any) -> None:
 
 @command(
     "day",
-    click.argument("day", type=Day(), default="today"),
+    click.argument("day", metavar="[DATE]", default="today", callback=parsed(day_of)),
     click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="PNG file to draw it in."),
     click.option("--output", type=click.Choice(["text"]), show_default="text without --out", help="In the terminal."),
 )
@@ -204,7 +207,7 @@ def draw_day(db: Path | None, day: date, out: Path | None, output: str | None) -
 
 @command(
     "erase",
-    click.option("--before", type=Moment(), help="What began before this time."),
+    click.option("--before", metavar="TIME", callback=parsed(moment), help="What began before this time."),
     label_option,
     click.option("--all", "everything", is_flag=True, help="Everything, corrections and health included."),
     click.option(
