@@ -20,6 +20,7 @@ from edge.privacy import VoiceConfig, VoiceFilter
 from edge.records import Record, Recorder, error_record, event_record
 from edge.rules import EventConfig
 from edge.sources.block import Source
+from edge.sources.file import SoundFile
 
 log = logging.getLogger("edge.listen")
 
@@ -134,6 +135,7 @@ class Clips:
             source=name or source.name,
             voice=self._voices,
             news=self._told.put,
+            patient=isinstance(source, SoundFile) and not source.realtime,
         )
         self._paths: dict[str, Path | None] = {}  # of events that have begun, by id
         self.source = Tapped(source, self._recorder)
