@@ -69,12 +69,12 @@ def write_with_golden(model: onnx.ModelProto, spec: ModelSpec, path: Path) -> Mo
     pcm = golden_signal(spec.frontend.sample_rate)
     frames = np.ascontiguousarray(make_frontend(spec.frontend)(golden_samples(pcm, spec.window_samples, spec)))
     classifier = Classifier(path, self_test=False)
-    (probs, _), _ = classifier.run(frames, classifier.new_ring())
+    decision, _ = classifier.run(frames, classifier.new_ring())
     n_frames = spec.frontend.n_frames(len(pcm))
     golden = Golden(
         pcm=_base64(pcm.astype("<i2")),
         frames=_base64(frames.transpose(2, 0, 1)[:n_frames].astype("<f4")),
-        probs=_base64(probs.astype("<f4")),
+        probs=_base64(decision.probs.astype("<f4")),
         frames_tolerance=FRAMES_TOLERANCE,
         probs_tolerance=PROBS_TOLERANCE[spec.provenance.precision],
     )

@@ -25,6 +25,7 @@ FFMPEG = '''#!{python}
 """Stands in for ffmpeg: the recording at a URL, as PCM of 16 bits."""
 import sys, time, urllib.request, io
 import numpy as np
+import soundfile
 arguments = sys.argv[1:]
 url, rate = arguments[arguments.index("-i") + 1], int(arguments[arguments.index("-ar") + 1])
 if "missing" in url:
