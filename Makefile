@@ -1,6 +1,7 @@
 # Every target sets up what it needs: nothing is installed by hand. PYTHON=python3.12 chooses another interpreter.
 PYTHON ?= python3
 DATA ?= ../shared/data/esc50
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -24,7 +25,12 @@ test: $(VENV)/.train $(VENV)/.test  ## the fast tests; make test ARGS="-m slow" 
 	@$(call need,libasound2-plugins)
 	@command -v promtool >/dev/null || { $(call need,prometheus); }
 	@test -x /usr/sbin/mosquitto || command -v mosquitto >/dev/null || { $(call need,mosquitto); }
+ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
+else
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not timed"
+	$(BIN)/python -m pytest -m "timed and not slow"
+endif
 
 lint: $(VENV)/.runtime $(VENV)/.lint  ## format, rules, types, import direction
 	$(BIN)/ruff format --check .

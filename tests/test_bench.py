@@ -25,6 +25,8 @@ from edge.models import BUNDLED
 from tests.conftest import ROOT, run_module
 from tests.peer_files import write_onnx, write_tflite
 
+pytestmark = pytest.mark.timed
+
 run = partial(run_module, "edge.cli.bench")
 
 SCHEMA = json.loads((ROOT / "docs" / "bench.schema.json").read_text())

@@ -12,6 +12,8 @@ from edge.errors import SinkError
 from edge.spool import Spool
 from tests.receivers import AWAY, REFUSED, Fallible, event, ids, wait_until
 
+pytestmark = pytest.mark.timed
+
 QUICK = dict(first_wait=0.01, longest_wait=0.05)
 
 

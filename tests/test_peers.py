@@ -13,6 +13,8 @@ from edge.models import BUNDLED
 from tests.conftest import SHARED
 from tests.peer_files import sigmoid, write_onnx, write_tflite
 
+pytestmark = pytest.mark.timed
+
 YAMNET = SHARED / "peers" / "yamnet.tflite"
 
 

@@ -17,6 +17,8 @@ from edge.models import BUNDLED, resolve
 from edge.tuning import MARGIN, Candidate, Setup, best, keep, pick, tune
 from tests.conftest import FP32, run_module
 
+pytestmark = pytest.mark.timed
+
 ASSETS = BUNDLED.parent
 
 
