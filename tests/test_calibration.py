@@ -69,7 +69,7 @@ def test_calibrated_scores_are_nearer_to_the_truth():
     assert c.error_after < c.error_before / 2
     assert c.temperature == pytest.approx(3, rel=0.3)
     assert set(c.thresholds) == set("01234")
-    assert all(0.1 <= t <= 0.9 for t in c.thresholds.values())
+    assert all(0.5 <= t <= 0.9 for t in c.thresholds.values())
 
 
 def test_a_temperature_that_is_given_is_kept():
