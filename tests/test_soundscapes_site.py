@@ -104,7 +104,7 @@ def run_site(tmp_path, *more, code=0):
 
 
 def test_the_whole_command(tmp_path, data, behind):  # noqa: F811
-    options = ("--data", data, "--backgrounds", behind, "--hop", 4, "--cache", tmp_path / "cache")
+    options = ("--data", data, "--backgrounds", behind, "--hop", 3, "--cache", tmp_path / "cache")
     hours = ("--hours", 0.17, "--test-hours", 0.02, "--scene-hours", 0.01, "--max-false-per-day", 50)
     done = run_site(tmp_path, *options, *hours)
     found = json.loads((tmp_path / "x.json").read_text())
