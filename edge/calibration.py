@@ -3,7 +3,8 @@
 While nothing is to be detected, every event would be a false alarm. The highest score of each label in each
 ``BLOCK_SECONDS`` is kept. Where more is promised than was listened to (one a day, from four hours), the tail of these
 maxima is extrapolated: above a high quantile, log-odds of scores fall off exponentially (peaks over threshold, Davison
-and Smith 1990). The fall is taken as slow as its standard error allows: little listening means high thresholds.
+and Smith 1990). The fall is taken as slow as its standard error allows: little listening means high thresholds. Most
+tails end sooner than that, but how much sooner cannot be told from a few hours: fits with an end break the promise.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import logging
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ SCHEMA_VERSION = 1  # of the file
 DAY = 86_400.0  # seconds
 BLOCK_SECONDS = 30.0  # of which the highest score is kept: longer than the windows that one sound is in
 LEAST_BLOCKS = 20  # ten minutes: below that there is no tail to speak of
-TAIL = 0.1  # share of the blocks that are the tail
+TAIL = 0.1  # share of the blocks that are the tail; of a few hours, twice their square root
 LEAST_SCORE = 1e-4  # scores below say nothing
 HIGHEST = 0.999  # threshold; what would need a higher one is muted
 
@@ -160,16 +161,10 @@ class Calibration:
             )
         maxima = np.array(self._maxima)  # [n_blocks, n_outcomes]
         tails = [Tail.of(maxima[:, place]) for place in range(maxima.shape[1])]
-        defaults = [o.threshold for o in self._outcomes]
-        rates = [tail.per_day(threshold) for tail, threshold in zip(tails, defaults, strict=True)]
-        each = allowance(rates, max_false_per_day)
-        raised = {
-            o.label: tail.threshold(each)
-            for o, tail, rate in zip(self._outcomes, tails, rates, strict=True)
-            if rate > each
-        }
-        muted = tuple(label for label, threshold in raised.items() if threshold > HIGHEST)
-        thresholds = {label: math.ceil(t * 1e4) / 1e4 for label, t in raised.items() if label not in muted}
+        raised = _raised(tails, [o.threshold for o in self._outcomes], max_false_per_day)
+        scores = {self._outcomes[place].label: threshold for place, threshold in raised.items()}
+        muted = tuple(label for label, threshold in scores.items() if threshold > HIGHEST)
+        thresholds = {label: math.ceil(t * 1e4) / 1e4 for label, t in scores.items() if label not in muted}
         now = np.array([_threshold(o, thresholds, muted) for o in self._outcomes])
         heard = int((maxima >= now).sum())
         days = self.seconds / DAY
@@ -200,27 +195,48 @@ class Tail:
     def of(cls, maxima: F64) -> Tail:
         """Of one label's maxima, as scores."""
         odds = np.sort(_log_odds(maxima))
-        k = max(10, round(TAIL * len(odds)))  # those above the start
+        k = round(max(TAIL * len(odds), 2 * math.sqrt(len(odds))))  # those above the start
         start = float(odds[-k - 1])
         excess = odds[-k:] - start
         scale = float(excess.mean()) * (1 + 1 / math.sqrt(k))  # a standard error more
         return cls(DAY / BLOCK_SECONDS, start, k / len(odds), max(scale, 0.05), odds)
 
     def per_day(self, threshold: float) -> float:
-        """Blocks a day whose maximum is at least ``threshold``, by what was seen below the tail, by its fit above."""
+        """Blocks a day whose maximum is at least ``threshold``: as many as were seen, or more by the tail's fit."""
         odds = float(_log_odds(np.array([threshold]))[0])
-        if odds <= self.start:
-            return self.blocks_per_day * float((self.maxima >= odds).mean())
-        return self.blocks_per_day * self.share * math.exp(-(odds - self.start) / self.scale)
+        seen = float((self.maxima >= odds).mean())
+        fit = self.share * math.exp(-(odds - self.start) / self.scale) if odds > self.start else 0.0
+        return self.blocks_per_day * max(seen, fit)
 
     def threshold(self, per_day: float) -> float:
-        """The score that at most so many blocks a day reach."""
-        if self.per_day(LEAST_SCORE) <= per_day:
+        """The lowest score that at most so many blocks a day reach: above all that was heard, where it is less than one
+        in that time.
+        """
+        share = per_day / self.blocks_per_day
+        allowed = int(share * len(self.maxima))  # blocks of those that were heard
+        if allowed >= len(self.maxima):
             return LEAST_SCORE
-        odds = self.start + self.scale * math.log(self.blocks_per_day * self.share / per_day)
-        if odds < self.start:
-            odds = float(np.quantile(self.maxima, 1 - per_day / self.blocks_per_day, method="higher"))
+        odds = float(self.maxima[-allowed - 1]) + 1e-6  # a score that reaches its threshold counts
+        if share < self.share:
+            odds = max(odds, self.start + self.scale * math.log(self.share / share))
         return 1 / (1 + math.exp(-odds))
+
+
+def _raised(tails: Sequence[Tail], usual: Sequence[float], budget: float) -> dict[int, float]:
+    """Thresholds by their place, of those whose usual one does not suffice to keep all within ``budget`` events a day.
+
+    One above ``HIGHEST`` is of a label to be muted: it spends nothing, and what it would have had is the others'.
+    """
+    rates = [tail.per_day(threshold) for tail, threshold in zip(tails, usual, strict=True)]
+    muted: dict[int, float] = {}
+    while True:
+        each = allowance([rate for place, rate in enumerate(rates) if place not in muted], budget)
+        left = [place for place, rate in enumerate(rates) if rate > each and place not in muted]
+        raised = {place: tails[place].threshold(each) for place in left}
+        worst = max(raised, key=raised.__getitem__, default=None)
+        if worst is None or raised[worst] <= HIGHEST:
+            return raised | muted
+        muted[worst] = raised[worst]
 
 
 def allowance(rates: Iterable[float], budget: float) -> float:

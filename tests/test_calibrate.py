@@ -112,15 +112,56 @@ def test_who_needs_less_leaves_it_to_the_others():
     assert allowance([0.1, 0.2], 1) == math.inf
 
 
+def probability(odds):
+    return 1 / (1 + np.exp(-np.asarray(odds)))
+
+
 def test_a_tail_is_what_it_was_made_of():
     rng = np.random.default_rng(0)
-    odds = 0.8 * rng.exponential(size=20_000) - 3
-    tail = Tail.of(1 / (1 + np.exp(-odds)))
+    tail = Tail.of(probability(0.8 * rng.exponential(size=20_000) - 3))
     assert tail.scale == pytest.approx(0.8, rel=0.1)
     for score in (0.1, 0.5, 0.9):
         true = 2880 * math.exp(-(math.log(score / (1 - score)) + 3) / 0.8)
         assert tail.per_day(score) == pytest.approx(true, rel=0.5)
-        assert tail.per_day(tail.threshold(true)) == pytest.approx(true, rel=1e-2)
+        assert true * 0.9 <= tail.per_day(tail.threshold(true)) <= true * (1 + 1e-9)
+
+
+def test_a_tail_contradicts_nothing_that_was_heard():
+    """Three loud blocks among 600 quiet ones: their number is not what the fall of the others lets expect."""
+    odds = np.r_[-8 + 0.1 * np.random.default_rng(0).exponential(size=597), 2.0, 2.5, 3.0]
+    tail = Tail.of(probability(odds))
+    assert tail.per_day(0.8) == pytest.approx(2880 * 3 / 600)
+    assert tail.threshold(2.0) > probability(3.0)  # less than one in the time that was listened to
+    assert probability(2.5) < tail.threshold(5.0) <= probability(3.0)  # one of them is allowed
+    assert tail.threshold(2880) <= 1e-4
+
+
+def test_little_listening_means_high_thresholds():
+    few, many = (
+        Tail.of(probability(-0.8 * np.log((np.arange(n) + 0.5) / n) - 3)).threshold(1.0)  # the same tail
+        for n in (50, 2000)
+    )
+    assert few > many > 0.5
+
+
+def test_what_is_muted_leaves_its_share_to_the_others(spec):  # noqa: F811
+    """A siren that no threshold keeps quiet costs the dog nothing."""
+    rng = np.random.default_rng(5)
+    peaks = [probability(0.6 * rng.exponential() - 1.0) for _ in range(240)]
+    alone, beside = (
+        learnt(
+            spec,
+            (
+                window(n, dog=peaks[n // BLOCK], siren=siren if n % BLOCK < 30 else 0.0)
+                for n in range(len(peaks) * BLOCK)
+            ),
+            budget=2.0,
+        )
+        for siren in (0.0, 0.9999)
+    )
+    assert (alone.muted, beside.muted) == ((), ("siren",))
+    assert 0.6 < beside.thresholds["dog"] == alone.thresholds["dog"]
+    assert 1.9 < beside.expected_per_day <= 2.0
 
 
 def test_a_site_comes_back_and_is_undone(spec, tmp_path):  # noqa: F811

@@ -21,9 +21,12 @@ from benchmarks.soundscapes.hear import Heard
 from benchmarks.soundscapes.recordings import hear_recordings
 from benchmarks.soundscapes.run import Listener, Scenes, hear_all, operating_curve, render_all, score_all
 from benchmarks.soundscapes.scene import NEGATIVES, SceneConfig
+from benchmarks.soundscapes.site import judged, learnt, site_tables
 from edge.classifier import Classifier
+from edge.config import ModelSpec
 from edge.errors import EdgeError
 from edge.files import replacing
+from edge.rules import EventConfig
 from train.cli.evaluate import held_out
 from train.manifest import Manifest, ManifestError, ReadOptions, read_manifest
 from train.negatives import HALVES
@@ -55,12 +58,14 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 SHARE = click.FloatRange(0, 1)
 
+POSITIVE = click.FloatRange(min=0, min_open=True)
+
+HALF = (click.option("--half", type=click.Choice(HALVES), help="Of the backgrounds' sources. [default: all]"),)
+HOURS = (click.option("--hours", type=POSITIVE, default=1.0, show_default=True),)
 SOUND = (
-    click.option("--hours", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True),
     click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
     click.option("--backgrounds", type=FOLDER, multiple=True, help="Folders of recordings. [default: negatives, or else"
                  " noise, beside --data; pink noise where there are none]"),
-    click.option("--half", type=click.Choice(HALVES), help="Of the backgrounds' sources. [default: all]"),
     click.option("--level", type=Span(), help="dBFS of a background (RMS). [default: -55,-35; of negatives -55,-15]"),
     click.option("--silence", type=SHARE, help="Share of stretches without a background."),
     click.option("--cache", type=FOLDER, default=CACHE, show_default=True),
@@ -87,9 +92,18 @@ LISTENING = (
     click.option("--model", help="As of edge-listen. [default: the bundled one]"),
     click.option("--hop", type=click.FloatRange(min=0, min_open=True), help="Seconds between decisions."),
     click.option("--config", type=FILE, help="TOML whose table [events] has the detector's rules."),
-    click.option("--curve", is_flag=True, help="Also F1 and false alarms over a scale on the thresholds."),
     click.option("--json", "json_path", type=FILE, help="Write all figures there."),
 )
+CURVE = (click.option("--curve", is_flag=True, help="Also F1 and false alarms over a scale on the thresholds."),)
+SITE = (
+    click.option("--hours", type=POSITIVE, default=4.0, show_default=True, help="Listened to."),
+    click.option("--test-hours", type=POSITIVE, default=20.0, show_default=True, help="In which events are counted."),
+    click.option("--scene-hours", type=POSITIVE, default=4.0, show_default=True, help="For the cost in recognition."),
+    click.option("--max-false-per-day", type=POSITIVE, default=1.0, show_default=True, help="As of edge-calibrate."),
+    click.option("--half", type=click.Choice(HALVES), default="report", show_default=True,
+                 help="Of the backgrounds' sources."),
+    click.option("--other-half", is_flag=True, help="Count in the other half: another place, which has no promise."),
+)  # fmt: skip
 
 
 def options(*groups: Sequence[Any]) -> Callable[[Command], Command]:
@@ -124,7 +138,7 @@ def main() -> None:
 
 
 @main.command()
-@options(EVENTS, SOUND, LISTENING)
+@options(EVENTS, HOURS, HALF, SOUND, LISTENING, CURVE)
 def run(**given: Any) -> None:
     """Held-out clips over backgrounds, by the runtime: F1 of events, false alarms, delays."""
     listener, events = _listener(given), _rules(given)
@@ -135,7 +149,7 @@ def run(**given: Any) -> None:
 
 
 @main.command()
-@options(SOUND, LISTENING)
+@options(HOURS, HALF, SOUND, LISTENING, CURVE)
 def negatives(**given: Any) -> None:
     """Backgrounds alone, through gains, rooms and mixes: every report is false."""
     listener, events = _listener(given), _rules(given)
@@ -147,7 +161,21 @@ def negatives(**given: Any) -> None:
 
 
 @main.command()
-@options(EVENTS, SOUND)
+@options(SITE, EVENTS, SOUND, LISTENING)
+def site(**given: Any) -> None:
+    """Thresholds of edge-calibrate from some hours of backgrounds: is the promise kept in others, and what is lost?"""
+    listener, events = _listener(given), _rules(given) or EventConfig()
+    scenes = _places(given, listener)
+    _warn_of_strangers(scenes["events"], listener)
+    heard = {name: hear_all(place, listener, given["jobs"]) for name, place in scenes.items()}
+    result = learnt(heard["place"], listener, events, given["max_false_per_day"])
+    found = judged(result, heard["test"], heard["events"], listener, events) | _about(given, listener.spec)
+    click.echo(site_tables(found))
+    _write(found, given["json_path"])
+
+
+@main.command()
+@options(EVENTS, HOURS, HALF, SOUND)
 @click.option("--out", type=FOLDER, required=True)
 @click.option("--rate", type=click.IntRange(min=1000), default=RATE, show_default=True, help="Hz.")
 def render(out: Path, rate: int, **given: Any) -> None:
@@ -159,7 +187,7 @@ def render(out: Path, rate: int, **given: Any) -> None:
 @main.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--truth", type=FILE, help="One list for all. [default: one beside each recording, of its name]")
-@options(LISTENING)
+@options(LISTENING, CURVE)
 def recordings(paths: tuple[Path, ...], truth: Path | None, **given: Any) -> None:
     """Recordings of others, with lists of onset, offset and label (CSV or TSV)."""
     listener, events = _listener(given), _rules(given)
@@ -199,6 +227,21 @@ def _scenes(given: dict[str, Any], listener: Listener | None) -> Scenes:
     return Scenes(config, clips, backgrounds, given["hours"] * 3600, given["seed"], cache)
 
 
+def _places(given: dict[str, Any], listener: Listener) -> dict[str, Scenes]:
+    """Backgrounds to learn from, others to count in, and events over these."""
+    folders = given["backgrounds"] or _beside(given["data"])
+    if not folders:
+        raise click.UsageError("site needs --backgrounds")
+    half = next(h for h in HALVES if h != given["half"]) if given["other_half"] else given["half"]
+    there = given | {"backgrounds": folders, "half": half}
+    alone = {key: value for key, value in there.items() if key != "data"}
+    return {
+        "place": _scenes(alone | {"half": given["half"]}, listener),
+        "test": _scenes(alone | {"hours": given["test_hours"], "seed": given["seed"] + 1}, listener),
+        "events": _scenes(there | {"hours": given["scene_hours"]}, listener),
+    }
+
+
 def _config(given: dict[str, Any]) -> SceneConfig:
     activity = Activity(merge_gap=given["merge_gap"], max_event=given["max_event"])
     return SceneConfig(
@@ -233,13 +276,18 @@ def _report(heard: Sequence[Heard], listener: Listener, events: Any, given: dict
     found = figures(score_all(heard, listener.spec, events))
     if given["curve"]:
         found["curve"] = operating_curve(heard, listener.spec, events)
-    spec = listener.spec
-    found["model"] = {"name": spec.name, "precision": spec.provenance.precision, "graph_sha256": spec.graph_sha256}
+    return found | _about(given, listener.spec)
+
+
+def _about(given: dict[str, Any], spec: ModelSpec) -> Figures:
+    """Of which model, and under which conditions."""
     hidden = ("json_path", "cache", "no_cache", "jobs")
     conditions = {key: value for key, value in given.items() if key not in hidden}
     conditions["model"] = given["model"] and Path(given["model"]).name
-    found["conditions"] = json.loads(json.dumps(conditions, default=lambda path: path.name))
-    return found
+    return {
+        "model": {"name": spec.name, "precision": spec.provenance.precision, "graph_sha256": spec.graph_sha256},
+        "conditions": json.loads(json.dumps(conditions, default=lambda path: path.name)),
+    }
 
 
 def _tell(found: Figures, given: dict[str, Any]) -> None:
@@ -248,7 +296,11 @@ def _tell(found: Figures, given: dict[str, Any]) -> None:
         click.echo(f"\n{class_table(found)}")
     if "curve" in found:
         click.echo(f"\n{curve_table(found['curve'])}")
-    if path := given["json_path"]:
+    _write(found, given["json_path"])
+
+
+def _write(found: Figures, path: Path | None) -> None:
+    if path:
         with replacing(path) as part:
             part.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 

@@ -49,12 +49,14 @@ def scaled(spec: ModelSpec, config: Any, factor: float) -> tuple[ModelSpec, Any]
 
 
 def names_of(spec: ModelSpec, config: Any) -> dict[str, str | None]:
-    """What each class is reported as by the rules of ``config``; None where it is not."""
+    """What each class is reported as by the rules of ``config``; None where it is not. What is muted at a place is
+    still expected, and missed.
+    """
     if config is None:
         return {}
     from edge.rules import outcomes_of
 
     names: dict[str, str | None] = dict.fromkeys(spec.labels)
-    for outcome in outcomes_of(spec, config):
+    for outcome in outcomes_of(spec, replace(config, muted=())):
         names |= {spec.labels[place]: outcome.label for place in outcome.classes}
     return names
