@@ -99,6 +99,19 @@ def test_threshold_decides_what_is_named(demo):
     assert [w["top"] for w in everything] == [w["top"] for w in nothing]
 
 
+def test_what_was_calibrated_decides_what_is_named(classifier, demo):
+    from edge.rules import EventConfig
+    from edge.session import Plan, Session
+    from edge.sources.file import SoundFile
+
+    def named(config):
+        found = Session(SoundFile(demo), classifier, Plan(config, duration=20.0)).records()
+        return {r["label"] for r in of_type("window", found)} - {None}
+
+    (label, *_) = sorted(named(EventConfig()))
+    assert label not in named(EventConfig(calibrated={label: 1.0}))
+
+
 def test_hop_and_duration(demo):
     lines = records(listen("--input", demo, "--output", "jsonl", "--hop", 1.0, "--duration", 12))
     assert lines[0]["hop_seconds"] == pytest.approx(1.0, abs=0.05)

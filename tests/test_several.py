@@ -163,6 +163,7 @@ def test_what_is_named_on_the_command_line_comes_first(tmp_path, demo):
         ("[[sources]]\nname = 'a'\nevents.confirm = 0", "confirm is 0; allowed: 1 to 1000"),
         ("[events]\nonly = ['hund']", "a class in events is 'hund'"),
         ("events = 3", "events is 3"),
+        ("device = 'usb'\n[[sources]]\nname = 'a'", "the file has device beside [[sources]]"),
         ("[[events]]\nconfirm = 1", "events is [{'confirm': 1}]"),
         ("[events]\nonly = 'dog'", "events.only is 'dog'; allowed: a list"),
         ("[[sources]]\nname = 'a'\nevents = 3", "sources[0].events is 3"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from edge.cli.common import (
     Interrupts,
@@ -28,7 +29,7 @@ from edge.cli.common import (
     verbose_option,
     version_option,
 )
-from edge.errors import EdgeError
+from edge.errors import EdgeError, SettingsError
 from edge.rules import EventConfig, events_of
 from edge.secret import is_url, without_password
 from edge.settings import settings_of
@@ -161,10 +162,19 @@ def main(context: click.Context, /, config: Path | None, list_devices: bool, **s
         from edge.cli.sinks import make_sinks, terminal_sinks
 
         tables = tables_of(context)
+        require_one_place(context, tables)
         asked = settings_from(settings, tables)
         # The terminal comes last: what it does not take, all others have.
         sinks = [*make_sinks(tables.get("sinks", {}), options), *terminal_sinks(asked.output, asked.verbose)]
         run(asked, sinks, interrupts)
+
+
+def require_one_place(context: click.Context, tables: dict[str, Any]) -> None:
+    """Raises SettingsError for a file that names one source beside its table of several."""
+    for name in ("input", "device"):
+        in_file = context.get_parameter_source(name) is ParameterSource.DEFAULT_MAP
+        if "sources" in tables and in_file and context.params[name] is not None:
+            raise SettingsError(f"the file has {name} beside [[sources]]", remedy="leave one of them out")
 
 
 def settings_from(options: dict[str, Any], tables: dict[str, Any]) -> Settings:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edge.listen")
 
-CLOSING_SECONDS = 3.0  # that deliveries have at the end, all at the same time
+CLOSING_SECONDS = 2.5  # that deliveries have at the end, all at the same time
 
 
 @dataclass(frozen=True)
