@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 from edge.errors import EdgeError
@@ -36,7 +37,7 @@ class Clip(NamedTuple):
 
 
 class ClipFolder:
-    """For one thread, the one that writes: every method waits for the disk."""
+    """For threads that write: every method waits for the disk. Those that share one hold ``lock`` meanwhile."""
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class ClipFolder:
     ) -> None:
         self._folder, self._max_bytes, self._max_days, self._min_free = folder, max_bytes, max_days, min_free_bytes
         self._clock = clock
+        self.lock = Lock()
         self._clips: list[Clip] = []  # the oldest first
         self.bytes = 0  # of all clips
 

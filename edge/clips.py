@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.clip_folder import ClipFolder, NoRoom, clip_path, make_folder
-from edge.errors import EdgeError
 from edge.events import Event
 from edge.records import Record, record
 from edge.ring import Overrun, RingBuffer
+from edge.settings import require
 from edge.sources.block import Block, Source
 
 F32 = NDArray[np.float32]
@@ -52,18 +52,13 @@ class ClipsConfig:
     min_free_bytes: int = 500_000_000  # of the disk: where less is free, no clip is written
 
     def __post_init__(self) -> None:
-        _require(0 <= self.pre_roll <= 60, "pre_roll", self.pre_roll, "0 to 60")
-        _require(0 <= self.post_roll <= 60, "post_roll", self.post_roll, "0 to 60")
+        require(0 <= self.pre_roll <= 60, "clips pre_roll", self.pre_roll, "0 to 60")
+        require(0 <= self.post_roll <= 60, "clips post_roll", self.post_roll, "0 to 60")
         least = self.pre_roll + self.post_roll
-        _require(least < self.max_seconds <= 600, "max_seconds", self.max_seconds, f"above {least:g}, at most 600")
-        _require(self.max_bytes > 0, "max_bytes", self.max_bytes, "above 0")
-        _require(0 < self.max_days <= 36_500, "max_days", self.max_days, "above 0, at most 36500")
-        _require(self.min_free_bytes >= 0, "min_free_bytes", self.min_free_bytes, "0 or more")
-
-
-def _require(holds: bool, name: str, value: object, allowed: str) -> None:
-    if not holds:
-        raise EdgeError(f"clips {name} is {value!r}; allowed: {allowed}", remedy="correct the settings of the clips")
+        require(least < self.max_seconds <= 600, "clips max_seconds", self.max_seconds, f"above {least:g}, at most 600")
+        require(self.max_bytes > 0, "clips max_bytes", self.max_bytes, "above 0")
+        require(0 < self.max_days <= 36_500, "clips max_days", self.max_days, "above 0, at most 36500")
+        require(self.min_free_bytes >= 0, "clips min_free_bytes", self.min_free_bytes, "0 or more")
 
 
 class Voice(Protocol):
@@ -102,16 +97,19 @@ class ClipRecorder:
         news: Callable[[Record], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
         patient: bool = False,
+        folder: ClipFolder | None = None,
     ) -> None:
         """``patient``: wait for the disk, for a recording, which can; it is heard faster than clips are written.
+        ``folder`` is that of ``config``, where several recorders share it.
 
-        Raises EdgeError where the folder cannot be written to, or is none.
+        Raises EdgeError where it cannot be written to, or is none.
         """
-        _require(config.folder != "", "folder", config.folder, "a folder")
+        require(config.folder != "", "clips folder", config.folder, "a folder")
         self._root = Path(config.folder).absolute()
         make_folder(self._root)
         self._config, self._rate, self._source = config, sample_rate, source
         self._voice, self._news, self._clock = voice, news, clock
+        self._folder = folder or folder_of(config, clock)
         seconds = config.max_seconds + SLACK_SECONDS
         self._ring = RingBuffer(round(seconds * sample_rate), channels)
         self._zeros: F32 = np.zeros((sample_rate, channels), np.float32)
@@ -214,20 +212,14 @@ class ClipRecorder:
 
     def _work(self) -> None:
         """The other thread."""
-        folder = ClipFolder(
-            self._root,
-            max_bytes=self._config.max_bytes,
-            max_days=self._config.max_days,
-            min_free_bytes=self._config.min_free_bytes,
-            clock=self._clock,
-        )
-        scanned = False
+        folder, scanned = self._folder, False
         while not (self._closing and self._jobs.empty()):
             try:
                 if not scanned:
-                    folder.scan()
-                    scanned = True
-                    folder.make_room(0, self._pruned)
+                    with folder.lock:
+                        folder.scan()
+                        scanned = True
+                        folder.make_room(0, self._pruned)
                 wanted = self._jobs.get(timeout=PRUNE_SECONDS)
             except queue.Empty:
                 scanned = False  # others may have deleted some; those that are too old go
@@ -252,15 +244,16 @@ class ClipRecorder:
                 reason = "the folder cannot be read"
             else:
                 data = as_flac(samples, self._rate)
-                folder.make_room(len(data), self._pruned)
-                folder.save(wanted.path, data)
+                with folder.lock:
+                    folder.make_room(len(data), self._pruned)
+                    folder.save(wanted.path, data)
                 state = "written"
         except Overrun:
             reason = TOO_SLOW
         except NoRoom as error:
             reason = str(error)
-        except OSError as error:
-            reason = f"it cannot be written: {error.strerror}"
+        except Exception as error:  # also of the encoder: it costs this clip, and no other
+            reason = f"it cannot be written: {getattr(error, 'strerror', None) or error}"
         self._tell(state, wanted.event_id, wanted.path, reason)
 
     def _is_private(self, samples: F32, wanted: Wanted) -> bool:
@@ -274,6 +267,17 @@ class ClipRecorder:
 
     def _pruned(self, path: Path) -> None:
         self._tell("pruned", None, path)
+
+
+def folder_of(config: ClipsConfig, clock: Callable[[], float] = time.time) -> ClipFolder:
+    """The folder of ``config``, with its bounds."""
+    return ClipFolder(
+        Path(config.folder).absolute(),
+        max_bytes=config.max_bytes,
+        max_days=config.max_days,
+        min_free_bytes=config.min_free_bytes,
+        clock=clock,
+    )
 
 
 def as_flac(samples: F32, sample_rate: int) -> bytes:
@@ -291,7 +295,11 @@ class Tapped:
 
     def __init__(self, source: Source, recorder: ClipRecorder) -> None:
         self._source, self._recorder = source, recorder
-        self.name = source.name
+
+    @property
+    def name(self) -> str:
+        """That of the source, which a microphone knows once it is open."""
+        return self._source.name
 
     def blocks(self, sample_rate: int, length: int, first: int | None = None, channels: int = 1) -> Iterator[Block]:
         """See :class:`edge.sources.block.Source`."""

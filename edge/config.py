@@ -44,6 +44,9 @@ ALLOWED = {
     int: "a whole number of 64 bits",
     float: "a number",
     str: "text of one line without control characters",
+    bool: "true or false",
+    tuple: "a list",
+    dict: "a table",
 }  # as a message says it
 
 T = TypeVar("T")
@@ -350,7 +353,7 @@ def coerce(hint: Any, value: Any, name: str) -> Any:
             return {str(key): coerce(args[1], item, f"{name}[{_shown(key)}]") for key, item in value.items()}
     elif _fits(hint, value):
         return float(value) if hint is float else value
-    expected = ALLOWED.get(hint, getattr(hint, "__name__", str(hint)))
+    expected = ALLOWED.get(origin or hint, getattr(hint, "__name__", str(hint)))
     raise ContractError(f"{name} is {_shown(value)}; allowed: {expected}", remedy="export the model again")
 
 

@@ -47,14 +47,14 @@ class Detector:
         self._smoothing = np.array([o.rule.smoothing for o in self.outcomes])
         levels = [o.rule.min_level_dbfs for o in self.outcomes]
         self._least_level = np.array([-np.inf if level is None else level for level in levels])
-        self._of_classes = np.array([bool(o.classes) for o in self.outcomes])
-        self._single = np.array([o.classes[0] if len(o.classes) == 1 else -1 for o in self.outcomes])
+        self._of_classes = np.array([bool(o.classes) for o in self.outcomes], bool)  # of none, where all are ignored
+        self._single = np.array([o.classes[0] if len(o.classes) == 1 else -1 for o in self.outcomes], int)
         self._smoothed: F64 | None = None
-        self._faint = np.full(
-            len(self.outcomes), np.inf
-        )  # seconds of stream, since when the score is more than nothing
+        self._never = np.full(len(self.outcomes), np.inf)
+        self._faint = self._never  # seconds of stream, since when the score is more than nothing
         self._runs: dict[int, _Run] = {}  # by outcome
         self._blocked: dict[int, float] = {}  # outcome → seconds of stream, until which none begins
+        self._over: dict[int, float] = {}  # outcome → seconds of stream, at which its last event ended
         frontend = spec.frontend
         self._envelope = Envelope(MEMORY_SECONDS + spec.window_seconds, frontend.hop_length / frontend.sample_rate)
         self._last: Window | None = None
@@ -62,8 +62,9 @@ class Detector:
     def push(self, window: Window) -> list[Event]:
         """What begins or ends with ``window``."""
         events = []
-        if self._last is not None and window.offset - self._last.offset > self._spec.window_seconds:
-            events = self.close()  # a gap: nobody knows what was there
+        # A shorter gap is silence, decided on hop by hop; after a longer one a whole window is gathered first.
+        if self._last is not None and not 0 <= window.offset - self._last.offset <= 1.5 * self._spec.window_seconds:
+            events = self.close()  # a gap, or another stream: nobody knows what was there
         if window.bands is not None:
             self._envelope.push(window.bands, window.offset)
         scores = self.scores(window)
@@ -76,9 +77,10 @@ class Detector:
 
     def close(self) -> list[Event]:
         """Ends what has begun: the stream is over."""
-        window, self._smoothed = self._last, None
+        window, self._last, self._smoothed, self._faint = self._last, None, None, self._never
         runs, self._runs = self._runs, {}
         self._blocked.clear()
+        self._over.clear()
         if window is None:
             return []
         return [self._ended(place, run, window, window.offset) for place, run in runs.items() if run.id]
@@ -117,8 +119,7 @@ class Detector:
             self._runs.pop(place, None)
             return []
         if score < self._off[place]:
-            offset = self._envelope.offset(run.onset, window.offset) if window.bands is not None else window.offset
-            return [self._end(place, run, window, offset)]
+            return [self._end(place, run, window, self._heard_until(run, window))]
         self._add(run, score, window, outcome)
         if window.offset - run.onset < outcome.rule.max_duration:
             return []
@@ -136,16 +137,22 @@ class Detector:
         self._add(run, score, window, self.outcomes[place])
         if run.windows < rule.confirm or window.offset - run.onset < rule.min_duration:
             return []
+        if rule.min_duration and self._heard_until(run, window) - run.onset < rule.min_duration:
+            return []  # a short sound counts for as long as it is in the window
         run.id = str(uuid.uuid4())
         return [self._event("begin", place, run, window, None)]
 
     def _onset(self, place: int, window: Window) -> float:
         """When the sound began that is first counted in ``window``."""
         faint, before = float(self._faint[place]), window.onset if self._last is None else self._last.offset
+        over = self._over.get(place, 0.0)
         if window.bands is None:
-            return min(before, faint)
-        earliest = window.onset if self._last is None else max(window.onset, faint - ONSET_SECONDS)
-        return self._envelope.onset(max(earliest, self._blocked.get(place, 0.0)), max(faint, earliest + ONSET_SECONDS))
+            return max(over, min(before, faint))
+        earliest = max(over, window.onset if self._last is None else max(window.onset, faint - ONSET_SECONDS))
+        return self._envelope.onset(earliest, min(window.offset, max(faint, earliest + ONSET_SECONDS)))
+
+    def _heard_until(self, run: _Run, window: Window) -> float:
+        return window.offset if window.bands is None else self._envelope.offset(run.onset, window.offset)
 
     def _add(self, run: _Run, score: float, window: Window, outcome: Outcome) -> None:
         run.windows, run.total, run.peak = run.windows + 1, run.total + score, max(run.peak, score)
@@ -157,6 +164,8 @@ class Detector:
     def _end(self, place: int, run: _Run, window: Window, offset: float) -> Event:
         del self._runs[place]
         self._blocked[place] = window.offset + self.outcomes[place].rule.refractory
+        self._over[place] = max(offset, run.onset)
+        self._faint[place] = np.inf  # what begins next begins after this
         return self._ended(place, run, window, offset)
 
     def _ended(self, place: int, run: _Run, window: Window, offset: float) -> Event:

@@ -73,8 +73,10 @@ def _windows(blocks: Iterator[Block], name: str, classifier: Classifier, hop: fl
             started = time.perf_counter()
             samples, end = block.samples, block.position + len(block.samples)
             lost, overflows = lost + block.lost, overflows + block.overflows
+            padding = 0  # frames of silence that stand at the end
             if end < spec.window_samples:  # the end of a source that is shorter than a window
                 samples = _padded(samples, name, classifier)
+                padding = spec.window_frames - spec.frontend.n_frames(end)
             if block.lost >= spec.window_samples:
                 stream, origin, decided = classifier.stream(hop), block.position, 0
             elif block.lost:
@@ -101,7 +103,7 @@ def _windows(blocks: Iterator[Block], name: str, classifier: Classifier, hop: fl
                     silent=zeros >= SILENT_SECONDS * rate,
                     lost=lost,
                     overflows=overflows,
-                    bands=banded(frames) if log_mel and frames is not None else None,
+                    bands=banded(frames)[:, : frames.shape[2] - padding] if log_mel and frames is not None else None,
                 )
                 lost, overflows = 0, 0
     if end == 0:  # less than one sample at the model's rate

@@ -99,8 +99,9 @@ class Recorder:
         return {"windows": self._windows, "overflows": self._overflows, "lost_samples": self._lost}
 
     def _least(self, label: str) -> float:
-        """The score from which ``label`` is named: the user's threshold, the model's, the default."""
+        """The score from which ``label`` is named: the user's threshold, the calibrated, the model's, the default."""
         asked = self._events.labels.get(label, self._events.rule).threshold
+        asked = self._events.calibrated.get(label) if asked is None else asked
         return self._classifier.spec.thresholds.get(label, DEFAULT_THRESHOLD) if asked is None else asked
 
     def _record(self, kind: str, *, at: float | None = None, **fields: Any) -> Record:

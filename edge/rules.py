@@ -30,7 +30,7 @@ class Rule:
 
     def __post_init__(self) -> None:
         require(self.threshold is None or 0 <= self.threshold <= 1, "threshold", self.threshold, "0 to 1")
-        require(0 <= self.release <= 1, "release", self.release, "0 to 1")
+        require(0 < self.release <= 1, "release", self.release, "above 0, up to 1")  # of 0, nothing would ever end
         require(0 <= self.smoothing < 1, "smoothing", self.smoothing, "0, up to less than 1")
         require(1 <= self.confirm <= 1000, "confirm", self.confirm, "1 to 1000")
         for name in ("min_duration", "refractory"):
@@ -73,7 +73,9 @@ def events_of(table: Mapping[str, Any], where: str = "events") -> EventConfig:
     Its keys are those of a :class:`Rule`, for all labels, and those of an :class:`EventConfig`; a rule in
     ``[events.labels.NAME]`` changes what it names of them.
     """
-    rules = {f.name for f in dataclasses.fields(Rule)}
+    rules = {f.name: None for f in dataclasses.fields(Rule)}
+    if not isinstance(table, Mapping):
+        raise SettingsError(f"{where} is {table!r}", remedy=f"make it a table with any of: {', '.join(rules)}")
     keys = {key: key.replace("-", "_") for key in table}
     rule = settings_of(Rule, {key: table[key] for key, name in keys.items() if name in rules}, where)
     labels = table.get("labels", {})
@@ -97,7 +99,7 @@ def outcomes_of(spec: ModelSpec, config: EventConfig) -> list[Outcome]:
         require(name in places, "a class in events", name, f"the model's classes: {', '.join(spec.labels)}")
     grouped = [label for members in config.groups.values() for label in members]
     require(len(grouped) == len(set(grouped)), "events.groups", config.groups, "each class in one group at most")
-    heard = [label for label in config.only or spec.labels if label not in config.ignore]
+    heard = [label for label in dict.fromkeys(config.only or spec.labels) if label not in config.ignore]
     found: dict[str, list[str]] = {name: [m for m in members if m in heard] for name, members in config.groups.items()}
     for label in heard:
         if label not in grouped:

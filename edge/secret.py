@@ -3,9 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from edge.errors import SinkError
+
+
+def is_url(text: str) -> bool:
+    """Whether ``text`` begins as a URL does, of whatever scheme."""
+    return re.match(r"[a-z][a-z0-9+.-]*://", text, re.IGNORECASE) is not None
+
+
+def without_password(url: str, *, path: bool = True) -> str:
+    """``url`` as it may be shown: records and logs go to other people. Without a password, and what follows the path;
+    without ``path``, which may be a secret too, of its server alone.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # it is none
+        return url.partition("://")[0] + "://…"
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path if path else "", "", ""))
 
 
 def read_secret(variable: str | None, file: str | None, what: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from edge.classifier import Classifier
+from edge.clip_folder import ClipFolder
 from edge.clips import ClipRecorder, ClipsConfig, Tapped
 from edge.config import DEFAULT_HOP, ModelSpec
 from edge.decisions import Detector
@@ -24,6 +26,9 @@ from edge.sources.file import SoundFile
 
 log = logging.getLogger("edge.listen")
 
+CLIPS_SECONDS = 10.0  # that clips have to be written at the end
+INTERRUPTED_SECONDS = 1.2  # the same after a signal: all sinks have to end within five seconds
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -34,6 +39,7 @@ class Plan:
     top_k: int = 3  # classes in a record of a window
     duration: float | None = None  # seconds of stream; None: until it ends
     clips: ClipsConfig = ClipsConfig()  # of events; without a folder none are kept
+    folder: ClipFolder | None = None  # that of the clips, where several sessions share it
     voices: VoiceConfig | None = VoiceConfig()  # in which clips are withheld; None: voices are kept as well
 
 
@@ -46,6 +52,7 @@ class Session:
     def __init__(self, source: Source, classifier: Classifier, plan: Plan, name: str = "") -> None:
         self._source, self._classifier, self._plan, self._name = source, classifier, plan, name
         self._detector = Detector(classifier.spec, plan.events)
+        self._untold: deque[Event] = deque()  # what whoever breaks off leaves to interrupted()
         self._stopping = False
         spec = classifier.spec
         hop_seconds = spec.hop_samples(plan.hop) / spec.frontend.sample_rate
@@ -79,7 +86,7 @@ class Session:
                 for window in windows:
                     yield from self._window(window)
                     if self._stopping:
-                        yield from self._ended("interrupted")
+                        yield from self.interrupted()
                         return
                     if self._plan.duration is not None and window.offset >= self._plan.duration:
                         yield from self._ended("duration")
@@ -95,28 +102,34 @@ class Session:
         """From another thread: it ends after the next window."""
         self._stopping = True
 
-    def interrupted(self) -> Iterator[Record]:
-        """What is left after a KeyboardInterrupt: the ends of the events that are open, and the summary."""
-        return self._ended("interrupted")
+    def interrupted(self, timeout: float = INTERRUPTED_SECONDS) -> Iterator[Record]:
+        """What is left after a KeyboardInterrupt: the ends of the events that are open, and the summary.
 
-    def _ended(self, reason: str) -> Iterator[Record]:
+        Clips that take longer than ``timeout`` seconds to be written are dropped.
+        """
+        return self._ended("interrupted", timeout)
+
+    def _ended(self, reason: str, timeout: float = CLIPS_SECONDS) -> Iterator[Record]:
+        self._recorder.source = self.name
         yield from self._events(self._detector.close())
         if self._clips is not None:
-            yield from self._clips.close()
+            yield from self._clips.close(timeout)
         yield self._recorder.end(reason)
 
     def _window(self, window: Window) -> Iterator[Record]:
-        events = self._detector.push(window)
+        self._untold.extend(self._detector.push(window))
         if self._clips is not None:
             self._clips.window(window)
         yield self._recorder.window(window)
-        yield from self._events(events)
+        yield from self._events()
         if self._clips is not None:
             yield from self._clips.news()
         yield from self._recorder.status(window)
 
-    def _events(self, events: Iterable[Event]) -> Iterator[Record]:
-        for event in events:
+    def _events(self, more: Iterable[Event] = ()) -> Iterator[Record]:
+        self._untold.extend(more)
+        while self._untold:
+            event = self._untold.popleft()
             path = None if self._clips is None else self._clips.event(event)
             yield event_record(self.name, event) | ({} if path is None else {"clip": str(path)})
 
@@ -126,16 +139,17 @@ class Clips:
 
     def __init__(self, source: Source, spec: ModelSpec, plan: Plan, name: str) -> None:
         """``source`` is then to be listened to by way of the attribute of that name. Raises EdgeError."""
+        self._name = name
         self._voices = None if plan.voices is None else VoiceFilter(plan.voices)
         self._told: SimpleQueue[Record] = SimpleQueue()
         self._recorder = ClipRecorder(
             plan.clips,
             spec.frontend.sample_rate,
             spec.frontend.channels,
-            source=name or source.name,
             voice=self._voices,
             news=self._told.put,
             patient=isinstance(source, SoundFile) and not source.realtime,
+            folder=plan.folder,
         )
         self._paths: dict[str, Path | None] = {}  # of events that have begun, by id
         self.source = Tapped(source, self._recorder)
@@ -157,9 +171,9 @@ class Clips:
         """What has been told since the last call."""
         with suppress(Empty):
             while True:
-                yield self._told.get_nowait()
+                yield self._told.get_nowait() | {"source": self._name or self.source.name}
 
-    def close(self) -> Iterator[Record]:
-        """Write what waits, and tell it."""
-        self._recorder.close()
+    def close(self, timeout: float) -> Iterator[Record]:
+        """Write what waits, for ``timeout`` seconds at most, and tell it."""
+        self._recorder.close(timeout)
         return self.news()

@@ -6,6 +6,8 @@ import logging
 import queue
 import threading
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
+from time import monotonic
 
 from edge.errors import EdgeError, SettingsError
 from edge.records import Record
@@ -14,7 +16,7 @@ from edge.session import Session
 log = logging.getLogger("edge.listen")
 
 WAITING = 1000  # records that sinks may be behind, until the sources wait for them
-ENDING_SECONDS = 3.0  # that sources have to end when they are told to
+ENDING_SECONDS = 1.5  # that sources have to end when they are told to
 
 
 class Several:
@@ -29,26 +31,34 @@ class Several:
             if names.count(name) > 1:
                 raise SettingsError(f"two sources are called {name!r}", remedy="give each a name of its own")
         self._sessions = sessions
-        self._waiting: queue.Queue[Record | None] = queue.Queue(WAITING)  # None: a session has ended
+        self._waiting: queue.Queue[Record | Session] = queue.Queue(WAITING)  # a session: it has ended
         self._errors: list[EdgeError] = []
         self._failures: list[BaseException] = []  # mistakes of ours, which must not be hidden in a thread
-        self._running = 0
+        self._running: list[Session] = []
 
     def records(self) -> Generator[Record]:
         """All records, of each source in order. Raises the first EdgeError, once every source has ended."""
+        self._running = list(self._sessions)
         for session in self._sessions:
             threading.Thread(target=self._follow, args=(session,), name=session.name, daemon=True).start()
-        self._running = len(self._sessions)
-        yield from self._taken(None)
+        try:
+            yield from self._taken(None)
+        finally:
+            self._stop()
+        self._raise()
 
     def interrupted(self) -> Iterator[Record]:
         """What is left of the sources after they were told to end: the ends of their events, and the summaries."""
+        self._stop()
+        with suppress(queue.Empty):
+            yield from self._taken(monotonic() + ENDING_SECONDS)
+        for session in self._running:  # its source hangs, or has no window yet; its thread is not heard any more
+            yield from session.interrupted(0.0)
+        self._raise()
+
+    def _stop(self) -> None:
         for session in self._sessions:
             session.stop()
-        try:
-            yield from self._taken(ENDING_SECONDS)
-        except queue.Empty:
-            return  # a source that hangs
 
     def _follow(self, session: Session) -> None:
         try:
@@ -60,14 +70,17 @@ class Several:
         except BaseException as failure:  # raised again in the main thread
             self._failures.append(failure)
         finally:
-            self._waiting.put(None)
+            self._waiting.put(session)
 
-    def _taken(self, timeout: float | None) -> Iterator[Record]:
+    def _taken(self, until: float | None) -> Iterator[Record]:
+        """What the sessions say, to their end. Raises queue.Empty when the clock is past ``until``."""
         while self._running:
-            record = self._waiting.get(timeout=timeout)
-            if record is None:
-                self._running -= 1
+            taken = self._waiting.get(timeout=None if until is None else max(0.0, until - monotonic()))
+            if isinstance(taken, Session):
+                self._running.remove(taken)
             else:
-                yield record
+                yield taken
+
+    def _raise(self) -> None:
         for failure in (*self._failures, *self._errors):
             raise failure

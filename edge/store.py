@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.errors import EdgeError, StoreError
+from edge.errors import StoreError
 from edge.files import state_folder
+from edge.settings import require
 
 APPLICATION_ID = 0x45444745  # "EDGE": in the file's header, so that another program's database is not taken for ours
 LEAST_BYTES = 4 << 20
@@ -71,9 +72,9 @@ class StoreConfig:
     busy_seconds: float = 5.0  # how long to wait for another program that has locked it
 
     def __post_init__(self) -> None:
-        _require(0 < self.max_days <= 36_500, "max_days", self.max_days, "above 0, at most 36500")
-        _require(self.max_bytes >= LEAST_BYTES, "max_bytes", self.max_bytes, f"{LEAST_BYTES} or more")
-        _require(0 <= self.busy_seconds <= 60, "busy_seconds", self.busy_seconds, "0 to 60")
+        require(0 < self.max_days <= 36_500, "store max_days", self.max_days, "above 0, at most 36500")
+        require(self.max_bytes >= LEAST_BYTES, "store max_bytes", self.max_bytes, f"{LEAST_BYTES} or more")
+        require(0 <= self.busy_seconds <= 60, "store busy_seconds", self.busy_seconds, "0 to 60")
 
     @property
     def file(self) -> Path:
@@ -84,11 +85,6 @@ class StoreConfig:
     def wal_bytes(self) -> int:
         """What the write-ahead log may take of ``max_bytes``; the rest is the database's."""
         return min(4 << 20, self.max_bytes // 4)
-
-
-def _require(holds: bool, name: str, value: object, allowed: str) -> None:
-    if not holds:
-        raise EdgeError(f"store {name} is {value!r}; allowed: {allowed}", remedy="correct the settings of the store")
 
 
 def default_path() -> Path:

@@ -22,6 +22,7 @@ from edge.errors import EdgeError
 from edge.events import Event
 from edge.history import Filter, find
 from edge.records import event_record
+from edge.rules import EventConfig, Rule
 from edge.sinks.sqlite import SqliteStore
 from edge.sources.block import Block
 from edge.store import StoreConfig, open_to_read
@@ -521,3 +522,48 @@ def test_a_source_is_tapped(rig):
     assert taken[-1] == 4500
     assert Numbers.closed
     assert r.recorder._ring.written == 5000
+
+
+def test_an_encoder_that_fails_costs_one_clip(rig, monkeypatch):
+    rig = rig()
+    with monkeypatch.context() as broken:
+        broken.setattr(clips, "as_flac", lambda *_: 1 / 0)
+        rig.clip(5.0, 6.0, wait=False)
+        assert "division" in rig.told("dropped")[0]["reason"]
+    assert rig.clip(20.0, 21.0, name="b").exists()
+
+
+def test_several_recorders_share_the_bounds_of_a_folder(tmp_path):
+    """And none deletes what another one is writing."""
+    bounds = ClipsConfig(folder=str(tmp_path), min_free_bytes=0, max_bytes=25_000, max_days=36_500.0)
+    folder = clips.folder_of(bounds, lambda: NOON)
+    sound = np.random.default_rng(0).uniform(-1, 1, 4 * RATE).astype(np.float32)
+    recorders = [ClipRecorder(bounds, RATE, folder=folder, clock=lambda: NOON) for _ in range(3)]
+    for number, recorder in enumerate(recorders * 4):
+        heard = event(recorder._ring.written / RATE, start=NOON + number, name=f"{number}", label=f"dog{number}")
+        recorder.begin(heard)
+        recorder.push(sound, recorder._ring.written)
+    for recorder in recorders:
+        recorder.close()
+    counts = [recorder.counts for recorder in recorders]
+    there = [path.stat().st_size for path in tmp_path.rglob("*.flac")]
+    assert sum(c["written"] for c in counts) - sum(c["pruned"] for c in counts) == len(there) > 0
+    assert sum(c["pruned"] for c in counts) > 0
+    assert sum(there) <= 25_000
+
+
+def test_clips_bear_the_name_that_a_microphone_has_once_it_is_open(tmp_path, classifier):
+    from edge.session import Plan, Session
+    from tests.test_listener import Blocks
+
+    class Named(Blocks):
+        name = "default microphone"
+
+        def blocks(self, *arguments):
+            self.name = "USB"
+            return super().blocks(*arguments)
+
+    plan = Plan(EventConfig(Rule(threshold=0.0, confirm=1)), clips=ClipsConfig(str(tmp_path), min_free_bytes=0))
+    told = list(Session(Named(np.zeros(5 * 16_000, np.float32)), classifier, plan).records())
+    assert {r["type"] for r in told} == {"start", "window", "event", "clip", "end"}
+    assert {r["source"] for r in told} == {"USB"}

@@ -200,6 +200,52 @@ def test_a_detector_that_heard_nothing_has_nothing_to_end(spec):
     assert Detector(spec).close() == []
 
 
+def test_a_hop_of_a_whole_window_is_no_gap(spec):
+    detector, events = Detector(spec), []
+    for n in range(20):
+        offset = spec.window_seconds * (n + 1)
+        heard = dataclasses.replace(window(n, dog=0.9), onset=offset - spec.window_seconds, offset=offset)
+        events += detector.push(heard)
+    assert [e.phase for e in events + detector.close()] == ["begin", "end"]
+
+
+def test_another_stream_is_another_beginning(spec):
+    detector = Detector(spec, rule(refractory=60.0))
+    for _ in range(2):
+        found = [e for n in range(9) for e in detector.push(window(n, dog=0.9 * (n > 4)))] + detector.close()
+        assert [(e.phase, e.onset) for e in found] == [("begin", 4 + 4 * HOP), ("end", 4 + 4 * HOP)]
+    for n in range(9):
+        detector.push(window(n, dog=0.9))
+    assert [e.phase for e in detector.push(window(0, dog=0.9))] == ["end"]
+
+
+def test_events_of_one_label_do_not_overlap(spec):
+    """Also where the score between them is more than nothing."""
+    found = events_in(spec, dogs(0.1, 0.1, 0.9, 0.9, 0.2, 0.9, 0.9, 0.2))
+    first, second = [e for _, e in found if e.phase == "end"]
+    assert first.offset <= second.onset
+
+
+def test_the_onset_is_never_in_the_future(classifier):
+    """A model with windows shorter than the time in which an onset is looked for."""
+    short = dataclasses.replace(
+        classifier.spec, labels=LABELS, thresholds={}, column_stride=0, window_frames=50, receptive_field=0
+    )
+    bands = np.zeros((8, 50), np.float32)
+    detector = Detector(short, rule(confirm=1))
+    offset = short.window_seconds
+    heard = dataclasses.replace(window(0, dog=0.9), onset=0.0, offset=offset, bands=bands)
+    assert [e.onset for e in detector.push(heard)] == [offset]
+
+
+def test_all_classes_may_be_ignored(spec):
+    assert told(events_in(spec, dogs(0.9, 0.9), EventConfig(ignore=LABELS))) == []
+
+
+def test_a_class_that_is_named_twice_counts_once(spec):
+    assert [o.classes for o in outcomes_of(spec, EventConfig(only=("dog", "dog")))] == [(0,)]
+
+
 # Where a sound is
 
 
@@ -220,6 +266,37 @@ def test_onset_and_offset_are_those_of_the_sound(classifier):
     assert [e.label for e in events] == [label] * 2
     assert end.onset == pytest.approx(6.0, abs=0.1)
     assert end.offset < 6 + (offset - onset) + 2.5
+
+
+def heard_at(classifier, onset, seconds, length, config):
+    """Events of a tone between noise, as long as the bundled model's window is, whatever that says of it."""
+    from edge.listener import listen
+    from tests.test_listener import Blocks
+
+    noise = np.random.default_rng(1).normal(0, 1e-3, round(length * 16_000)).astype(np.float32)
+    tone = np.arange(round(onset * 16_000), round((onset + seconds) * 16_000))
+    noise[tone] += np.sin(tone * 2 * np.pi * 700 / 16_000).astype(np.float32) / 3
+    spec = dataclasses.replace(classifier.spec, thresholds={})
+    detector = Detector(spec, config)
+    events = []
+    for found in listen(Blocks(noise), classifier):
+        probs = np.zeros(len(spec.labels), np.float32)
+        probs[0] = found.onset < onset + seconds and found.offset > onset  # it counts while any of it is in the window
+        events += detector.push(dataclasses.replace(found, probs=probs, unknown=False))
+    return events + detector.close()
+
+
+def test_the_onset_in_a_recording_shorter_than_a_window(classifier):
+    begin, end = heard_at(classifier, 1.0, 0.5, 2.0, rule(confirm=1))
+    assert begin.onset == pytest.approx(1.0, abs=0.1)
+    assert end.offset == 2.0
+
+
+def test_the_minimum_duration_is_of_the_sound(classifier):
+    """A short one counts for as long as it is in the window; that makes it no longer."""
+    assert heard_at(classifier, 6.0, 0.5, 16.0, rule(min_duration=1.5)) == []
+    begin, end = heard_at(classifier, 6.0, 3.0, 16.0, rule(min_duration=1.5))
+    assert end.offset - begin.onset == pytest.approx(3.0, abs=0.3)
 
 
 # Rules
@@ -262,6 +339,7 @@ def test_outcomes_are_groups_and_the_classes_in_none(spec):
         ("labels = 3", "events.labels is 3"),
         ("[rule]\nconfirm = 1", "unknown key 'rule'"),
         ("smoothing = 1", "smoothing is 1.0; allowed: 0, up to less than 1"),
+        ("release = 0", "release is 0.0; allowed: above 0, up to 1"),
     ],
 )
 def test_mistakes_in_a_table_are_named(table, message):

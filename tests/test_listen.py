@@ -1,5 +1,6 @@
 """``edge-listen`` as its users run it: in a process of its own, with files, pipes, signals, and no microphone."""
 
+import io
 import itertools
 import json
 import os
@@ -96,6 +97,19 @@ def test_threshold_decides_what_is_named(demo):
     assert sum(w["unknown"] for w in everything) < len(everything) / 4
     assert not any(w["label"] for w in nothing)
     assert [w["top"] for w in everything] == [w["top"] for w in nothing]
+
+
+def test_what_was_calibrated_decides_what_is_named(classifier, demo):
+    from edge.rules import EventConfig
+    from edge.session import Plan, Session
+    from edge.sources.file import SoundFile
+
+    def named(config):
+        found = Session(SoundFile(demo), classifier, Plan(config, duration=20.0)).records()
+        return {r["label"] for r in of_type("window", found)} - {None}
+
+    (label, *_) = sorted(named(EventConfig()))
+    assert label not in named(EventConfig(calibrated={label: 1.0}))
 
 
 def test_hop_and_duration(demo):
@@ -409,6 +423,57 @@ def test_live_view_on_a_terminal(demo):
     text = shown.decode()
     for expected in ("level", "latency", "overflows", "█", "duration: "):
         assert expected in text
+
+
+def test_the_live_view_shows_the_last_events():
+    from rich.console import Console
+
+    from edge.sinks.live import EVENTS, LiveView
+    from tests.receivers import event
+
+    console = Console(file=io.StringIO(), width=100)
+    view = LiveView(console)
+    for number in range(EVENTS + 1):
+        view.write(event(number, label=f"dog {number}"))
+    view.write(event(0, phase="end", label="dog 0"))
+    view.write(event(2, phase="end", label="dog 2"))
+    view.write({"type": "clip", "source": "microphone", "state": "written"})
+    view.write({"type": "error", "source": "microphone", "code": 4})
+    console.print(
+        view.render({"source": "x", "top": [], "label": None, "level_dbfs": None, "offset": 9, "latency_ms": 1})
+    )
+    shown = [line.strip() for line in console.file.getvalue().splitlines() if "dog" in line]
+    assert shown == [
+        "00:01.0  dog 1  …", "00:02.0  dog 2  0.5 s", "00:03.0  dog 3  …", "00:04.0  dog 4  …", "00:05.0  dog 5  …",
+    ]  # fmt: skip
+
+
+def test_text_and_log_say_whose_status_it_is(caplog):
+    from edge.sinks.log import Log
+    from edge.sinks.text import Text
+
+    out = io.StringIO()
+    text, log = Text(out), Log()
+    status = {"type": "status", "silent": True, "overflows": 1, "lost_samples": 2}
+    for source in ("yard", "hall"):
+        for sink in (text, log):
+            sink.write({"type": "clip", "source": source})
+    for sink in (text, log):
+        sink.write(status | {"source": "hall"})
+    for lines in (out.getvalue().splitlines(), caplog.messages):
+        assert len(lines) == 2
+        assert all(line.startswith("hall: ") for line in lines)
+
+
+def test_nothing_that_is_not_asked_for_is_loaded(demo):
+    script = (
+        "import sys\nimport edge.cli.listen as listen\n"
+        f"sys.argv = ['edge-listen', '--input', {str(demo)!r}, '--duration', '4', '--output', 'jsonl']\n"
+        "try:\n    listen.main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "others = {'httpx', 'paho', 'prometheus_client', 'sqlite3', 'rich', 'logging.handlers', 'sounddevice'}\n"
+        "assert not others & set(sys.modules), others & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT, env=BASE, stdout=subprocess.DEVNULL)
 
 
 def test_nothing_heavy_is_loaded():

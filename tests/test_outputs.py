@@ -4,8 +4,10 @@ import json
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from contextlib import suppress
 
 import pytest
 import soundfile
@@ -145,6 +147,49 @@ def test_a_crashing_program_is_counted_and_said(demo, env):
     assert f"command: 0 records were dropped, {n_events} refused: " in done.stderr
 
 
+def test_an_output_that_nobody_reads_does_not_keep_it_from_ending(tmp_path, env):
+    """All other places have the end."""
+    asked = command("--input", "-", "--output", "jsonl", "--log", tmp_path / "log.jsonl")
+    with subprocess.Popen(asked, env=env, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        feed = threading.Thread(target=fed, args=(process.stdin,), daemon=True)
+        feed.start()
+        wait_until(lambda: (tmp_path / "log.jsonl").exists() and len(logged(tmp_path)) > 100, 20)
+        known = -1
+        while known != (known := len(logged(tmp_path))):  # it goes no further
+            time.sleep(0.5)
+        started = time.monotonic()
+        process.terminate()
+        assert process.wait(10) == 0
+        assert time.monotonic() - started < 5
+        feed.join()
+    assert logged(tmp_path)[-1]["type"] == "end"
+
+
+def fed(pipe):
+    with suppress(BrokenPipeError):
+        while True:
+            pipe.write(bytes(32_000))
+
+
+def logged(tmp_path):
+    return [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_reader_that_goes_away_costs_the_others_nothing(tmp_path, demo, env):
+    """Each event that has begun in the file ends there."""
+    asked = command("--input", demo, "--output", "jsonl", "--log", tmp_path / "log.jsonl")
+    with subprocess.Popen(asked, env=env, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        while json.loads(process.stdout.readline())["type"] != "event":
+            pass
+        process.stdout.close()
+    assert process.returncode == 0
+    lines = logged(tmp_path)
+    ids = [key for key, _ in events_in(lines)]
+    assert lines[-1]["type"] == "end"
+    assert ids
+    assert all(ids.count(key) == 2 for key in ids)
+
+
 # Privacy
 
 
@@ -172,6 +217,7 @@ def test_ram_only_refuses_clips(tmp_path, demo, env):
         (("--exec", "echo 'a"), 2, "No closing quotation"),
         (("--exec", "no-such-program-anywhere"), 7, "no-such-program-anywhere cannot be run"),
         (("--webhook", "ftp://x"), 7, "url is 'ftp://x'"),
+        (("--metrics", "a" * 70 + ".:0"), 7, "metrics cannot be served on aaa"),
         (("--log", "/proc/none/x.jsonl"), 7, "/proc/none/x.jsonl cannot be written"),
         (("--db", "/proc/none/x.db"), 8, "/proc/none/x.db"),
         (("--clips", "/proc/none"), 1, "clips cannot be written to /proc/none"),
@@ -193,12 +239,15 @@ def test_mistakes_of_options_are_named(demo, env, options, code, message):
         ("[sinks]\nmqtt = 3", "sinks.mqtt is 3"),
         ("[clips]\nfolder = '/tmp/x'\npre_roll = -1", "clips pre_roll is -1.0"),
         ("[sink.mqtt]", "unknown key sink; allowed: "),
+        ("[sinks]\nmetrics = []", "there are 0 tables sinks.metrics"),
+        ("[[sinks.metrics]]\nport = 0\n[[sinks.metrics]]\nport = 0", "there are 2 tables sinks.metrics"),
+        ("[sinks.store]\nmax_days = 0", "store max_days is 0.0; allowed: above 0"),
     ],
 )
 def test_mistakes_of_tables_are_named(tmp_path, demo, env, text, message):
     config = tmp_path / "c.toml"
     config.write_text(text)
-    assert message in listen("--config", config, "--input", demo, env=env, code=2 if "clips" not in text else 1).stderr
+    assert message in listen("--config", config, "--input", demo, env=env, code=2).stderr
 
 
 @pytest.mark.parametrize(
@@ -207,6 +256,8 @@ def test_mistakes_of_tables_are_named(tmp_path, demo, env, text, message):
         ("host", "host", ("host", None)),
         ("host:1", "host", ("host", 1)),
         ("[::1]:1", "host", ("::1", 1)),
+        ("[::1]", "host", ("::1", None)),
+        ("::1", "port", ("::1", None)),
         ("9000", "port", ("", 9000)),
         ("0.0.0.0:9000", "port", ("0.0.0.0", 9000)),
         ("host", "port", ("host", None)),

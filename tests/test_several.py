@@ -9,22 +9,29 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge.classifier import Classifier
+from edge.cli.sources import merged, sessions_of, source_configs
 from edge.errors import InputError, SettingsError
+from edge.rules import EventConfig, Rule, events_of
+from edge.secret import is_url, without_password
 from edge.session import Plan, Session
 from edge.several import Several
+from edge.sources.block import Block
 from edge.sources.file import SoundFile
-from edge.sources.url import UrlStream, is_url, without_password
+from edge.sources.url import UrlStream
 from tests.conftest import ROOT
+from tests.receivers import wait_until
 from tests.test_listen import BASE, command, listen, of_type, records
 
 FFMPEG = '''#!{python}
 """Stands in for ffmpeg: the recording at a URL, as PCM of 16 bits."""
 import sys, time, urllib.request, io
-import numpy as np
 import soundfile
 arguments = sys.argv[1:]
 url, rate = arguments[arguments.index("-i") + 1], int(arguments[arguments.index("-ar") + 1])
@@ -155,6 +162,12 @@ def test_what_is_named_on_the_command_line_comes_first(tmp_path, demo):
         ("[[sources]]\nname = 'a'\n[[sources]]\nname = 'a'", "two sources are called 'a'"),
         ("[[sources]]\nname = 'a'\nevents.confirm = 0", "confirm is 0; allowed: 1 to 1000"),
         ("[events]\nonly = ['hund']", "a class in events is 'hund'"),
+        ("events = 3", "events is 3"),
+        ("device = 'usb'\n[[sources]]\nname = 'a'", "the file has device beside [[sources]]"),
+        ("[[events]]\nconfirm = 1", "events is [{'confirm': 1}]"),
+        ("[events]\nonly = 'dog'", "events.only is 'dog'; allowed: a list"),
+        ("[[sources]]\nname = 'a'\nevents = 3", "sources[0].events is 3"),
+        ("[[sources]]\nname = 'a'\nchannel = -1", "sources.channel is -1; allowed: 0 or more"),
     ],
 )
 def test_mistakes_are_named(tmp_path, text, message):
@@ -173,6 +186,44 @@ def test_one_model_serves_threads_bit_for_bit(classifier, demo):
     assert all(windows(r for r in together if r["source"] == str(n)) == alone for n in range(8))
 
 
+class Hanging:
+    """A source of so many seconds of silence, after which nothing comes, and no end."""
+
+    name = "hanging"
+
+    def __init__(self, seconds):
+        self.seconds, self.waits, self.end = seconds, threading.Event(), threading.Event()
+
+    def blocks(self, sample_rate, length, first=None, channels=1):
+        position, end = 0, self.seconds * sample_rate
+        while position < end:
+            size = length if position else first
+            yield Block(np.zeros(size, np.float32), position, time.time())
+            position += size
+        self.waits.set()
+        self.end.wait()
+
+
+@pytest.mark.parametrize(("seconds", "phases"), [(0, []), (9, ["begin", "end"])])
+def test_of_a_source_that_hangs_the_end_is_told(classifier, seconds, phases):
+    """Also before its first window; and soon."""
+    sources = [Hanging(seconds), Hanging(seconds)]
+    plan = Plan(EventConfig(report=("silence",)))
+    several = Several([Session(source, classifier, plan, str(n)) for n, source in enumerate(sources)])
+    following = several.records()
+    told = [next(following) for _ in range(2)]  # the others wait to be taken
+    for source in sources:
+        assert source.waits.wait(10)
+    started = time.monotonic()
+    told += several.interrupted()
+    assert time.monotonic() - started < 2.5
+    for source in sources:
+        source.end.set()
+    for name in "01":
+        assert [r["reason"] for r in of_type("end", told) if r["source"] == name] == ["interrupted"]
+        assert [r["phase"] for r in of_type("event", told) if r["source"] == name] == phases
+
+
 def test_two_of_one_name_are_refused(classifier, demo):
     with pytest.raises(SettingsError, match="two sources are called"):
         Several([Session(SoundFile(demo), classifier, Plan()) for _ in range(2)])
@@ -189,6 +240,45 @@ def test_a_mistake_of_ours_is_not_hidden_in_a_thread(classifier):
         list(Several([Session(Broken(), classifier, Plan())]).records())
 
 
+def thresholds(classifier, text, *, threshold=None, site=None):
+    """Of dog and cat, by source."""
+    tables = tomllib.loads(text)
+    plan = Plan(events_of(tables.get("events", {})))
+    configs = source_configs(tables["sources"])
+    found = sessions_of(configs, tables.get("events", {}), threshold, site, classifier, plan)
+    rules = {s.name: {o.label: o.threshold for o in s._detector.outcomes} for s in found}
+    return {name: (rule["dog"], rule["cat"]) for name, rule in rules.items()}
+
+
+def test_a_source_s_own_threshold_comes_before_that_of_all(classifier, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    text = """
+        [events]
+        threshold = 0.6
+        [[sources]]
+        name = "a"
+        events.threshold = 0.9
+        [[sources]]
+        name = "b"
+        events.labels.cat.confirm = 1
+    """
+    assert thresholds(classifier, text) == {"a": (0.9, 0.9), "b": (0.6, 0.6)}
+    assert thresholds(classifier, text, threshold=0.7) == {"a": (0.7, 0.7), "b": (0.7, 0.7)}
+
+
+def test_the_site_of_the_command_line_is_of_all_sources(classifier, tmp_path):
+    with pytest.raises(SettingsError, match=r"nothing\.json"):
+        thresholds(classifier, "[[sources]]\nname = 'a'", site=tmp_path / "nothing.json")
+
+
+def test_names_of_labels_are_left_as_they_are():
+    table = tomllib.loads("min-duration = 1\n[labels.fire-alarm]\nconfirm = 2")
+    more = tomllib.loads("min_duration = 2\n[labels.fire-alarm]\nmin-level-dbfs = -40")
+    config = events_of(merged(table, more))
+    assert config.rule.min_duration == 2
+    assert config.labels["fire-alarm"] == Rule(min_duration=2.0, confirm=2, min_level_dbfs=-40.0)
+
+
 # The network
 
 
@@ -196,8 +286,25 @@ def test_what_is_a_url():
     assert is_url("rtsp://camera/stream")
     assert is_url("https://radio.example/live.mp3")
     assert not is_url("street.flac")
-    assert not is_url("file:///street.flac")
     assert not is_url("C:/street.flac")
+
+
+def test_what_is_no_url_is_named():
+    for url in ("http://[me:secret", "rtmps://me:secret@host/a"):
+        with pytest.raises(InputError, match="is no stream") as caught:
+            UrlStream(url)
+        assert "secret" not in str(caught.value)
+    assert UrlStream("RTSP://me:secret@cam/1").name == "rtsp://cam/1"
+
+
+def test_errors_and_settings_show_no_password(ffmpeg):
+    url = "RTSP://me:secret@127.0.0.1:1/missing?key=secret"
+    done = listen("--input", url, "--model", "none.onnx", "--output", "jsonl", code=3)
+    assert records(done)[0]["source"] == "rtsp://127.0.0.1:1/missing"
+    shown = listen("--input", url, "-v", "--webhook", "https://me:secret@host/secret", env=ffmpeg, code=5)
+    assert "input = rtsp://127.0.0.1:1/missing (command line)" in shown.stderr
+    assert "webhook = https://host (command line)" in shown.stderr
+    assert "secret" not in done.stderr + done.stdout + shown.stderr + shown.stdout
 
 
 def test_records_show_no_password():
@@ -226,6 +333,36 @@ def test_ffmpeg_ends_with_the_listener(ffmpeg, server, classifier: Classifier):
     blocks.close()
     after = subprocess.run(["pgrep", "-f", "demo.ogg.forever"], capture_output=True, text=True).stdout.split()
     assert (len(before), len(after)) == (1, 0)
+
+
+@pytest.mark.parametrize("stop", [lambda pid: os.killpg(pid, signal.SIGINT), lambda pid: os.kill(pid, signal.SIGTERM)])
+def test_no_ffmpeg_is_left_behind(tmp_path, ffmpeg, stop):
+    """Ctrl-C in a terminal goes to both, and is no error of the stream; one without sound ends as well."""
+    started = tmp_path / "started"
+    script = f"#!/bin/sh\necho $$ >> {started}\nhead -c 320000 /dev/zero\nexec sleep 60\n"
+    (tmp_path / "bin" / "ffmpeg").write_text(script)
+    tables = "".join(f'[[sources]]\nname = "{n}"\ninput = "http://host/{n}"\n' for n in range(2))
+    config = configured(tmp_path, "output = 'jsonl'\n" + tables)
+    with subprocess.Popen(
+        command("--config", config), stdout=subprocess.PIPE, text=True, env=BASE | ffmpeg, cwd=ROOT,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        lines = []
+        while len(of_type("window", lines)) < 2 * 12:  # most of ten seconds
+            lines.append(json.loads(process.stdout.readline()))
+        stop(process.pid)
+        lines += map(json.loads, process.stdout)
+    assert process.returncode == 0
+    assert of_type("error", lines) == []
+    assert {r["reason"] for r in of_type("end", lines)} == {"interrupted"}
+    wait_until(lambda: not [pid for pid in started.read_text().split() if runs(int(pid))])
+
+
+def runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"  # a zombie, in a container without init
+    except OSError:
+        return False
 
 
 def test_without_ffmpeg_it_says_what_to_install(monkeypatch, tmp_path):

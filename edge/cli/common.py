@@ -20,6 +20,7 @@ from click.core import ParameterSource
 import edge
 from edge.config import PROVIDERS
 from edge.errors import EdgeError
+from edge.secret import is_url, without_password
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -187,6 +188,8 @@ def log_settings(context: click.Context) -> None:
             value = getattr(option, "show_default", None) or "none"
         if name == "channel" and context.params[name] is None:
             value = "mix"
+        elif isinstance(value, str) and is_url(value):
+            value = without_password(value, path=name != "webhook")
         place = {"DEFAULT_MAP": "file", "COMMANDLINE": "command line"}.get(source.name if source else "")
         place = place or (source.name.lower() if source else "default")
         log.info("%s = %s (%s)", name.replace("_", "-"), value, place)
@@ -205,10 +208,10 @@ class Interrupts:
             signal.signal(signum, self._handle)
 
     def _handle(self, signum: int, frame: Any) -> None:
-        if self.raising or self.noted:
+        insists, self.noted = self.noted, True
+        if self.raising or insists:
             self.raising = False
             raise KeyboardInterrupt
-        self.noted = True
 
     @contextmanager
     def raised(self) -> Iterator[None]:
@@ -220,6 +223,24 @@ class Interrupts:
             yield
         finally:
             self.raising = False
+
+
+@contextmanager
+def output_within(seconds: float) -> Iterator[None]:
+    """Within, an output that does not take what is written for so long counts as one whose reader has gone: it raises
+    BrokenPipeError.
+    """
+
+    def give_up(signum: int, frame: Any) -> None:
+        raise BrokenPipeError
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextmanager

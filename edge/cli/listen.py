@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from edge.cli.common import (
     Interrupts,
@@ -21,14 +22,16 @@ from edge.cli.common import (
     model_option,
     one_of,
     options,
+    output_within,
     tables_of,
     tuned_provider_option,
     tuned_threads_option,
     verbose_option,
     version_option,
 )
-from edge.errors import EdgeError
+from edge.errors import EdgeError, SettingsError
 from edge.rules import EventConfig, events_of
+from edge.secret import is_url, without_password
 from edge.settings import settings_of
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from edge.several import Several
 
 
+OUTPUT_SECONDS = 0.5  # that the output may keep us waiting at the end
 SINKS = ("log", "db", "mqtt", "home_assistant", "webhook", "exec", "metrics")  # options that ask for one
 
 
@@ -58,6 +62,7 @@ class Settings:
     events: EventConfig
     sources: tuple[SourceConfig, ...]  # several, instead of input or device
     event_table: dict[str, Any]  # [events] as it stands in the configuration file, for sources that add to it
+    threshold: float | None  # of --threshold, which comes before that of the file
     clips: ClipsConfig
     keep_voices: bool  # in clips
     site: Path | None  # of edge-calibrate; None: where that keeps it, if it is there
@@ -157,9 +162,19 @@ def main(context: click.Context, /, config: Path | None, list_devices: bool, **s
         from edge.cli.sinks import make_sinks, terminal_sinks
 
         tables = tables_of(context)
+        require_one_place(context, tables)
         asked = settings_from(settings, tables)
-        sinks = [*terminal_sinks(asked.output, asked.verbose), *make_sinks(tables.get("sinks", {}), options)]
+        # The terminal comes last: what it does not take, all others have.
+        sinks = [*make_sinks(tables.get("sinks", {}), options), *terminal_sinks(asked.output, asked.verbose)]
         run(asked, sinks, interrupts)
+
+
+def require_one_place(context: click.Context, tables: dict[str, Any]) -> None:
+    """Raises SettingsError for a file that names one source beside its table of several."""
+    for name in ("input", "device"):
+        in_file = context.get_parameter_source(name) is ParameterSource.DEFAULT_MAP
+        if "sources" in tables and in_file and context.params[name] is not None:
+            raise SettingsError(f"the file has {name} beside [[sources]]", remedy="leave one of them out")
 
 
 def settings_from(options: dict[str, Any], tables: dict[str, Any]) -> Settings:
@@ -169,9 +184,10 @@ def settings_from(options: dict[str, Any], tables: dict[str, Any]) -> Settings:
     from edge.privacy import RAM_ONLY, require_ram_only
 
     threshold, privacy, folder = (options.pop(name) for name in ("threshold", "privacy", "clips"))
-    events = events_of(tables.get("events", {}))
+    table = tables.get("events", {})
+    events = events_of(table)
     if threshold is not None:
-        events = replace(events, rule=replace(events.rule, threshold=threshold))
+        events = events_of({**table, "threshold": threshold})
     clips = settings_of(ClipsConfig, tables.get("clips", {}), "clips")
     clips = replace(clips, folder=folder or clips.folder)
     if privacy == RAM_ONLY:
@@ -180,7 +196,7 @@ def settings_from(options: dict[str, Any], tables: dict[str, Any]) -> Settings:
     sources = () if one or "sources" not in tables else tuple(source_configs(tables["sources"]))
     if sources and options["output"] == "live":
         options["output"] = "text"  # the live view shows one source
-    return Settings(**options, events=events, sources=sources, event_table=tables.get("events", {}), clips=clips)
+    return Settings(**options, events=events, sources=sources, event_table=table, threshold=threshold, clips=clips)
 
 
 def run(settings: Settings, sinks: Sequence[Any], interrupts: Interrupts) -> None:
@@ -188,12 +204,19 @@ def run(settings: Settings, sinks: Sequence[Any], interrupts: Interrupts) -> Non
 
     Raises:
         EdgeError: after an error record has gone to the sinks.
+        OSError: the output cannot be written; the other sinks have all records, also those of the end.
     """
     from edge.records import error_record
 
+    working = list(sinks)
+
     def send(record: dict[str, Any]) -> None:
-        for sink in sinks:
-            sink.write(record)
+        for sink in tuple(working):
+            try:
+                sink.write(record)
+            except OSError:
+                working.remove(sink)
+                raise
 
     with ExitStack() as stack:
         for sink in sinks:
@@ -201,16 +224,28 @@ def run(settings: Settings, sinks: Sequence[Any], interrupts: Interrupts) -> Non
         try:
             listening = open_sessions(settings)
         except EdgeError as error:
-            send(error_record(settings.input or settings.device or "microphone", error))
+            name = settings.input or settings.device or "microphone"
+            send(error_record(without_password(name) if is_url(name) else name, error))
             raise
         records = stack.enter_context(closing(listening.records()))
+        failure: OSError | None = None
         try:
             with interrupts.raised():
                 for record in records:
                     send(record)
+            return
         except KeyboardInterrupt:
-            for record in listening.interrupted():
-                send(record)
+            pass
+        except OSError as error:
+            failure = error
+        for record in listening.interrupted():
+            try:
+                with output_within(OUTPUT_SECONDS):
+                    send(record)
+            except OSError as error:
+                failure = error
+        if failure is not None:
+            raise failure
 
 
 def open_sessions(settings: Settings) -> Session | Several:
@@ -226,9 +261,10 @@ def open_sessions(settings: Settings) -> Session | Several:
     setup = pick(settings.model, settings.provider, settings.threads)
     classifier = Classifier(setup.model, provider=setup.provider, threads=setup.threads)
     voices = None if settings.keep_voices else VoiceConfig(labels=VOICE_LABELS)
-    plan = Plan(settings.events, settings.hop, settings.top_k, settings.duration, settings.clips, voices)
+    plan = Plan(settings.events, settings.hop, settings.top_k, settings.duration, settings.clips, voices=voices)
     if settings.sources:
-        return Several(sessions_of(settings.sources, settings.event_table, classifier, plan))
+        rules = settings.event_table, settings.threshold, settings.site
+        return Several(sessions_of(settings.sources, *rules, classifier, plan))
     events = calibrated(settings.events, classifier.spec, settings.site)
     source = the_source(settings, classifier.spec.frontend.sample_rate)
     return Session(source, classifier, replace(plan, events=events))

@@ -11,18 +11,20 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edge.delivery import Delivery
 from edge.errors import SettingsError
 from edge.files import state_folder
 from edge.records import Record
 from edge.settings import settings_of
 from edge.sinks import Sink
 
+if TYPE_CHECKING:
+    from edge.delivery import Delivery
+
 log = logging.getLogger("edge.listen")
 
-CLOSING_SECONDS = 3.0  # that deliveries have at the end, all at the same time
+CLOSING_SECONDS = 2.5  # that deliveries have at the end, all at the same time
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ def words(command: str) -> list[str]:
 def host_and_port(text: str, option: str, alone: str = "host") -> tuple[str, int | None]:
     """``HOST:PORT``, or one ``alone``. Raises SettingsError."""
     host, colon, port = text.rpartition(":")
-    if not colon and (alone == "host" or not text.isdecimal()):
+    bare = text.endswith("]") or (text.count(":") > 1 and not text.startswith("["))  # of IPv6
+    if bare or (not colon and (alone == "host" or not text.isdecimal())):
         host, port = text, ""
     if port and not (port.isdecimal() and int(port) < 65_536):
         raise SettingsError(f"{option} {text!r} has no port that can be", remedy="write HOST:PORT")
@@ -120,6 +123,8 @@ def make_sinks(tables: Any, options: Mapping[str, Any]) -> list[Sink]:
 
 
 def _delivery(name: str, kind: Kind, table: Any) -> Delivery:
+    from edge.delivery import Delivery
+
     module, where = import_module(kind.module), f"sinks.{name}"
     own = {f.name for f in dataclasses.fields(DeliveryConfig)}
     mine = {k: v for k, v in table.items() if k.replace("-", "_") in own} if isinstance(table, Mapping) else {}
@@ -147,7 +152,10 @@ def _metrics(table: Any, deliveries: Mapping[str, Delivery]) -> Sink:
         stats = {name: dataclasses.asdict(delivery.stats()) for name, delivery in deliveries.items()}
         return {name: s | {"queued": s["queued"] + s["spooled"]} for name, s in stats.items()}
 
-    table = table[0] if isinstance(table, list) else table
+    if isinstance(table, list):
+        if len(table) != 1:
+            raise SettingsError(f"there are {len(table)} tables sinks.{METRICS}", remedy="write one")
+        (table,) = table
     return Metrics(settings_of(MetricsConfig, table, f"sinks.{METRICS}"), counts)
 
 
@@ -173,7 +181,7 @@ class Deliveries:
             stats = delivery.stats()
             lost = f"{stats.dropped} records were dropped, {stats.failed} refused"
             if stats.dropped or stats.failed:
-                log.warning("%s: %s: %s", name, lost, stats.last_error or "its queue was full")
+                log.warning("%s: %s: %s", name, lost, stats.last_error or "it was too slow")
             log.info("%s: %d records delivered, %d wait on disk", name, stats.delivered, stats.spooled)
 
 

@@ -9,8 +9,10 @@ from typing import Any
 
 from edge.calibration import calibrated
 from edge.classifier import Classifier
+from edge.clips import folder_of
 from edge.errors import SettingsError
 from edge.rules import events_of
+from edge.secret import is_url
 from edge.session import Plan, Session
 from edge.settings import require, settings_of
 from edge.sources.block import Source
@@ -31,6 +33,7 @@ class SourceConfig:
     def __post_init__(self) -> None:
         require(bool(self.name), "sources.name", self.name, "a name")
         require(not (self.input and self.device), "sources.input", self.input, "nothing beside device")
+        require(self.channel is None or self.channel >= 0, "sources.channel", self.channel, "0 or more; none mixes")
 
 
 def source_configs(tables: Any) -> list[SourceConfig]:
@@ -41,21 +44,31 @@ def source_configs(tables: Any) -> list[SourceConfig]:
     for place, table in enumerate(tables):
         events = table.get("events", {}) if isinstance(table, dict) else {}
         plain = {k: v for k, v in table.items() if k != "events"} if isinstance(table, dict) else table
-        found.append(replace(settings_of(SourceConfig, plain, f"sources[{place}]"), events=events))
+        where = f"sources[{place}]"
+        if not isinstance(events, dict):
+            raise SettingsError(f"{where}.events is {events!r}", remedy="write its keys as events.KEY")
+        found.append(replace(settings_of(SourceConfig, plain, where), events=events))
     return found
 
 
 def sessions_of(
-    configs: Sequence[SourceConfig], table: dict[str, Any], classifier: Classifier, plan: Plan
+    configs: Sequence[SourceConfig],
+    table: dict[str, Any],
+    threshold: float | None,
+    site: Path | None,
+    classifier: Classifier,
+    plan: Plan,
 ) -> list[Session]:
-    """A session for each; ``table`` is ``[events]``, which each one's own adds to. Raises EdgeError."""
+    """A session for each; ``table`` is ``[events]``, which each one's own adds to, ``threshold`` is --threshold, and
+    ``site`` counts for those that name none. Raises EdgeError.
+    """
     found = []
+    if plan.clips.folder:
+        plan = replace(plan, folder=folder_of(plan.clips))
     for config in configs:
-        events = events_of(merged(table, config.events), f"the events of {config.name}")
-        if plan.events.rule.threshold is not None:  # --threshold
-            events = replace(events, rule=replace(events.rule, threshold=plan.events.rule.threshold))
-        site = Path(config.site) if config.site else None
-        events = calibrated(events, classifier.spec, site)
+        own = merged(table, config.events) | ({} if threshold is None else {"threshold": threshold})
+        events = events_of(own, f"the events of {config.name}")
+        events = calibrated(events, classifier.spec, Path(config.site) if config.site else site)
         source = make_source(config.input or None, config.device or None, config.channel, realtime=config.realtime)
         found.append(Session(source, classifier, replace(plan, events=events), config.name))
     return found
@@ -63,11 +76,10 @@ def sessions_of(
 
 def merged(table: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     """``table`` with the keys of ``more``, also within tables in it."""
-    result = {key.replace("-", "_"): value for key, value in table.items()}
+    result = dict(table)
     for key, value in more.items():
-        name = key.replace("-", "_")
-        there = result.get(name)
-        result[name] = merged(there, value) if isinstance(there, dict) and isinstance(value, dict) else value
+        there = result.pop(key, None)  # of min-duration and min_duration, the later one counts
+        result[key] = merged(there, value) if isinstance(there, dict) and isinstance(value, dict) else value
     return result
 
 
@@ -77,9 +89,9 @@ def make_source(where: str | None, device: str | None, channel: int | None, *, r
         from edge.sources.microphone import Microphone
 
         return Microphone(device, channel=channel)
-    from edge.sources.url import UrlStream, is_url
-
     if is_url(where):
+        from edge.sources.url import UrlStream
+
         return UrlStream(where, channel=channel)
     from edge.sources.file import SoundFile
 

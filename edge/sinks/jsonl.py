@@ -6,12 +6,14 @@ import errno
 import json
 import os
 from dataclasses import dataclass
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from edge.errors import SinkError
 from edge.records import Record
+
+if TYPE_CHECKING:
+    from logging.handlers import RotatingFileHandler
 
 NEWLINE = b"\n"
 
@@ -78,6 +80,8 @@ class JsonLinesFile:
             self._rotating = None
 
     def _open(self) -> RotatingFileHandler:
+        from logging.handlers import RotatingFileHandler
+
         try:
             if self._path.exists() and not self._path.is_file():
                 raise OSError(errno.EINVAL, "not a file")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -13,6 +15,7 @@ from edge.sinks.text import bar as blocks
 
 BAR = 30  # characters of a full bar
 FLOOR_DBFS = -70.0  # the left end of the level meter
+EVENTS = 5  # the last ones, shown below the classes
 
 
 class LiveView:
@@ -22,6 +25,7 @@ class LiveView:
         self._console = console or Console()
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._start: Record = {}
+        self._events: deque[Record] = deque(maxlen=EVENTS)  # the newest record of each, by their beginning
         self._status: Record = {"silent": False, "overflows": 0, "lost_samples": 0, "load": 0.0}
 
     def write(self, record: Record) -> None:
@@ -33,6 +37,8 @@ class LiveView:
             self._live.update(Text(f"listening to {record['source']} …"), refresh=True)
         elif kind == "status":
             self._status = record
+        elif kind == "event":
+            self._take(record)
         elif kind == "window":
             self._live.update(self.render(record), refresh=True)
         elif kind == "end":
@@ -42,6 +48,14 @@ class LiveView:
     def close(self) -> None:
         """Give the terminal back."""
         self._live.stop()
+
+    def _take(self, event: Record) -> None:
+        for place, known in enumerate(self._events):
+            if known["id"] == event["id"]:
+                self._events[place] = event
+                return
+        if event["phase"] == "begin":  # the end of one that was long ago is no news
+            self._events.append(event)
 
     def render(self, window: Record) -> Group:
         """The view of one window."""
@@ -64,7 +78,14 @@ class LiveView:
             f"overflows {status['overflows']}  lost {status['lost_samples']}  Ctrl-C ends"
         )
         head = f"{window['source']} · {self._start.get('model', '')} {self._start.get('precision', '')}"
-        lines: list[Text | Table] = [Text(head, "bold"), table, Text(foot, "dim")]
+        lines: list[Text | Table] = [Text(head, "bold"), table, *map(told, self._events), Text(foot, "dim")]
         if status["silent"]:
             lines.append(Text(SILENT, "bold yellow"))
         return Group(*lines)
+
+
+def told(event: Record) -> Text:
+    """An event in one line."""
+    goes_on = event["duration"] is None
+    how_long = "…" if goes_on else f"{event['duration']:.1f} s"
+    return Text(f"{clock(event['onset'])}  {event['label']}  {how_long}", "bold green" if goes_on else "")

@@ -17,15 +17,16 @@ class Log:
         self._known: dict[str, tuple[bool, tuple[int, int]]] = {}  # source → silent; overflows and samples lost
 
     def write(self, record: Record) -> None:
-        """Log what is new in a status record; other records are passed over."""
+        """Log what is new in a status record; of several sources, with its name. Other records are passed over."""
+        silent, before = self._known.setdefault(record["source"], (False, (0, 0)))
         if record["type"] != "status":
             return
-        silent, before = self._known.get(record["source"], (False, (0, 0)))
+        whose = f"{record['source']}: " if len(self._known) > 1 else ""
         if record["silent"] and not silent:
-            log.warning(SILENT)
+            log.warning("%s", whose + SILENT)
         lost = (record["overflows"], record["lost_samples"])
         if lost != before:
-            log.warning(LOST, *lost)
+            log.warning("%s", whose + LOST % lost)
         self._known[record["source"]] = record["silent"], lost
 
     def close(self) -> None:

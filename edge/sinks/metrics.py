@@ -41,7 +41,7 @@ class Metrics:
         self._counted: dict[tuple[str, str], int] = {}  # (source, field) → what its last status said
         try:
             self._server, self._thread = prometheus.start_http_server(config.port, config.address, self._registry)
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, UnicodeError) as error:
             where = f"{config.address}:{config.port}"
             raise SinkError(
                 f"metrics cannot be served on {where}: {error}", remedy="choose another", retry=False

@@ -31,7 +31,7 @@ class Text:
         line = getattr(self, "_" + record["type"], lambda _: None)(record)
         if line:
             before = f"{record['source']}: " if len(self._sources) > 1 else ""
-            print(before + line, file=self._stream, flush=True)
+            print("\n".join(before + part for part in line.splitlines()), file=self._stream, flush=True)
 
     def close(self) -> None:
         """The stream is not ours to close."""

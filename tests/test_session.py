@@ -1,0 +1,24 @@
+"""A session that is broken off between the records of one window."""
+
+from edge.rules import EventConfig, Rule
+from edge.session import Plan, Session
+from edge.sources.file import SoundFile
+
+
+def test_what_was_decided_and_not_told_is_told_at_the_end(classifier, demo):
+    """Wherever a reader stops: each event that has begun ends, and none ends that has not begun."""
+    plan = Plan(EventConfig(Rule(threshold=0.2, confirm=1, max_duration=2.0)), duration=25)  # several in one window
+    whole = list(Session(SoundFile(demo), classifier, plan).records())
+    places = [n for n, record in enumerate(whole) if record["type"] in ("window", "event")]
+    assert any(whole[n]["type"] == whole[n + 1]["type"] == "event" for n in places[:-1])
+    for place in places[::5] + [n for n in places if whole[n]["type"] == "event"]:
+        session, told = Session(SoundFile(demo), classifier, plan), []
+        records = session.records()
+        told += [next(records) for _ in range(place + 1)]
+        records.close()
+        told += session.interrupted()
+        events = [(r["id"], r["phase"]) for r in told if r["type"] == "event"]
+        begun = [key for key, phase in events if phase == "begin"]
+        assert sorted(begun) == sorted(key for key, phase in events if phase == "end")
+        assert len(set(events)) == len(events)
+        assert told[-1]["reason"] == "interrupted"
