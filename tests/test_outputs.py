@@ -69,8 +69,7 @@ def quiet_disk(tmp_path, more=""):
 @needs_mosquitto
 def test_events_reach_a_broker(tmp_path, demo, env):
     with Mosquitto(tmp_path) as broker, Subscriber(broker) as subscriber:
-        options = ("--mqtt", f"127.0.0.1:{broker.port}", "--home-assistant", f"127.0.0.1:{broker.port}")
-        done = listen("--input", demo, "--output", "jsonl", options[0], options[1], env=env)
+        done = listen("--input", demo, "--output", "jsonl", "--mqtt", f"127.0.0.1:{broker.port}", env=env)
         told = events_in(records(done))
         wait_until(lambda: len(subscriber.events()) >= len(told), 10)
         assert events_in(subscriber.events()) == told
@@ -214,7 +213,9 @@ def test_ram_only_refuses_clips(tmp_path, demo, env):
     ("options", "code", "message"),
     [
         (("--mqtt", "host:99999"), 2, "--mqtt 'host:99999' has no port that can be"),
+        (("--mqtt", "host", "--home-assistant", "host"), 2, "mqtt and home_assistant are both asked for"),
         (("--exec", "echo 'a"), 2, "No closing quotation"),
+        (("--duration", "nan"), 2, "duration is nan; allowed: a number"),
         (("--exec", "no-such-program-anywhere"), 7, "no-such-program-anywhere cannot be run"),
         (("--webhook", "ftp://x"), 7, "url is 'ftp://x'"),
         (("--metrics", "a" * 70 + ".:0"), 7, "metrics cannot be served on aaa"),

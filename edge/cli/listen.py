@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
@@ -32,7 +33,7 @@ from edge.cli.common import (
 from edge.errors import EdgeError, SettingsError
 from edge.rules import EventConfig, events_of
 from edge.secret import is_url, without_password
-from edge.settings import settings_of
+from edge.settings import require, settings_of
 
 if TYPE_CHECKING:
     from edge.cli.sources import SourceConfig
@@ -183,6 +184,8 @@ def settings_from(options: dict[str, Any], tables: dict[str, Any]) -> Settings:
     from edge.clips import ClipsConfig
     from edge.privacy import RAM_ONLY, require_ram_only
 
+    duration = options["duration"]
+    require(duration is None or math.isfinite(duration), "duration", duration, "a number of seconds")
     threshold, privacy, folder = (options.pop(name) for name in ("threshold", "privacy", "clips"))
     table = tables.get("events", {})
     events = events_of(table)

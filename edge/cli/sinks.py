@@ -108,6 +108,10 @@ def make_sinks(tables: Any, options: Mapping[str, Any]) -> list[Sink]:
     asked = {key.replace("-", "_"): value for key, value in tables.items()}
     for name, table in tables_of_options(options).items():
         asked[name] = [asked[name] | table] if isinstance(asked.get(name), dict) else [table]
+    if "mqtt" in asked and "home_assistant" in asked:  # one client id: each would throw the other off the broker
+        raise SettingsError(
+            "mqtt and home_assistant are both asked for", remedy="leave mqtt out: the other does the same"
+        )
     known = (*KINDS, METRICS)
     if unknown := sorted(set(asked) - set(known)):
         raise SettingsError(f"there is no sink {unknown[0]!r}", remedy=f"allowed: {', '.join(known)}")
