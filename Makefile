@@ -1,6 +1,8 @@
 # Every target sets up what it needs: nothing is installed by hand. PYTHON=python3.12 chooses another interpreter.
 PYTHON ?= python3
 DATA ?= ../shared/data/esc50
+NEGATIVES ?= ../shared/data/negatives
+OPEN = --recipe open --outliers $(NEGATIVES) --backgrounds $(NEGATIVES)
 JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
@@ -38,10 +40,11 @@ lint: $(VENV)/.runtime $(VENV)/.lint  ## format, rules, types, import direction
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-model: $(VENV)/.train  ## train the bundled models again, hours of a processor: make model DATA=path/to/ESC-50
+model: $(VENV)/.train  ## train the bundled models again, hours of a processor: make model DATA=path/to/ESC-50 NEGATIVES=path/to/negatives
 	$(BIN)/python -m train fit $(DATA) --out runs/bundled
-	$(BIN)/python -m export runs/bundled/checkpoint.pt --out edge/assets --degrade --licence CC-BY-NC-3.0 --made-by "make model DATA=ESC-50"
-	$(BIN)/python -m models.pretrained runs/bundled/checkpoint.pt
+	$(BIN)/python -m train fit $(DATA) $(OPEN) --init runs/bundled/checkpoint.pt --out runs/open
+	$(BIN)/python -m export runs/open/checkpoint.pt --name edge-listen --out edge/assets --degrade --licence CC-BY-NC-3.0 --made-by "make model DATA=ESC-50 NEGATIVES=negatives"
+	$(BIN)/python -m models.pretrained runs/open/checkpoint.pt
 	$(BIN)/python -m train fit $(DATA) --recipe tiny --out runs/tiny
 	$(BIN)/python -m export runs/tiny/checkpoint.pt --name edge-listen-tiny --out edge/assets --degrade --licence CC-BY-NC-3.0 --made-by "make model DATA=ESC-50"
 

@@ -518,8 +518,8 @@ def test_settings_change_a_recipe():
         ("augment.max=1", "unknown key max"),
         ("epochs=many", "epochs is 'many'"),
         ("views=[1]", r"views is \[1\]; allowed: int"),
-        ("model=3", "model is 3; allowed: a table"),
-        ("teachers=default", "teachers is 'default'; allowed: a list"),
+        ("model=3", "model is 3; allowed: dict"),
+        ("teachers=default", "teachers is 'default'; allowed: tuple"),
         ("augment.noise_snr_db=[3]", "allowed: 2 values"),
         ("clip_norm=-1", "clip_norm is -1.0; allowed: 0 or more"),
     ):

@@ -38,9 +38,7 @@ class TrainConfig:
     views: int = 6  # other microphones that each clip is heard through, beside itself
     view_share: float = 0.3  # of the training windows that come from a view
     backgrounds: str = ""  # folder of recordings that are mixed in; see augment.background
-    outliers: str = (
-        ""  # folder of recordings that are none of the classes, to learn what is unknown; see train.negatives
-    )
+    outliers: str = ""  # folder of recordings that are none of the classes, to learn from; see train.negatives
     outlier_share: float = 0.25  # of each batch
     energy_loss: float = 0.1  # with outliers: weight of the energy's part of the loss (Liu 2020); 0: none
     energy_margins: tuple[float, float] = (
