@@ -1,10 +1,12 @@
 """The bundled model on real recordings that no weight has seen: fold 5 of ESC-50."""
 
+import json
+
 import pytest
 
 from edge.classifier import Classifier
 from edge.models import BUNDLED, BUNDLED_NAMES
-from tests.conftest import ESC50, FP32, ROOT, needs_esc50
+from tests.conftest import ESC50, FP32, ROOT, SHARED, needs_esc50, run_module
 from train.evaluate import evaluate
 from train.manifest import read_manifest
 from train.robustness import Robustness, degraded_reports
@@ -63,3 +65,24 @@ def test_the_shipped_files_are_small_and_held_fold_5_out():
         provenance = Classifier(path).spec.provenance
         assert provenance.test_fold == 5
         assert provenance.train_folds == (1, 2, 3, 4)
+
+
+@needs_esc50
+@pytest.mark.slow
+@pytest.mark.skipif(not (SHARED / "data" / "negatives").is_dir(), reason="no negatives")
+def test_events_in_half_an_hour_of_continuous_sound(tmp_path):
+    """What docs/recognition.md tells of hours, on scenes and backgrounds that nothing was learnt from."""
+    figures = {}
+    for name, options in (
+        ("run", ("--data", ESC50, "--fold", 5, "--snr", 10)),
+        ("negatives", ("--backgrounds", SHARED / "data" / "negatives")),
+    ):
+        path = tmp_path / f"{name}.json"
+        common = ("--half", "report", "--hours", 0.5, "--no-cache", "--json", path)
+        run_module("benchmarks.soundscapes", name, *options, *common, timeout=600)
+        figures[name] = json.loads(path.read_text())
+    assert figures["run"]["event_f1"] >= 0.27
+    assert figures["run"]["segment_f1"] >= 0.45
+    assert figures["run"]["onset_error_s"] <= 0.3
+    assert figures["run"]["false_alarms_per_hour"] <= 80
+    assert figures["negatives"]["false_alarms_per_hour"] <= 60
