@@ -170,7 +170,7 @@ def test_an_epoch_of_real_clips_is_fast(tmp_path):
         tmp_path / "cache",
         "--no-report",
     ]
-    run_module("train", *command, "--set", "views=1", "--device", "cpu", timeout=600)
+    run_module("train", *command, "--set", "views=1", "--device", "cpu", "--threads", 2, timeout=600)
     rows = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     best = min(rows, key=lambda row: row["seconds"])
     assert best["seconds"] <= 15
