@@ -56,7 +56,8 @@ class Detector:
         self._blocked: dict[int, float] = {}  # outcome → seconds of stream, until which none begins
         self._over: dict[int, float] = {}  # outcome → seconds of stream, at which its last event ended
         frontend = spec.frontend
-        self._envelope = Envelope(MEMORY_SECONDS + spec.window_seconds, frontend.hop_length / frontend.sample_rate)
+        seconds, frame_seconds = MEMORY_SECONDS + spec.window_seconds, frontend.hop_length / frontend.sample_rate
+        self._envelope = Envelope(seconds, frame_seconds, frontend.log_std)
         self._last: Window | None = None
 
     def push(self, window: Window) -> list[Event]:

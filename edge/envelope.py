@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,7 +12,8 @@ F32 = NDArray[np.float32]
 BANDS = 8  # groups of mel bands, in each of which a sound may begin
 RISE_FRAMES = 5  # averaged on each side of a rise
 LEAST_RISE = 0.02  # in log-mel units, mean over the bands; less is no beginning
-ACTIVE = 0.35  # share of its usual strength above the background from which a sound is still there
+ACTIVE = 0.35  # share of its usual strength above the background, in dB, from which a sound is still there
+DROP = 20.0  # dB below its usual strength, from which it is not, however quiet the background was
 
 
 def banded(frames: F32) -> F32:
@@ -26,8 +29,9 @@ def banded(frames: F32) -> F32:
 class Envelope:
     """The bands of the last ``seconds``, on the stream's clock."""
 
-    def __init__(self, seconds: float, frame_seconds: float) -> None:
-        """``frame_seconds``: from one frame to the next."""
+    def __init__(self, seconds: float, frame_seconds: float, log_std: float = 4.0) -> None:
+        """``frame_seconds``: from one frame to the next; ``log_std``: nepers of power in one unit of log-mel."""
+        self._units_of_db = math.log(10) / 10 / log_std
         self._frame_seconds = frame_seconds
         self._size = max(1, round(seconds / frame_seconds))
         self._bands: F32 = np.zeros((BANDS, 0), np.float32)  # empty, or up to _size frames
@@ -66,7 +70,7 @@ class Envelope:
         strength = np.maximum(self._bands[:, start:stop] - background[:, None], 0).mean(axis=0)
         strength = np.convolve(strength, np.full(RISE_FRAMES, 1 / RISE_FRAMES), "same")
         usual = np.quantile(strength, 0.95)
-        heard = np.flatnonzero(strength > ACTIVE * usual)
+        heard = np.flatnonzero(strength > max(ACTIVE * usual, usual - DROP * self._units_of_db))
         return min(latest, self._time(start + int(heard[-1]) + 1)) if usual > LEAST_RISE and len(heard) else latest
 
     def _place(self, time: float) -> int:

@@ -260,6 +260,7 @@ def test_onset_and_offset_are_those_of_the_sound(classifier):
     onset, offset, label = next(row for row in truth if row[2] == "siren")
     samples = samples[::2].astype(np.float32)[round((onset - 6) * 16_000) : round((offset + 8) * 16_000)]
     samples[: round(5.9 * 16_000)] *= 0.01
+    samples[round((6.5 + offset - onset) * 16_000) :] *= 0.01
     detector = Detector(classifier.spec, EventConfig(only=(label,)))
     events = [e for w in listen(Blocks(samples), classifier) for e in detector.push(w)] + detector.close()
     end = events[-1]

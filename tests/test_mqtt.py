@@ -15,6 +15,8 @@ from edge.sinks.homeassistant import HomeAssistant, HomeAssistantConfig
 from edge.sinks.mqtt import Mqtt, MqttConfig, slug
 from tests.receivers import Mosquitto, Subscriber, event, free_port, ids, needs_mosquitto, wait_until
 
+pytestmark = pytest.mark.timed
+
 STATUS = {
     "type": "status", "source": "microphone", "time": "2026-01-01T00:00:00.000Z", "silent": False, "load": 0.02,
     "level_dbfs": -40.5, "windows": 100, "overflows": 1, "lost_samples": 512,
