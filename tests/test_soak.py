@@ -77,8 +77,8 @@ def test_a_day_stays_within_its_bounds_of_memory_and_disk(tmp_path, classifier, 
     assert events > 2 * 20 * HOURS
     for sink in sinks.values():
         assert (sink.stats().dropped, sink.stats().failed) == (0, 0)
-    # Of the later three quarters; the beginning fills buffers and caches. A session alone grows by nothing. File and store
-    # add 0.04 MiB an hour, and 240 clips an hour 0.1 to 0.2 more, of which Python's objects have no part (tracemalloc).
+    # Of the later three quarters; the beginning fills buffers and caches. A session alone grows by nothing, file and
+    # store add 0.04 MiB an hour, and 240 clips an hour 0.1 to 0.2, not of Python's objects (tracemalloc).
     slope = np.polyfit(np.arange(len(memory[6:])), memory[6:], 1)[0]
     assert slope < 0.35 * MIB  # an hour
     assert max(disk) <= CLIPS + STORE + LOG
