@@ -710,7 +710,6 @@ def test_mistakes_are_told_in_a_line(data, detector, arguments, code, message):
 
 
 def test_thresholds_are_scaled_and_a_curve_drawn(tmp_path, data, behind):
-    pytest.importorskip("edge.rules", reason="the detector is not there yet")
     soundscapes(
         "run", "--data", data, "--fold", 2, "--hours", 0.01, "--backgrounds", behind, "--no-cache", "--curve",
         "--json", tmp_path / "x.json",
