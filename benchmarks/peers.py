@@ -33,7 +33,7 @@ from edge.bench.sound import Sound, Turns, sound_of
 from edge.bench.subjects import Facts
 from edge.classifier import Classifier
 from edge.errors import EdgeError
-from edge.files import replacing
+from edge.files import write_json
 from edge.models import BUNDLED
 
 ROOT = Path(__file__).parent.parent
@@ -130,10 +130,7 @@ def main(
     click.echo("\n## Targets\n\n" + targets_table(found))
     if out:
         kept = {"command": "python -m benchmarks.peers", "revision": revision(), "run": document}
-        with replacing(out) as part:
-            part.write_text(
-                json.dumps(kept | {"targets": [asdict(t) | {"met": t.met} for t in found]}, indent=2) + "\n"
-            )
+        write_json(out, kept | {"targets": [asdict(t) | {"met": t.met} for t in found]})
     if check and any(t.met is False for t in found):
         sys.exit(1)
 

@@ -25,7 +25,7 @@ from benchmarks.soundscapes.site import judged, learnt, site_tables
 from edge.classifier import Classifier
 from edge.config import ModelSpec
 from edge.errors import EdgeError
-from edge.files import replacing
+from edge.files import write_json
 from edge.rules import EventConfig
 from train.cli.evaluate import held_out
 from train.manifest import Manifest, ManifestError, ReadOptions, read_manifest
@@ -301,8 +301,7 @@ def _tell(found: Figures, given: dict[str, Any]) -> None:
 
 def _write(found: Figures, path: Path | None) -> None:
     if path:
-        with replacing(path) as part:
-            part.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        write_json(path, found)
 
 
 if __name__ == "__main__":

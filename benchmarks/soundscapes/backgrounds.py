@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -105,7 +104,3 @@ def _by_folder(folder: Path) -> list[Background]:
     """A kind is a folder's name; every recording is a source of its own."""
     paths = walk(folder)[0]
     return [Background(p, p.parent.name, p.name, SPEECH_COMMANDS.get(p.stem, ())) for p in paths]
-
-
-def _hash(source: str) -> str:
-    return hashlib.sha256(source.encode()).hexdigest()
