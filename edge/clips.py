@@ -26,7 +26,7 @@ from edge.events import Event
 from edge.records import Record, record
 from edge.ring import Overrun, RingBuffer
 from edge.settings import require
-from edge.sources.block import Block, Source
+from edge.sources.block import Block, Outage, Source
 
 F32 = NDArray[np.float32]
 
@@ -301,12 +301,15 @@ class Tapped:
         """That of the source, which a microphone knows once it is open."""
         return self._source.name
 
-    def blocks(self, sample_rate: int, length: int, first: int | None = None, channels: int = 1) -> Iterator[Block]:
+    def blocks(
+        self, sample_rate: int, length: int, first: int | None = None, channels: int = 1
+    ) -> Iterator[Block | Outage]:
         """See :class:`edge.sources.block.Source`."""
         return self._tapped(self._source.blocks(sample_rate, length, first, channels))
 
-    def _tapped(self, blocks: Iterator[Block]) -> Iterator[Block]:
+    def _tapped(self, blocks: Iterator[Block | Outage]) -> Iterator[Block | Outage]:
         with closing(blocks):  # type: ignore[type-var]  # a generator, which mypy knows as an iterator only
             for block in blocks:
-                self._recorder.push(block.samples, block.position)
+                if isinstance(block, Block):
+                    self._recorder.push(block.samples, block.position)
                 yield block

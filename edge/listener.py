@@ -15,7 +15,7 @@ from edge.audio import padded, silence
 from edge.classifier import Classifier
 from edge.envelope import banded
 from edge.errors import InputError
-from edge.sources.block import Block, Source
+from edge.sources.block import Block, Outage, Signal, Source
 
 F32 = NDArray[np.float32]
 
@@ -39,6 +39,7 @@ class Window:
     silent: bool  # nothing but zeros for SILENT_SECONDS
     lost: int  # samples that were lost since the window before
     overflows: int  # overflows that the device has flagged since the window before
+    signal: Signal | None = None  # what the device delivers; None of a source that is none
     bands: F32 | None = None  # see edge.envelope.banded; of the frames that are new; None of a model of the waveform
 
     def top(self, k: int) -> list[tuple[str, float]]:
@@ -48,8 +49,20 @@ class Window:
 
 
 def listen(source: Source, classifier: Classifier, hop: float | None = None) -> Iterator[Window]:
+    """The windows of :func:`attend`: the outages of a source that comes back are passed over."""
+    return _only_windows(attend(source, classifier, hop))
+
+
+def _only_windows(told: Iterator[Window | Outage]) -> Iterator[Window]:
+    with closing(told):  # type: ignore[type-var]  # a generator, which mypy knows as an iterator only
+        for window in told:
+            if isinstance(window, Window):
+                yield window
+
+
+def attend(source: Source, classifier: Classifier, hop: float | None = None) -> Iterator[Window | Outage]:
     """Open ``source``, and classify it for as long as it lasts, every ``hop`` seconds or the nearest possible (see
-    :meth:`edge.config.ModelSpec.hop_frames`).
+    :meth:`edge.config.ModelSpec.hop_frames`). While it is away, the source's outages come instead of windows.
 
     A source that ends before its first window is followed by silence; a rest shorter than a hop is left out. Lost
     samples count as silence, so that positions stay true.
@@ -63,13 +76,18 @@ def listen(source: Source, classifier: Classifier, hop: float | None = None) -> 
     return _windows(blocks, source.name, classifier, hop)
 
 
-def _windows(blocks: Iterator[Block], name: str, classifier: Classifier, hop: float | None) -> Iterator[Window]:
+def _windows(
+    blocks: Iterator[Block | Outage], name: str, classifier: Classifier, hop: float | None
+) -> Iterator[Window | Outage]:
     spec = classifier.spec
     rate, log_mel = spec.frontend.sample_rate, spec.frontend.kind == "log_mel"
     stream, origin, decided = classifier.stream(hop), 0, 0  # origin: the stream's first sample, in the source
     end = zeros = lost = overflows = 0
     with closing(blocks):  # type: ignore[type-var]  # a generator, which mypy knows as an iterator only
         for block in blocks:
+            if isinstance(block, Outage):
+                yield block
+                continue
             started = time.perf_counter()
             samples, end = block.samples, block.position + len(block.samples)
             lost, overflows = lost + block.lost, overflows + block.overflows
@@ -103,6 +121,7 @@ def _windows(blocks: Iterator[Block], name: str, classifier: Classifier, hop: fl
                     silent=zeros >= SILENT_SECONDS * rate,
                     lost=lost,
                     overflows=overflows,
+                    signal=block.signal,
                     bands=banded(frames)[:, : frames.shape[2] - padding] if log_mel and frames is not None else None,
                 )
                 lost, overflows = 0, 0

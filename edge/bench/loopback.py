@@ -22,7 +22,7 @@ from edge.bench.machine import resident_bytes
 from edge.classifier import Classifier
 from edge.errors import DeviceError, InputError
 from edge.listener import Window, listen
-from edge.sources.block import Block, Source
+from edge.sources.block import Block, Outage, Source
 from edge.sources.devices import portaudio, reason_of
 from edge.sources.file import SoundFile
 from edge.sources.microphone import Microphone
@@ -78,14 +78,19 @@ class Tap:
         """The source's."""
         return self._source.name
 
-    def blocks(self, sample_rate: int, length: int, first: int | None = None, channels: int = 1) -> Iterator[Block]:
+    def blocks(
+        self, sample_rate: int, length: int, first: int | None = None, channels: int = 1
+    ) -> Iterator[Block | Outage]:
         """See :class:`edge.sources.Source`."""
         self.rate = sample_rate
         return self._through(self._source.blocks(sample_rate, length, first, channels))
 
-    def _through(self, blocks: Iterator[Block]) -> Iterator[Block]:
+    def _through(self, blocks: Iterator[Block | Outage]) -> Iterator[Block | Outage]:
         with closing(blocks):  # type: ignore[type-var]  # a generator
             for block in blocks:
+                if isinstance(block, Outage):
+                    yield block
+                    continue
                 samples = block.samples if block.samples.ndim == 1 else block.samples.mean(axis=1)
                 self._blocks.append((block.position, block.adc_time, np.array(samples)))
                 while self._blocks[0][1] < block.adc_time - self._seconds:
