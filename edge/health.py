@@ -23,7 +23,7 @@ DEGRADED = {
     "dc_offset": "the samples are not centred on zero: the microphone or its converter is faulty",
     "lost_samples": "samples are lost: the machine is too busy, or the bus to the microphone",
     "late": "decisions come later than one hop: the machine is too busy; try --hop 1, or a smaller model",
-    "clock": "the microphone's clock runs otherwise than its rate says: it delivers another rate than it was opened with",
+    "clock": "the clock of the microphone is off: it delivers another rate than it was opened with",
     "sink": "a place for records does not take them; they wait, or are dropped: see the log",
 }
 REASONS = {**LOST, **DEGRADED}
