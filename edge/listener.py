@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,21 +49,39 @@ class Window:
         return [(self.labels[i], float(self.probs[i])) for i in best]
 
 
+@dataclass(frozen=True)
+class Successor:
+    """A model that takes over from the one that listens, at the next block."""
+
+    classifier: Classifier  # of the same sample rate, channels and hop
+    samples: F32  # the newest: a window less a hop, and those since the last window; [n] or [n, channels]
+
+
+class Succession(Protocol):
+    """Who follows the blocks, and may have a successor."""
+
+    def follow(self, block: Block, since: int) -> Successor | None:
+        """After each block: the one that takes over now. ``since``: samples of it that came after the last window."""
+
+
 def listen(source: Source, classifier: Classifier, hop: float | None = None) -> Iterator[Window]:
     """The windows of :func:`attend`: the outages of a source that comes back are passed over."""
     return _only_windows(attend(source, classifier, hop))
 
 
-def _only_windows(told: Iterator[Window | Outage]) -> Iterator[Window]:
+def _only_windows(told: Iterator[Window | Outage | Classifier]) -> Iterator[Window]:
     with closing(told):  # type: ignore[type-var]  # a generator, which mypy knows as an iterator only
         for window in told:
             if isinstance(window, Window):
                 yield window
 
 
-def attend(source: Source, classifier: Classifier, hop: float | None = None) -> Iterator[Window | Outage]:
+def attend(
+    source: Source, classifier: Classifier, hop: float | None = None, succession: Succession | None = None
+) -> Iterator[Window | Outage | Classifier]:
     """Open ``source``, and classify it for as long as it lasts, every ``hop`` seconds or the nearest possible (see
-    :meth:`edge.config.ModelSpec.hop_frames`). While it is away, the source's outages come instead of windows.
+    :meth:`edge.config.ModelSpec.hop_frames`). While it is away, the source's outages come instead of windows. Where
+    ``succession`` has a successor, its classifier comes before its first window.
 
     A source that ends before its first window is followed by silence; a rest shorter than a hop is left out. Lost
     samples count as silence, so that positions stay true.
@@ -73,16 +92,21 @@ def attend(source: Source, classifier: Classifier, hop: float | None = None) -> 
     spec = classifier.spec
     f = spec.frontend
     blocks = source.blocks(f.sample_rate, spec.hop_samples(hop), spec.window_samples, f.channels)
-    return _windows(blocks, source.name, classifier, hop)
+    return _windows(blocks, source.name, classifier, hop, succession)
 
 
 def _windows(
-    blocks: Iterator[Block | Outage], name: str, classifier: Classifier, hop: float | None
-) -> Iterator[Window | Outage]:
+    blocks: Iterator[Block | Outage],
+    name: str,
+    classifier: Classifier,
+    hop: float | None,
+    succession: Succession | None,
+) -> Iterator[Window | Outage | Classifier]:
     spec = classifier.spec
     rate, log_mel = spec.frontend.sample_rate, spec.frontend.kind == "log_mel"
-    stream, origin, decided = classifier.stream(hop), 0, 0  # origin: the stream's first sample, in the source
-    end = zeros = lost = overflows = 0
+    # origin: the stream's first sample, in the source; last: the end of the newest window
+    stream, origin, decided = classifier.stream(hop), -1, 0
+    end = last = zeros = lost = overflows = 0
     with closing(blocks):  # type: ignore[type-var]  # a generator, which mypy knows as an iterator only
         for block in blocks:
             if isinstance(block, Outage):
@@ -90,6 +114,8 @@ def _windows(
                 continue
             started = time.perf_counter()
             samples, end = block.samples, block.position + len(block.samples)
+            if origin < 0:
+                origin = block.position - block.lost
             lost, overflows = lost + block.lost, overflows + block.overflows
             padding = 0  # frames of silence that stand at the end
             if end < spec.window_samples:  # the end of a source that is shorter than a window
@@ -125,6 +151,11 @@ def _windows(
                     bands=banded(frames)[:, : frames.shape[2] - padding] if log_mel and frames is not None else None,
                 )
                 lost, overflows = 0, 0
+            if succession is not None and (following := succession.follow(block, end - last)) is not None:
+                classifier, spec = following.classifier, following.classifier.spec
+                stream, origin, decided = classifier.stream(hop), end - len(following.samples), 0
+                stream.push(following.samples)
+                yield classifier
     if end == 0:  # less than one sample at the model's rate
         _padded(silence(0, spec.frontend.channels), name, classifier)
 
