@@ -155,6 +155,7 @@ def test_our_weights_are_a_start_for_other_classes(folders, tmp_path):  # noqa: 
 
 @needs_esc50
 @pytest.mark.slow
+@pytest.mark.timed
 def test_an_epoch_of_real_clips_is_fast(tmp_path):
     """1600 clips of the default network: at most 15 s on two cores, a fifth of it for the data."""
     command = [

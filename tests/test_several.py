@@ -372,6 +372,7 @@ def test_without_ffmpeg_it_says_what_to_install(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 def test_eight_files_in_real_time(tmp_path, demo):
     """No decision is late, and a core is mostly idle."""
     tables = "".join(f'[[sources]]\nname = "{n}"\ninput = "{demo}"\n' for n in range(8))
