@@ -200,16 +200,33 @@ class Interrupts:
 
     Raised in the middle of an import, they would leave it half done and end in a traceback. The second one is always
     raised: somebody insists.
+
+    SIGHUP is raised alike, and asks for a new beginning: see :meth:`again`. At a terminal it means, as ever, that the
+    terminal is gone.
     """
 
     def __init__(self) -> None:
-        self.noted = self.raising = False
+        self.noted = self.raising = self._hung_up = False
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, self._handle)
+        served = sys.stdin is None or not sys.stdin.isatty()
+        if served and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(signal.SIGHUP, self._hang_up)
+
+    def again(self) -> bool:
+        """Whether a SIGHUP has come since the last call, and nothing that asks for the end."""
+        hung_up, self._hung_up = self._hung_up, False
+        return hung_up and not self.noted
 
     def _handle(self, signum: int, frame: Any) -> None:
         insists, self.noted = self.noted, True
         if self.raising or insists:
+            self.raising = False
+            raise KeyboardInterrupt
+
+    def _hang_up(self, signum: int, frame: Any) -> None:
+        self._hung_up = True
+        if self.raising:
             self.raising = False
             raise KeyboardInterrupt
 
@@ -218,7 +235,7 @@ class Interrupts:
         """Within, a signal is raised; one that came before is raised at once."""
         self.raising = True
         try:
-            if self.noted:
+            if self.noted or self._hung_up:
                 raise KeyboardInterrupt
             yield
         finally:

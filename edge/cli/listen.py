@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from collections.abc import Sequence
@@ -40,8 +41,12 @@ if TYPE_CHECKING:
     from edge.clips import ClipsConfig
     from edge.session import Session
     from edge.several import Several
+    from edge.sinks import Sink
 
 
+log = logging.getLogger("edge.listen")
+
+ARGUMENTS = "edge.arguments"  # in the context: those of the command line
 OUTPUT_SECONDS = 0.5  # that the output may keep us waiting at the end
 SINKS = ("log", "db", "mqtt", "home_assistant", "webhook", "exec", "metrics")  # options that ask for one
 
@@ -73,7 +78,18 @@ class Settings:
     verbose: bool
 
 
-@click.command(context_settings={"auto_envvar_prefix": "EDGE_LISTEN", "help_option_names": ["-h", "--help"]})
+class Repeatable(click.Command):
+    """Keeps its arguments, so that it can be asked the same again."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """See click."""
+        context.meta[ARGUMENTS] = list(args)
+        return super().parse_args(context, args)
+
+
+@click.command(
+    cls=Repeatable, context_settings={"auto_envvar_prefix": "EDGE_LISTEN", "help_option_names": ["-h", "--help"]}
+)
 @options(
     config_option_with("events", "sources", "sinks", "clips"),
     model_option,
@@ -148,11 +164,6 @@ def main(context: click.Context, /, config: Path | None, list_devices: bool, **s
     or in a TOML file (--config). Exit codes: 0 ended or interrupted, 1 the output cannot be written, 2 usage, 3 model,
     4 microphone, 5 recording, 6 provider, 7 a place for records, 8 the database.
     """
-    one_of(context, "input", "device")
-    if context.params["output"] is None:
-        context.params["output"] = "live" if sys.stdout.isatty() else "text"
-    settings |= {key: context.params[key] for key in ("input", "device", "output")}
-    options = {name: settings.pop(name) for name in SINKS}
     interrupts = Interrupts()
     log_to_stderr(settings["verbose"])
     log_settings(context)
@@ -160,14 +171,60 @@ def main(context: click.Context, /, config: Path | None, list_devices: bool, **s
         if list_devices:
             print_devices()
             return
+        asked = asked_of(context)
+        while True:
+            run(asked.settings, asked.make_sinks(), interrupts)
+            if not interrupts.again():
+                return
+            asked = renewed(context, asked)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the options and the configuration file say together."""
+
+    settings: Settings
+    tables: dict[str, Any]  # of the file
+    options: dict[str, Any]  # that ask for a sink
+
+    def make_sinks(self) -> list[Sink]:
+        """All of them. Raises EdgeError."""
         from edge.cli.sinks import make_sinks, terminal_sinks
 
-        tables = tables_of(context)
-        require_one_place(context, tables)
-        asked = settings_from(settings, tables)
         # The terminal comes last: what it does not take, all others have.
-        sinks = [*make_sinks(tables.get("sinks", {}), options), *terminal_sinks(asked.output, asked.verbose)]
-        run(asked, sinks, interrupts)
+        own = terminal_sinks(self.settings.output, self.settings.verbose)
+        return [*make_sinks(self.tables.get("sinks", {}), self.options), *own]
+
+
+def asked_of(context: click.Context) -> Asked:
+    """Raises EdgeError, and click's errors."""
+    one_of(context, "input", "device")
+    options = {name: value for name, value in context.params.items() if name not in ("config", "list_devices")}
+    if options["output"] is None:
+        options["output"] = "live" if sys.stdout.isatty() else "text"
+    sinks = {name: options.pop(name) for name in SINKS}
+    tables = tables_of(context)
+    require_one_place(context, tables)
+    return Asked(settings_from(options, tables), tables, sinks)
+
+
+def renewed(context: click.Context, before: Asked) -> Asked:
+    """What the same arguments ask for now: the configuration file may say something else, a model's file may be
+    another. What cannot be is logged, and all goes on as ``before``.
+    """
+    from edge.classifier import Classifier
+    from edge.tuning import pick
+
+    try:
+        asked = asked_of(context.command.make_context(context.info_name, list(context.meta[ARGUMENTS])))
+        setup = pick(asked.settings.model, asked.settings.provider, asked.settings.threads)
+        Classifier(setup.model, provider=setup.provider, threads=setup.threads)
+    except (EdgeError, click.ClickException) as error:
+        why = error.format_message() if isinstance(error, click.ClickException) else error
+        log.error("nothing is changed: %s", why)
+        return before
+    log.info("settings and model are read again")
+    return asked
 
 
 def require_one_place(context: click.Context, tables: dict[str, Any]) -> None:

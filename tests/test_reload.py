@@ -1,0 +1,105 @@
+"""SIGHUP: the configuration file is read again, and what cannot be leaves everything as it was."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from queue import Empty, Queue
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+class Running:
+    """edge-listen as a service would run it; its records, and what it logs."""
+
+    def __init__(self, config, *arguments):
+        command = [sys.executable, "-m", "edge.cli.listen", "--config", str(config), "--output", "jsonl", *arguments]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.records, self.logged, self.threads = Queue(), Queue(), []
+        for pipe, queue in ((self.process.stdout, self.records), (self.process.stderr, self.logged)):
+            self.threads.append(threading.Thread(target=self._follow, args=(pipe, queue), daemon=True))
+            self.threads[-1].start()
+
+    @staticmethod
+    def _follow(pipe, queue):
+        with pipe:
+            for line in pipe:
+                queue.put(line)
+
+    def next(self, kind, seconds=30):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            try:
+                record = json.loads(self.records.get(timeout=0.5))
+            except Empty:
+                continue
+            if record["type"] == kind:
+                return record
+        raise AssertionError(f"no {kind} within {seconds} s; logged: {self.log()}")
+
+    def log(self):
+        lines = []
+        while not self.logged.empty():
+            lines.append(self.logged.get())
+        return "".join(lines)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        for thread in self.threads:
+            thread.join()
+
+
+@pytest.fixture
+def config(tmp_path):
+    return tmp_path / "edge-listen.toml"
+
+
+def test_the_file_is_read_again(config, demo):
+    config.write_text(f'input = "{demo}"\nrealtime = true\nhop = 0.48\n')
+    with Running(config) as running:
+        assert running.next("start")["hop_seconds"] == 0.48
+        running.next("window")
+        config.write_text(f'input = "{demo}"\nrealtime = true\nhop = 0.96\nmodel = "tiny"\n')
+        running.process.send_signal(signal.SIGHUP)
+        assert running.next("end")["reason"] == "interrupted"
+        again = running.next("start")
+        assert (again["hop_seconds"], again["model"]) == (0.96, "edge-listen-tiny")
+        running.next("window")
+        running.process.send_signal(signal.SIGTERM)
+        assert running.next("end")["reason"] == "interrupted"
+        assert running.process.wait(10) == 0
+        assert "Traceback" not in running.log()
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("hop = ", "Invalid value (at end of document)"),
+        ("hops = 2\n", "hops"),
+        ('model = "missing.onnx"\n', "missing.onnx"),
+    ],
+)
+def test_what_cannot_be_changes_nothing(config, demo, text, word):
+    good = f'input = "{demo}"\nrealtime = true\nhop = 0.96\n'
+    config.write_text(good)
+    with Running(config) as running:
+        running.next("window")
+        config.write_text(good.replace("hop = 0.96\n", "") + text)
+        running.process.send_signal(signal.SIGHUP)
+        running.next("end")
+        assert running.next("start")["hop_seconds"] == 0.96
+        running.next("window")
+        log = running.log()
+        assert word in log
+        assert "nothing is changed" in log
+        assert "Traceback" not in log
