@@ -13,8 +13,8 @@ log = logging.getLogger("edge.engine_cache")
 def tensorrt_options(graph: bytes, precision: str) -> dict[str, str]:
     """Options of onnxruntime's TensorRT provider for a model file's bytes, of a precision of ``Provenance``.
 
-    Engines are kept in ``$XDG_CACHE_HOME/edge-listen/tensorrt``, in a folder of each model's own: onnxruntime names them
-    by the structure of the graph, and would take those of another model of the same structure for ours. Where the
+    Engines are kept in ``$XDG_CACHE_HOME/edge-listen/tensorrt``, in a folder of each model's own: onnxruntime names
+    them by the structure of the graph, and would take those of another model of the same structure for ours. Where the
     folder cannot be had, they are built anew at each start.
     """
     options = {"trt_fp16_enable": str(precision == "fp16"), "trt_int8_enable": str(precision == "int8-s8s8")}

@@ -94,7 +94,7 @@ def option_names():
 def test_options_that_the_docs_give_to_edge_listen_exist(page):
     text = (ROOT / "docs" / page).read_text()
     # "edge-listen …" on one line of a command, and its options alone: `--wait`.
-    commands = re.findall(r"(?:^|/bin/| )edge-listen((?: +[^ \n#|`]+)*)", text, re.MULTILINE)
+    commands = re.findall(r"(?<!-t )(?<!--name )\bedge-listen((?: +[^ \n#|`]+)*)", text)
     named = {word.partition("=")[0] for line in commands for word in line.split() if word.startswith("--")}
     assert named <= option_names() | {"--wait"}  # --wait: of the microphone that waits
     assert {f"--provider {name}" for name in re.findall(r"--provider (\w+)", text)} <= {

@@ -93,18 +93,19 @@ inside='
     mount --bind "$scratch/cache" "$root/var/cache/edge-listen"
     exec chroot "$root" setpriv --reuid 10001 --regid 10001 --groups 29 --inh-caps=-all --bounding-set=-all --no-new-privs \
         env -i -C /var/lib/edge-listen "$@"'
-run() { # run [NAME=VALUE…] COMMAND… in the image
-    unshare --mount --pid --fork --kill-child bash -c "$inside" inside "$root" "$scratch" \
-        "${env[@]}" "EDGE_LISTEN_METRICS=127.0.0.1:$port" "$@"
-}
-listen() { # the listener in the background; $running is what runs it
-    run "$@" edge-listen >"$scratch/out" 2>"$scratch/err" &
+in_image=(unshare --mount --pid --fork --kill-child bash -c "$inside" inside "$root" "$scratch" "${env[@]}" "EDGE_LISTEN_METRICS=127.0.0.1:$port")
+run() { "${in_image[@]}" "$@"; } # run [NAME=VALUE…] COMMAND… in the image
+listen() { # the listener in the background; it is the child of $running
+    "${in_image[@]}" "$@" edge-listen >"$scratch/out" 2>"$scratch/err" &
     running=$!
     pids+=("$running")
 }
+alive() { pgrep -P "$running" >/dev/null; }
+process() { pgrep -P "$running"; }
 stop() { # ends with 0, within five seconds
     local begin=$SECONDS status=0
-    kill -TERM "$(pgrep -P "$running")"
+    alive || return 1
+    kill -TERM "$(process)"
     wait "$running" || status=$?
     [ "$status" = 0 ] && [ $((SECONDS - begin)) -le 5 ]
 }
@@ -115,7 +116,6 @@ within() { # within SECONDS COMMAND…: true as soon as the command is
         sleep 0.5
     done
 }
-alive() { [ -n "$(pgrep -P "$running")" ]; }
 get() { # get PATH TEXT: the answer has TEXT, whatever its status is
     python3 -c '
 import http.client, sys
@@ -128,11 +128,12 @@ said() { grep -qi "$1" "$scratch/out" "$scratch/err"; }
 healthy() { run healthy >/dev/null 2>&1; }
 unhealthy() { ! healthy; }
 read_only() { ! run sh -c ': >/opt/edge-listen/x' 2>/dev/null && run sh -c ': >/var/lib/edge-listen/x && : >/var/cache/edge-listen/x'; }
-ticks() { awk '{ print $14 + $15 }' "/proc/$(pgrep -P "$running")/stat"; }
+ticks() { awk '{ print $14 + $15 }' "/proc/$(process)/stat" 2>/dev/null; }
 idles() { # with under 2 % of a core, over 20 seconds
     local before used
-    before=$(ticks)
+    before=$(ticks) || return 1
     sleep 20
+    alive || return 1
     used=$((($(ticks) - before) * 1000 / $(getconf CLK_TCK)))
     echo "     waiting: $used ms of processor time in 20 s"
     [ "$used" -lt 400 ]
