@@ -163,10 +163,14 @@ def test_configuration_and_rules_are_clean():
 
 
 RULE_TESTS = sorted((MONITORING / "rule_tests").glob("*.yml"))
+SLOW = ("events",)  # five days
 
 
 @needs_promtool
-@pytest.mark.parametrize("path", RULE_TESTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] if p.stem in SLOW else []) for p in RULE_TESTS],
+)
 def test_rules_fire_where_they_should(path):
     done = subprocess.run(["promtool", "test", "rules", path], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

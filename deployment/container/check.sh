@@ -28,6 +28,7 @@ cleanup() {
     rm -rf "$scratch"
 }
 trap cleanup EXIT
+trap "exit 1" INT TERM
 store() { buildah --storage-driver vfs --root "$scratch/images" --runroot "$scratch/run" "$@"; }
 
 # --- the image ---------------------------------------------------------------------------------------------------------
@@ -143,7 +144,7 @@ check "only the state and cache folders can be written" read_only
 check "edge-listen --version" run edge-listen --version
 
 listen
-check "without a microphone it starts, and is alive" within 60 get /healthz 200
+check "without a microphone it starts, and is alive" within 40 get /healthz 200
 check "it says that it has none" within 10 said microphone
 check "it is not ready: the reason is that the microphone is missing" get /readyz missing
 check "its health check fails" unhealthy
@@ -160,7 +161,7 @@ pids+=($!)
 within 20 pactl info >/dev/null 2>&1 || echo "FAIL a virtual microphone"
 chmod 711 "$scratch/xdg" "$scratch/xdg/pulse"
 listen PULSE_SERVER=unix:/run/pulse/pulse/native EDGE_LISTEN_DEVICE=pulse
-check "with a microphone it hears" within 60 get /readyz 200
+check "with a microphone it hears" within 40 get /readyz 200
 check "its health check passes" healthy
 paplay --device=vmic examples/demo.ogg &
 pids+=($!)
