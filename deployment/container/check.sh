@@ -125,7 +125,7 @@ connection.request("GET", sys.argv[2])
 answer = connection.getresponse()
 sys.exit(sys.argv[3] not in f"{answer.status} {answer.read().decode()}")' "$port" "$1" "$2" 2>/dev/null
 }
-said() { grep -qi "$1" "$scratch/out" "$scratch/err"; }
+said() { grep -qiE "$1" "$scratch/out" "$scratch/err"; }
 healthy() { run healthy >/dev/null 2>&1; }
 unhealthy() { ! healthy; }
 read_only() { ! run sh -c ': >/opt/edge-listen/x' 2>/dev/null && run sh -c ': >/var/lib/edge-listen/x && : >/var/cache/edge-listen/x'; }
@@ -145,7 +145,7 @@ check "edge-listen --version" run edge-listen --version
 
 listen
 check "without a microphone it starts, and is alive" within 40 get /healthz 200
-check "it says that it has none" within 10 said microphone
+check "it says that it has none" within 10 said "missing|no .*(microphone|device)"
 check "it is not ready: the reason is that the microphone is missing" get /readyz missing
 check "its health check fails" unhealthy
 check "it idles" idles
