@@ -47,7 +47,7 @@ class Classifier:
     ) -> None:
         self.path = resolve(model)
         graph, self.spec = read_model(self.path)
-        self.session = _open_session(self.path, graph, provider, threads)
+        self.session = _open_session(self.path, graph, provider, threads, self.spec.provenance.precision)
         self.provider: str = self.session.get_providers()[0]
         with np.errstate(all="ignore"):  # mel filters of no width: the golden frames will tell
             self._frontend = make_frontend(self.spec.frontend)
@@ -278,7 +278,7 @@ def available_providers() -> list[str]:
     return [name for name, provider in PROVIDERS.items() if provider in ort.get_available_providers()]
 
 
-def _open_session(path: Path, graph: bytes, provider: str, threads: int) -> Any:
+def _open_session(path: Path, graph: bytes, provider: str, threads: int, precision: str) -> Any:
     if provider not in ("auto", *PROVIDERS):
         raise ProviderError(f"unknown provider {provider!r}", remedy=f"use one of auto, {', '.join(PROVIDERS)}")
     # A network this small is faster on the CPU than the way to a GPU and back.
@@ -301,7 +301,8 @@ def _open_session(path: Path, graph: bytes, provider: str, threads: int) -> Any:
     try:
         # The CPU has nothing to fall back to; onnxruntime would try, and print that to stdout, among our records.
         fallback = provider != "cpu"
-        session = ort.InferenceSession(graph, options, providers=[PROVIDERS[provider]], enable_fallback=fallback)
+        asked = [(PROVIDERS[provider], _provider_options(provider, graph, precision))]
+        session = ort.InferenceSession(graph, options, providers=asked, enable_fallback=fallback)
     except Exception as error:  # onnxruntime raises a class of its own for each kind of damage
         raise ContractError(
             f"{path} is not an ONNX model that can be loaded: {_first_line(error)}", remedy="copy or export it again"
@@ -311,6 +312,14 @@ def _open_session(path: Path, graph: bytes, provider: str, threads: int) -> Any:
             f"the {provider} provider is installed but does not start here", remedy="check the driver, or use cpu"
         )
     return session
+
+
+def _provider_options(provider: str, graph: bytes, precision: str) -> dict[str, str]:
+    if provider != "tensorrt":
+        return {}
+    from edge.engine_cache import tensorrt_options
+
+    return tensorrt_options(graph, precision)
 
 
 def _first_line(error: Exception) -> str:
