@@ -38,7 +38,7 @@ class UrlStream:
         """See :class:`edge.sources.block.Source`; raises InputError, at once where there is no ffmpeg."""
         ffmpeg = shutil.which("ffmpeg")
         if ffmpeg is None:
-            raise InputError(f"{self.name} needs ffmpeg, which is not there", remedy="apt install ffmpeg")
+            raise InputError(f"{self.name} needs ffmpeg, which is not there", remedy="apt install ffmpeg", reason="")
         return self._blocks(ffmpeg, sample_rate, length, first, channels)
 
     def _blocks(self, ffmpeg: str, rate: int, length: int, first: int | None, channels: int) -> Iterator[Block]:
@@ -68,4 +68,4 @@ class UrlStream:
         said.seek(0)  # type: ignore[attr-defined]
         lines = said.read().decode(errors="replace").strip().splitlines()  # type: ignore[attr-defined]
         why = lines[-1].replace(self._url, self.name)[:200] if lines else "it ended without a sample"
-        return InputError(f"{self.name} cannot be heard: {why}", remedy="check the address, and that it has sound")
+        return InputError(f"{self.name} cannot be heard: {why}", remedy="check the address, and that it has sound", reason="unreachable")
