@@ -33,7 +33,8 @@ class StreamClock:
         self._before: float | None = None  # zero before a flag; None: there is none to settle
         self._after: list[float] = []
         self._second: int | None = None  # the one that is being counted
-        self._low = np.inf  # zero by that second
+        self._low = self._zero = np.inf  # zero by that second: raw, and as corrected by what has been lost
+        self._zeros: deque[float] = deque(maxlen=2)  # the same of the two seconds before, corrected
         self._lows: deque[tuple[int, float]] = deque(maxlen=DRIFT_LONGEST)  # second, raw zero by it
         self._losses: deque[tuple[int, float]] = deque(maxlen=1000)  # second, what zero moved by through a loss
         self._reference: float | None = None  # where zero is, as corrected by what has been lost
@@ -52,16 +53,13 @@ class StreamClock:
         second = int(now)
         if second != self._second:
             self._end_second()
-            self._second, self._low = second, zero
-        self._low = min(self._low, zero)
+            self._second, self._low, self._zero = second, np.inf, np.inf
+        self._low, self._zero = min(self._low, zero), min(self._zero, zero - self.lost / self._rate)
 
     def time_of(self, position: float) -> float:
         """When the sample at ``position`` was converted."""
-        lows = [low for _, low in list(self._lows)[-2:]] if self._reference is None else []
-        zero = min([self._low - self.lost / self._rate, *[low - self.lost / self._rate for low in lows]])
-        if self._reference is not None:
-            zero = min(zero, self._reference)
-        return zero + (position + self.lost) / self._rate
+        zeros = [self._zero, *self._zeros] if self._reference is None else [self._zero, self._reference]
+        return min(zeros) + (position + self.lost) / self._rate
 
     @property
     def drift_ppm(self) -> float | None:
@@ -92,9 +90,10 @@ class StreamClock:
         if self._second is None:
             return
         self._lows.append((self._second, self._low))
+        self._zeros.append(self._zero)
         if self._before is not None or len(self._lows) < SETTLING:
             return
-        zero = min(low for _, low in list(self._lows)[-2:]) - self.lost / self._rate
+        zero = min(self._zeros)
         if self._reference is None:
             self._reference = zero
         moved = zero - self._reference
@@ -103,6 +102,7 @@ class StreamClock:
             self._ahead -= moved - missing
             self.lost += round(missing * self._rate)
             self._losses.append((self._lows[-2][0], missing))
+            self._zeros = deque((zero - missing for zero in self._zeros), maxlen=2)
             self._reference += moved - missing
             return
         if moved < -LOSS_SECONDS and self._losses:
