@@ -55,12 +55,12 @@ def main():
     until = time.monotonic() + float(sys.argv[1])
     device = sys.argv[2] if len(sys.argv) > 2 else "pulsemic"
     stalls = []
-    threading.Thread(target=lambda: stalls.extend(float(line) for line in iter(sys.stdin.readline, "")), daemon=True).start()
+    threading.Thread(
+        target=lambda: stalls.extend(float(line) for line in iter(sys.stdin.readline, "")), daemon=True
+    ).start()
     for told in Supervised(Microphone(device, yields=True), wait="--wait" in sys.argv).blocks(RATE, LENGTH):
-        if isinstance(told, Outage):
-            line = {"outage": told.reason, "seconds": told.seconds}
-        else:
-            line = about(told)
+        away = isinstance(told, Outage)
+        line = {"outage": told.reason, "seconds": told.seconds} if away else about(told)
         print(json.dumps(line | {"at": time.monotonic()} | resources()), flush=True)
         if stalls:
             time.sleep(stalls.pop())

@@ -1,5 +1,7 @@
 """A source that goes away and comes back, by clocks of the tests' own; what a device delivers, measured."""
 
+import contextlib
+import threading
 import time
 from contextlib import closing
 from itertools import islice
@@ -9,9 +11,12 @@ import pytest
 
 from edge.errors import DeviceError, InputError
 from edge.health import LOST
+from edge.sources import host as host_module
+from edge.sources import url as url_module
 from edge.sources.block import Block, Outage
 from edge.sources.clock import StreamClock
 from edge.sources.identity import Card, card_at, card_number, hardware, number_of
+from edge.sources.pulse import SoundServer, Unanswered
 from edge.sources.quality import Quality
 from edge.sources.supervised import Supervised
 
@@ -133,7 +138,7 @@ def test_attempts_become_rarer_and_what_they_say_is_told():
 def test_what_is_not_there_at_the_beginning():
     with pytest.raises(DeviceError, match="busy"):
         supervised([busy()])
-    clock, source, blocks = supervised([busy(), 1], wait=True)
+    _, source, blocks = supervised([busy(), 1], wait=True)
     outages, block = until_block(blocks)
     assert [o.reason for o in outages[:1]] in ([], ["busy"])
     assert (block.position, block.lost) == (0, 0)
@@ -171,7 +176,7 @@ def test_it_can_be_closed_while_it_waits():
 
 
 def calls(clock, seconds, start, written, *, rate=RATE, lump=1, noise=0.0, period=320):
-    """Let a host call for ``seconds`` of its own clock, ``rate`` samples a second; returns the time and the position."""
+    """Let a host call for ``seconds`` of its own clock, at ``rate``; returns the time and the position."""
     random = np.random.default_rng(0)
     n = round(seconds * rate / period)
     for i in range(n):
@@ -291,7 +296,11 @@ CASES = {
         None,
     ),
     "another microphone": (MIC, [(1, Card("Device", "046d:0825", "AB12", "1-1.2"))], None),
-    "another serial number": (Card("Cam", "046d:0825", "AB12", "1-1"), [(1, Card("Cam", "046d:0825", "CD", "1-1"))], None),
+    "another serial number": (
+        Card("Cam", "046d:0825", "AB12", "1-1"),
+        [(1, Card("Cam", "046d:0825", "CD", "1-1"))],
+        None,
+    ),
     "no USB device": (Card("Loopback"), [(0, Card("PCH")), (1, Card("Loopback"))], 1),
     "nothing": (MIC, [], None),
 }
@@ -321,3 +330,141 @@ def test_what_comes_goes_or_is_taken_is_seen(tmp_path):
     (tmp_path / "proc" / "card1" / "pcm0c" / "sub0" / "status").write_text("state: RUNNING\nhw_ptr: 99\n")
     assert hardware(tmp_path / "proc") == seen[-1]  # it moves on by itself
     assert len(set(seen)) == 3
+
+
+class Stream:
+    """Open until somebody closes it."""
+
+    def __init__(self, taking=0.0):
+        self.taking, self.open = taking, True
+
+    def close(self, ignore_errors=True):
+        time.sleep(self.taking)
+        self.open = False
+
+
+class PortAudio:
+    """As far as it is started and ended."""
+
+    PortAudioError, _libname = RuntimeError, "none"
+
+    def __init__(self, streams):
+        self.streams, self.starts = streams, 0
+
+    def _terminate(self):
+        assert not any(stream.open for stream in self.streams)
+
+    def _initialize(self):
+        self.starts += 1
+
+
+@pytest.fixture
+def host(monkeypatch):
+    """A host with two streams; what is around it can be changed."""
+    around, streams = [""], [Stream(), Stream()]
+    portaudio = PortAudio(streams)
+    monkeypatch.setattr(host_module, "portaudio", lambda: portaudio)
+    monkeypatch.setattr(host_module, "surroundings", lambda: around[0])
+    host = host_module.Host()
+    with host.using():
+        for stream in streams:
+            host.add(stream, yields=True)
+    return host, portaudio, streams, around
+
+
+def test_portaudio_is_started_anew_once_for_each_change(host):
+    host, portaudio, streams, around = host
+    for stream in streams:
+        host.close(stream)
+    assert not host.renew()
+    around[0] = "a card"
+    assert host.renew()
+    assert not host.renew()
+    assert portaudio.starts == host.renewals == 1
+
+
+def test_others_close_for_that_moment(host):
+    host, portaudio, streams, around = host
+    around[0] = "a card"
+
+    def follow(stream):
+        while not host.yielding:
+            time.sleep(0.01)
+        host.close(stream)
+
+    followers = [threading.Thread(target=follow, args=(stream,)) for stream in streams]
+    for follower in followers:
+        follower.start()
+    assert host.renew()
+    for follower in followers:
+        follower.join()
+    assert (portaudio.starts, host.yielding) == (1, False)
+
+
+def test_one_that_does_not_yield_is_left_alone(host, monkeypatch):
+    host, portaudio, _, around = host
+    around[0] = "a card"
+    monkeypatch.setattr(host_module, "YIELDING_SECONDS", 0.1)
+    assert not host.renew()  # they do not close
+    host.add(Stream(), yields=False)
+    assert not host.renew()
+    assert portaudio.starts == 0
+
+
+def test_a_stream_that_hangs_in_closing_is_not_waited_for(host, monkeypatch):
+    host, _, streams, _ = host
+    monkeypatch.setattr(host_module, "CLOSING_SECONDS", 0.05)
+    streams[0].taking = 0.3
+    before = time.monotonic()
+    host.close(streams[0])
+    assert time.monotonic() - before < 0.25
+    assert not host.usable
+    until = time.monotonic() + 5
+    while not host.usable and time.monotonic() < until:
+        time.sleep(0.02)
+    assert host.usable
+
+
+def test_a_sound_server_that_hangs_is_not_waited_for():
+    server, pause = SoundServer(), threading.Event()
+    server._connected = lambda: "pulse"
+    with pytest.raises(Unanswered):
+        server.ask(lambda _: pause.wait(), timeout=0.05)
+    with pytest.raises(Unanswered):  # while it hangs, nothing is answered
+        server.ask(lambda pulse: pulse, timeout=0.05)
+    pause.set()
+    until = time.monotonic() + 5
+    while time.monotonic() < until:
+        with contextlib.suppress(Unanswered):
+            assert server.ask(lambda pulse: pulse, timeout=5) == "pulse"
+            return
+    pytest.fail("it does not answer any more")
+
+
+def test_a_stream_of_the_network_that_stalls_is_lost(monkeypatch, tmp_path):
+    ffmpeg = tmp_path / "ffmpeg"
+    ffmpeg.write_text("#!/bin/sh\nhead -c 64000 /dev/zero; exec sleep 100\n")
+    ffmpeg.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(url_module, "STALL_SECONDS", 0.2)
+    blocks = url_module.UrlStream("rtsp://me:secret@cam/1").blocks(RATE, LENGTH)
+    for _ in range(4):
+        next(blocks)
+    with pytest.raises(InputError, match=r"no sound for 0\.2 s") as error:
+        next(blocks)
+    assert error.value.reason == "unreachable"
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "pace", "over"),
+    [("http://host/a.ogg", "", True), ("rtsp://cam/1", "", False), ("http://host/radio", "sleep 1.5", False)],
+)
+def test_a_recording_ends_and_a_live_stream_is_lost(monkeypatch, tmp_path, url, pace, over):
+    ffmpeg = tmp_path / "ffmpeg"
+    ffmpeg.write_text(f"#!/bin/sh\nhead -c 48000 /dev/zero; {pace}\n")  # a second and a half
+    ffmpeg.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    stream = url_module.UrlStream(url)
+    assert len(list(stream.blocks(RATE, LENGTH))) == 3
+    assert stream.ended() is over

@@ -110,7 +110,9 @@ class VirtualMicrophone:
 
     def plug_another(self, level: float) -> None:
         """Another microphone, which hears nothing but ``level`` of full scale: no recording of ours has it."""
-        self.pactl("load-module", "module-null-sink", "sink_name=other", f"rate={self.rate}", "channels=1", "format=s16le")
+        self.pactl(
+            "load-module", "module-null-sink", "sink_name=other", f"rate={self.rate}", "channels=1", "format=s16le"
+        )
         raw = self.folder / "other.raw"
         raw.write_bytes(np.full(600 * self.rate, round(level * 32768), "<i2").tobytes())
         self._others.append(self._pacat("other", raw))

@@ -1,8 +1,9 @@
 """Samples against the computer's clock: how fast a device runs, and what it has lost, whether it says so or not.
 
-Sample i of a stream is converted at ``zero + i / rate``, and cannot be here earlier. So of what has arrived in a second,
-the earliest tells where zero is: a machine that is busy, and a host that delivers in lumps, only ever come later. Lost
-samples shift zero for good. Time stamps of hosts are not used: PulseAudio's are wrong by a fifth of a second.
+Sample i of a stream is converted at ``zero + i / rate``, and cannot be here earlier. So of what has arrived in a
+second, the earliest tells where zero is: a machine that is busy, and a host that delivers in lumps, only ever come
+later. Lost samples shift zero for good. Time stamps of hosts are not used: PulseAudio's are wrong by up to a fifth of a
+second.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class StreamClock:
         self._ahead = 0.0  # seconds that were counted as lost too much
 
     def called(self, written: int, now: float, flagged: bool, frames: int = 1) -> None:
-        """The host has delivered ``frames``, up to position ``written``; ``flagged``: it says that samples are missing."""
+        """The host has delivered ``frames``, up to position ``written``; ``flagged``: it says that some are missing."""
         zero = now - written / self._rate
         if flagged and self._before is None and self._recent:
             self._before, self._after = min(self._recent), []

@@ -30,7 +30,9 @@ def portaudio() -> Any:
         import sounddevice
     except OSError:
         raise DeviceError(
-            "the PortAudio library is not installed", remedy="sudo apt install libportaudio2, or use --input FILE", reason=""
+            "the PortAudio library is not installed",
+            remedy="sudo apt install libportaudio2, or use --input FILE",
+            reason="",
         ) from None
     return sounddevice
 
@@ -42,7 +44,9 @@ def input_devices() -> list[InputDevice]:
         hosts = sd.query_hostapis()
         found = [d for d in sd.query_devices() if d["max_input_channels"] > 0]
     except sd.PortAudioError as error:
-        raise DeviceError(f"PortAudio cannot list devices: {reason_of(error)}", remedy=NO_DEVICE_REMEDY, reason="missing") from None
+        raise DeviceError(
+            f"PortAudio cannot list devices: {reason_of(error)}", remedy=NO_DEVICE_REMEDY, reason="missing"
+        ) from None
     try:
         default = sd.query_devices(kind="input")["index"]
     except (sd.PortAudioError, ValueError):  # the default host API may have no input
@@ -88,7 +92,9 @@ def find_device(wanted: str | int | None, devices: list[InputDevice]) -> InputDe
         raise DeviceError(f"no input device matches {str(wanted)!r}", remedy=f"there are: {there}", reason="missing")
     if len(matches) > 1:
         ids = ", ".join(d.id for d in matches)
-        raise DeviceError(f"{str(wanted)!r} matches {len(matches)} input devices", remedy=f"choose by id: {ids}", reason="")
+        raise DeviceError(
+            f"{str(wanted)!r} matches {len(matches)} input devices", remedy=f"choose by id: {ids}", reason=""
+        )
     return matches[0]
 
 

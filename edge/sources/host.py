@@ -1,8 +1,8 @@
 """PortAudio is one for the whole process: who opens, closes and re-initialises it, several microphones at a time.
 
-It learns of new devices by being started anew, which ends every stream that is open, and leaks. So that happens only where
-a device that is wanted is not in its list, and something has changed since the list was made; and the streams that are
-open are asked to close for that moment, and open again.
+It learns of new devices by being started anew, which ends every stream that is open, and leaks. So that happens only
+where a device that is wanted is not in its list, and something has changed since the list was made; and the streams
+that are open are asked to close for that moment, and open again.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ def surroundings() -> str:
 
 
 def deliver_often() -> bool:
-    """Let ALSA deliver in small parts: PortAudio takes a buffer of two seconds in four, and decisions come half a second
-    late. False where PortAudio cannot.
+    """Let ALSA deliver in small parts: PortAudio takes a buffer of two seconds in four, and decisions come half a
+    second late. False where PortAudio cannot.
     """
     sd = portaudio()
     with suppress(AttributeError, OSError):

@@ -43,7 +43,7 @@ def card_at(number: int, proc: Path = PROC, sys: Path = SYS) -> Card | None:
 
 
 def number_of(card: Card, proc: Path = PROC, sys: Path = SYS) -> int | None:
-    """The number that ``card`` has now; of twins, who have no serial numbers, the one in its place. None: it is away."""
+    """The number that ``card`` has now; of twins without serial numbers, the one in its place. None: it is away."""
     there = {}
     for folder in proc.glob("card[0-9]*"):
         number = int(folder.name[4:])

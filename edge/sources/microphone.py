@@ -27,8 +27,8 @@ from edge.sources.supervised import Yielded
 F32 = NDArray[np.float32]
 
 RING_SECONDS = 10.0  # how long the listener may be busy before samples are lost
-# After an unplug ALSA's callback stops, and nothing else tells: the stream stays "active". Seconds in which we could have
-# seen a callback; a device that has just been opened takes its time.
+# After an unplug ALSA's callback stops, and nothing else tells: the stream stays "active". Seconds in which we could
+# have seen a callback; a device that has just been opened takes its time.
 SILENT_DEVICE_SECONDS, OPENING_SECONDS = 1.5, 5.0
 LOOK_SECONDS = 0.2  # at most, between two looks at what has come
 MOVED_SECONDS = 1.0  # of sound that is thrown away after the sound server was told to take the right source
@@ -37,7 +37,7 @@ PLUG_IN = "plug it in again; --list-devices shows what is there"
 
 @dataclass(frozen=True)
 class Known:
-    """The microphone that was opened first, by what stays when it is plugged in again: it alone is opened from then on."""
+    """The microphone that was opened first, by what stays when it is plugged in again: it alone is opened later."""
 
     id: str  # of its InputDevice
     card: Card | None  # None of what is no sound card's own
@@ -186,7 +186,8 @@ class Microphone:
             HOST.close(opened.stream)
 
     def _blocks(self, opened: Opened, sample_rate: int, length: int, need: int, channels: int) -> Iterator[Block]:
-        assert self.rate is not None and self.opened is not None
+        assert self.rate is not None
+        assert self.opened is not None
         capture, ratio = opened.capture, sample_rate / self.rate
         clock = StreamClock(self.rate, whole=self.opened.host == JACK)
         quality = Quality(self.rate, capture.ring.channels)
@@ -231,7 +232,7 @@ class Microphone:
     def _wait(self, opened: Opened, written: int) -> None:
         """Sleep until the callback has written that much. Polling, because waking a thread takes a lock.
 
-        Only the time in which we looked counts against the device: where the whole machine stood still, it may come yet.
+        Only the time in which we looked counts against the device: where all the machine stood still, it may come yet.
         """
         assert self.rate is not None
         ring = opened.capture.ring
@@ -249,7 +250,10 @@ class Microphone:
                 seen, idle = ring.written, now - opened.capture.last_call
 
     def _check(self, route: Route | None) -> None:
-        """That what has been read is the microphone's: the sound server moves a stream without a word. Raises DeviceError."""
+        """That what has been read is the microphone's: the sound server moves a stream without a word.
+
+        Raises DeviceError.
+        """
         if route is None:
             return
         try:

@@ -1,7 +1,7 @@
 """What the sound server (PulseAudio, or PipeWire in its place) says of our streams: which source each one is from.
 
-It moves a stream to another source without a word when its own goes away. A server that hangs must not hang us: a thread
-asks, and whoever wants to know waits for a while only.
+It moves a stream to another source without a word when its own goes away. A server that hangs must not hang us: a
+thread asks, and whoever wants to know waits for a while only.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class SoundServer:
         self._questions: SimpleQueue[tuple[Callable[[Any], Any], SimpleQueue[Any]]] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
-        self._open = 0  # questions without an answer yet
+        self._hangs = False  # it has not answered in time, and not since
         self._pulse: Any = None
 
     def ask(self, question: Callable[[Any], T], timeout: float = ANSWER_SECONDS) -> T:
@@ -41,6 +41,8 @@ class SoundServer:
 
         Raises NoServer; Unanswered, also at once while an earlier question has no answer; and what ``question`` raises.
         """
+        if self._hangs:
+            raise Unanswered
         answers: SimpleQueue[Any] = SimpleQueue()
         with self._lock:
             if self._thread is None:
@@ -50,6 +52,7 @@ class SoundServer:
         try:
             answer = answers.get(timeout=timeout)
         except Empty:
+            self._hangs = True
             raise Unanswered from None
         if isinstance(answer, Exception):
             raise answer
@@ -62,6 +65,7 @@ class SoundServer:
                 answers.put(question(self._connected()))
             except Exception as error:  # whoever has asked gets it
                 answers.put(self._named(error))
+            self._hangs = False
 
     def _connected(self) -> Any:
         try:
@@ -110,9 +114,7 @@ def our_streams(server: SoundServer = SERVER) -> frozenset[int]:
     return frozenset(output.index for output in server.ask(_ours))
 
 
-def new_route(
-    before: frozenset[int], wanted: str | None, server: SoundServer = SERVER
-) -> tuple[Route, bool] | None:
+def new_route(before: frozenset[int], wanted: str | None, server: SoundServer = SERVER) -> tuple[Route, bool] | None:
     """Of the stream that was not there ``before``, brought to the source ``wanted``, if that is there; and whether it
     came from another one. None where there is no such stream: it is not the server's. Raises NoServer, Unanswered.
     """

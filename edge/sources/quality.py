@@ -40,7 +40,7 @@ class Quality:
         clipped = 0
         if max(native.max(), -native.min()) >= FULL_SCALE:
             clipped = int(np.count_nonzero(np.abs(native) >= FULL_SCALE))
-        # Column by column, by BLAS: numpy's reductions over the first axis of so narrow an array are forty times slower.
+        # Column by column, by BLAS: numpy's reductions over the first axis of so narrow an array are far slower.
         ones, columns = np.ones(len(native), np.float32), native.T
         sums = np.array([np.dot(column, ones) for column in columns])
         alive = np.array([np.dot(column, column) > 0 for column in columns])

@@ -99,7 +99,9 @@ class Supervised:
         shift: int | None = None
         try:
             for block in blocks:
-                recorded = block.adc_time - self._wall() + self._clock()  # of its first sample; the wall's clock may jump
+                recorded = (
+                    block.adc_time - self._wall() + self._clock()
+                )  # of its first sample; the wall's clock may jump
                 missing = block.lost
                 if shift is None and self._heard is not None:
                     position, until = self._heard
@@ -113,9 +115,7 @@ class Supervised:
         finally:
             _close(blocks)
 
-    def _back(
-        self, opened: Callable[[], Iterator[Block]], lost: EdgeError
-    ) -> Generator[Outage, None, Iterator[Block]]:
+    def _back(self, opened: Callable[[], Iterator[Block]], lost: EdgeError) -> Generator[Outage, None, Iterator[Block]]:
         """Outages until it is back; then its blocks."""
         pause, due = FIRST_PAUSE, self._clock()
         told = due if isinstance(lost, Yielded) else due - TELL_SECONDS

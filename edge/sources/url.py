@@ -109,4 +109,8 @@ class UrlStream:
         said.seek(0)  # type: ignore[attr-defined]
         lines = said.read().decode(errors="replace").strip().splitlines()  # type: ignore[attr-defined]
         why = lines[-1].replace(self._url, self.name)[:200] if lines else "it ended without a sample"
-        return InputError(f"{self.name} cannot be heard: {why}", remedy="check the address, and that it has sound", reason="unreachable")
+        return InputError(
+            f"{self.name} cannot be heard: {why}",
+            remedy="check the address, and that it has sound",
+            reason="unreachable",
+        )
