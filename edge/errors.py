@@ -21,15 +21,26 @@ class ContractError(EdgeError):
 
 
 class DeviceError(EdgeError):
-    """No PortAudio, no microphone, a busy one, or one that went away."""
+    """No PortAudio, no microphone, a busy one, or one that went away.
+
+    ``reason``: a key of edge.health.LOST; empty where waiting does not help.
+    """
 
     exit_code = 4
 
+    def __init__(self, what: str, *, remedy: str, reason: str = "stopped") -> None:
+        super().__init__(what, remedy=remedy)
+        self.reason = reason
+
 
 class InputError(EdgeError):
-    """A recording or a stream that cannot be read."""
+    """A recording or a stream that cannot be read. ``reason``: as of DeviceError."""
 
     exit_code = 5
+
+    def __init__(self, what: str, *, remedy: str, reason: str = "") -> None:
+        super().__init__(what, remedy=remedy)
+        self.reason = reason
 
 
 class ProviderError(EdgeError):

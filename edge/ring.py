@@ -26,7 +26,7 @@ class RingBuffer:
     def __init__(self, capacity: int, channels: int = 1) -> None:
         if capacity < 1 or channels < 1:
             raise ValueError(f"capacity {capacity} and channels {channels} must be 1 or more")
-        self.capacity = capacity  # samples kept
+        self.capacity, self.channels = capacity, channels  # samples kept
         self.written = 0  # samples ever written: the position after the newest
         self._claimed = 0  # samples written, and those that are being written
         self._data: F32 = np.zeros((capacity, channels), np.float32)

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from edge.errors import DeviceError
+from edge.sources import capture as capture_module
 from edge.sources import devices as devices_module
+from edge.sources import host as host_module
 from edge.sources import microphone as microphone_module
 from edge.sources.devices import InputDevice, find_device, input_devices
 from edge.sources.microphone import Microphone
@@ -87,7 +89,10 @@ def fake(monkeypatch):
     def install(**options):
         portaudio = FakePortAudio(**options)
         monkeypatch.setattr(devices_module, "portaudio", lambda: portaudio)
-        monkeypatch.setattr(microphone_module, "portaudio", lambda: portaudio)
+        monkeypatch.setattr(capture_module, "portaudio", lambda: portaudio)
+        monkeypatch.setattr(host_module, "portaudio", lambda: portaudio)
+        monkeypatch.setattr(host_module, "surroundings", lambda: "")
+        monkeypatch.setattr(microphone_module, "HOST", host_module.Host())
         return portaudio
 
     return install
@@ -222,17 +227,31 @@ def test_two_channels_are_captured(fake):
         assert np.array_equal(next(blocks).samples, samples[:, expected])
 
 
-def test_a_gap_is_measured_by_the_converter_s_clock(fake):
+def test_a_gap_is_measured_by_the_clock(fake, monkeypatch):
+    """Flags say that samples are missing, not how many."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "time", lambda: now[0] + 1e9)
     portaudio = fake(rates=(16_000,))
-    block = np.ones((1600, 2), np.float32)
-    blocks = started(Microphone(), portaudio, 16_000, 1600, block, 16_000, piece=1600)
-    assert next(blocks).lost == 0
-    deliver(portaudio, block, 16_000, 1600 + 4000, overflow=True)  # 4000 samples never came
+    piece = np.ones((320, 2), np.float32)
+
+    def hear(calls, overflow=False):
+        for call in range(calls):
+            now[0] += 0.02
+            deliver(portaudio, piece, 16_000, 0, overflow=overflow and call == 0)
+
+    blocks = started(Microphone(), portaudio, 16_000, 3200, piece[:0], 16_000)
+    hear(10)
+    first = next(blocks)
+    assert (first.position, first.lost) == (0, 0)
+    now[0] += 0.25  # 4000 samples never came
+    hear(10, overflow=True)
     second = next(blocks)
-    assert (second.lost, second.position, second.overflows) == (4000, 5600, 1)
-    deliver(portaudio, block, 16_000, 1600 + 4000 + 1600)
+    assert (second.lost, second.position, second.overflows) == (4000, 7200, 1)
+    assert second.adc_time - first.adc_time == pytest.approx(0.2 + 0.25, abs=0.002)
+    hear(10)
     third = next(blocks)
-    assert (third.lost, third.position, third.overflows) == (0, 7200, 0)
+    assert (third.lost, third.position, third.overflows) == (0, 10_400, 0)
 
 
 def test_a_listener_that_is_too_slow_loses_the_oldest(fake):

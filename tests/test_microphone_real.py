@@ -167,23 +167,41 @@ def test_a_muted_microphone_is_called_silent(virtual_mic):
     assert lines[-1]["reason"] == "duration"
 
 
-def test_an_unplugged_microphone_ends_with_one_line():
+def test_a_microphone_that_is_missing_ends_with_one_line():
+    if why := missing():
+        pytest.skip(f"no virtual microphone: {why}")
+    with VirtualMicrophone() as microphone:
+        microphone.unplug()
+        done = subprocess.run(
+            [*COMMAND, "--device", "pulsemic"], capture_output=True, text=True, env=microphone.env, cwd=ROOT, timeout=60
+        )
+    assert done.returncode == 4, done.stderr
+    error = json.loads(done.stdout.splitlines()[-1])
+    assert (error["type"], error["code"]) == ("error", 4)
+    assert done.stderr.splitlines()[-1] == f"error: {error['message']} ({error['remedy']})"
+
+
+def test_an_unplugged_microphone_is_waited_for():
+    """Windows go on after it, at the stream time that it is then."""
     if why := missing():
         pytest.skip(f"no virtual microphone: {why}")
     with VirtualMicrophone() as microphone:
         process = subprocess.Popen(
-            [*COMMAND, "--device", "pulsemic"],
+            [*COMMAND, "--device", "pulsemic", "--duration", "16"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=microphone.env, cwd=ROOT,
         )  # fmt: skip
-        for _ in range(2):
-            process.stdout.readline()  # start, and the first window
-        microphone.unplug()
-        out, err = process.communicate(timeout=20)
-    assert process.returncode == 4, err
-    error = json.loads(out.splitlines()[-2])
-    assert (error["type"], error["code"]) == ("error", 4)
-    assert "stopped delivering sound" in error["message"]
-    assert err.splitlines() == [f"error: {error['message']} ({error['remedy']})"]
+        for line in process.stdout:
+            if json.loads(line)["type"] == "window":
+                break
+        microphone.unplug(all_of_them=False)
+        time.sleep(4)
+        microphone.plug()
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    windows = [line for line in map(json.loads, out.splitlines()) if line["type"] == "window"]
+    steps = np.diff([window["offset"] for window in windows])
+    assert steps.max() >= 4 + 4  # away, and a window that is heard whole
+    assert np.sort(steps)[-2] == pytest.approx(0.5)
 
 
 def test_the_python_interface_of_the_readme(virtual_mic):

@@ -62,6 +62,7 @@ class Settings:
     device: str | None
     channel: int | None  # None mixes
     realtime: bool
+    wait: bool  # for a microphone or a URL that is not there at the start
     pcm_rate: int | None  # Hz, of standard input; None: the model's
     pcm_channels: int
     hop: float | None  # seconds; None: the model's default
@@ -102,6 +103,7 @@ class Repeatable(click.Command):
     channel_option,
     click.option("--list-devices", is_flag=True, allow_from_autoenv=False, help="Show the input devices and exit."),
     click.option("--realtime", is_flag=True, help="Play a file at its own speed instead of as fast as possible."),
+    click.option("--wait", is_flag=True, help="Start without the microphone, or the stream, and wait for it."),
     click.option(
         "--pcm-rate", type=click.IntRange(1000, 768000), show_default="the model's", help="Hz, of standard input."
     ),
@@ -324,7 +326,7 @@ def open_sessions(settings: Settings) -> Session | Several:
     plan = Plan(settings.events, settings.hop, settings.top_k, settings.duration, settings.clips, voices=voices)
     if settings.sources:
         rules = settings.event_table, settings.threshold, settings.site
-        return Several(sessions_of(settings.sources, *rules, classifier, plan))
+        return Several(sessions_of(settings.sources, *rules, classifier, plan, wait=settings.wait))
     events = calibrated(settings.events, classifier.spec, settings.site)
     source = the_source(settings, classifier.spec.frontend.sample_rate)
     return Session(source, classifier, replace(plan, events=events))
@@ -339,7 +341,8 @@ def the_source(settings: Settings, sample_rate: int) -> Any:
 
         rate = settings.pcm_rate or sample_rate
         return PcmStream(rate, settings.pcm_channels, channel=settings.channel)
-    return make_source(settings.input, settings.device, settings.channel, realtime=settings.realtime)
+    how = {"realtime": settings.realtime, "wait": settings.wait}
+    return make_source(settings.input, settings.device, settings.channel, **how)
 
 
 def print_devices() -> None:

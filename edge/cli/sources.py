@@ -58,9 +58,11 @@ def sessions_of(
     site: Path | None,
     classifier: Classifier,
     plan: Plan,
+    *,
+    wait: bool = False,
 ) -> list[Session]:
-    """A session for each; ``table`` is ``[events]``, which each one's own adds to, ``threshold`` is --threshold, and
-    ``site`` counts for those that name none. Raises EdgeError.
+    """A session for each; ``table`` is ``[events]``, which each one's own adds to, ``threshold`` is --threshold,
+    ``site`` counts for those that name none, and ``wait`` is --wait. Raises EdgeError.
     """
     found = []
     if plan.clips.folder:
@@ -69,7 +71,8 @@ def sessions_of(
         own = merged(table, config.events) | ({} if threshold is None else {"threshold": threshold})
         events = events_of(own, f"the events of {config.name}")
         events = calibrated(events, classifier.spec, Path(config.site) if config.site else site)
-        source = make_source(config.input or None, config.device or None, config.channel, realtime=config.realtime)
+        where, device = config.input or None, config.device or None
+        source = make_source(where, device, config.channel, realtime=config.realtime, wait=wait)
         found.append(Session(source, classifier, replace(plan, events=events), config.name))
     return found
 
@@ -83,16 +86,22 @@ def merged(table: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def make_source(where: str | None, device: str | None, channel: int | None, *, realtime: bool) -> Source:
-    """A file, a URL, or else a microphone; not yet open. Raises EdgeError."""
+def make_source(
+    where: str | None, device: str | None, channel: int | None, *, realtime: bool, wait: bool = False
+) -> Source:
+    """A file, a URL, or else a microphone; not yet open. What is live is waited for when it goes away, with ``wait`` at
+    the beginning as well. Raises EdgeError.
+    """
+    from edge.sources.supervised import Supervised
+
     if where is None:
         from edge.sources.microphone import Microphone
 
-        return Microphone(device, channel=channel)
+        return Supervised(Microphone(device, channel=channel, yields=True), wait=wait)
     if is_url(where):
         from edge.sources.url import UrlStream
 
-        return UrlStream(where, channel=channel)
+        return Supervised(UrlStream(where, channel=channel), wait=wait)
     from edge.sources.file import SoundFile
 
     return SoundFile(where, channel=channel, realtime=realtime)

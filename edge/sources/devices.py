@@ -21,6 +21,7 @@ class InputDevice:
     channels: int
     default_rate: int  # Hz
     is_default: bool
+    host: str = "ALSA"  # PortAudio's name of what it is reached through
 
 
 def portaudio() -> Any:
@@ -29,7 +30,9 @@ def portaudio() -> Any:
         import sounddevice
     except OSError:
         raise DeviceError(
-            "the PortAudio library is not installed", remedy="sudo apt install libportaudio2, or use --input FILE"
+            "the PortAudio library is not installed",
+            remedy="sudo apt install libportaudio2, or use --input FILE",
+            reason="",
         ) from None
     return sounddevice
 
@@ -41,7 +44,9 @@ def input_devices() -> list[InputDevice]:
         hosts = sd.query_hostapis()
         found = [d for d in sd.query_devices() if d["max_input_channels"] > 0]
     except sd.PortAudioError as error:
-        raise DeviceError(f"PortAudio cannot list devices: {reason_of(error)}", remedy=NO_DEVICE_REMEDY) from None
+        raise DeviceError(
+            f"PortAudio cannot list devices: {reason_of(error)}", remedy=NO_DEVICE_REMEDY, reason="missing"
+        ) from None
     try:
         default = sd.query_devices(kind="input")["index"]
     except (sd.PortAudioError, ValueError):  # the default host API may have no input
@@ -53,7 +58,15 @@ def input_devices() -> list[InputDevice]:
         identity = f"{stem}#{twins + 1}" if twins else stem
         rate = round(d["default_samplerate"])
         devices.append(
-            InputDevice(d["index"], identity, d["name"], d["max_input_channels"], rate, d["index"] == default)
+            InputDevice(
+                d["index"],
+                identity,
+                d["name"],
+                d["max_input_channels"],
+                rate,
+                d["index"] == default,
+                hosts[d["hostapi"]]["name"],
+            )
         )
     return devices
 
@@ -65,7 +78,7 @@ def find_device(wanted: str | int | None, devices: list[InputDevice]) -> InputDe
         DeviceError: when there is none, or several.
     """
     if not devices:
-        raise DeviceError("there is no input device", remedy=NO_DEVICE_REMEDY)
+        raise DeviceError("there is no input device", remedy=NO_DEVICE_REMEDY, reason="missing")
     there = ", ".join(f"{d.index} {d.name!r}" for d in devices)
     if wanted is None:
         return next((d for d in devices if d.is_default), devices[0])
@@ -76,10 +89,12 @@ def find_device(wanted: str | int | None, devices: list[InputDevice]) -> InputDe
         matches = [d for d in devices if text in (d.id.casefold(), d.name.casefold())]
         matches = matches or [d for d in devices if text in d.name.casefold() or text in d.id]
     if not matches:
-        raise DeviceError(f"no input device matches {str(wanted)!r}", remedy=f"there are: {there}")
+        raise DeviceError(f"no input device matches {str(wanted)!r}", remedy=f"there are: {there}", reason="missing")
     if len(matches) > 1:
         ids = ", ".join(d.id for d in matches)
-        raise DeviceError(f"{str(wanted)!r} matches {len(matches)} input devices", remedy=f"choose by id: {ids}")
+        raise DeviceError(
+            f"{str(wanted)!r} matches {len(matches)} input devices", remedy=f"choose by id: {ids}", reason=""
+        )
     return matches[0]
 
 

@@ -1,0 +1,111 @@
+"""Samples against the computer's clock: how fast a device runs, and what it has lost, whether it says so or not.
+
+Sample i of a stream is converted at ``zero + i / rate``, and cannot be here earlier. So of what has arrived in a
+second, the earliest tells where zero is: a machine that is busy, and a host that delivers in lumps, only ever come
+later. Lost samples shift zero for good. Time stamps of hosts are not used: PulseAudio's are wrong by up to a fifth of a
+second.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+SETTLING = 3  # seconds at the beginning, in which buffers fill
+LOSS_SECONDS = 0.05  # by which zero must have moved, for two whole seconds, until samples count as lost
+FOLLOW = 0.001  # seconds a second by which zero may move without loss: the drift of any clock that is not broken
+FLAG_SECONDS = 0.002  # the same of what is flagged
+FLAG_CALLS = 8  # calls before and after an overflow flag that are held against each other
+DRIFT_SECONDS, DRIFT_LONGEST = 60, 900  # from which the drift is known; that it is measured over
+MISMATCH = 0.005  # drift from which it is the wrong rate rather than a clock
+
+
+class StreamClock:
+    """The clock of a stream of ``rate`` Hz. Times are those of ``time.monotonic()``.
+
+    ``whole``: the host is known to drop whole buffers, as long as what it hands over at once.
+    """
+
+    def __init__(self, rate: int, *, whole: bool = False) -> None:
+        self.lost = 0  # samples that never came, so far
+        self._rate, self._whole = rate, whole
+        self._recent: deque[float] = deque(maxlen=FLAG_CALLS)  # zero by the last calls, raw
+        self._before: float | None = None  # zero before a flag; None: there is none to settle
+        self._after: list[float] = []
+        self._second: int | None = None  # the one that is being counted
+        self._low = self._zero = np.inf  # zero by that second: raw, and as corrected by what has been lost
+        self._zeros: deque[float] = deque(maxlen=2)  # the same of the two seconds before, corrected
+        self._lows: deque[tuple[int, float]] = deque(maxlen=DRIFT_LONGEST)  # second, raw zero by it
+        self._losses: deque[tuple[int, float]] = deque(maxlen=1000)  # second, what zero moved by through a loss
+        self._reference: float | None = None  # where zero is, as corrected by what has been lost
+        self._ahead = 0.0  # seconds that were counted as lost too much
+
+    def called(self, written: int, now: float, flagged: bool, frames: int = 1) -> None:
+        """The host has delivered ``frames``, up to position ``written``; ``flagged``: it says that some are missing."""
+        zero = now - written / self._rate
+        if flagged and self._before is None and self._recent:
+            self._before, self._after = min(self._recent), []
+        if self._before is not None:
+            self._after.append(zero)
+            if len(self._after) == FLAG_CALLS:
+                self._settle_flag(frames if self._whole else 1)
+        self._recent.append(zero)
+        second = int(now)
+        if second != self._second:
+            self._end_second()
+            self._second, self._low, self._zero = second, np.inf, np.inf
+        self._low, self._zero = min(self._low, zero), min(self._zero, zero - self.lost / self._rate)
+
+    def time_of(self, position: float) -> float:
+        """When the sample at ``position`` was converted."""
+        zeros = [self._zero, *self._zeros] if self._reference is None else [self._zero, self._reference]
+        return min(zeros) + (position + self.lost) / self._rate
+
+    @property
+    def drift_ppm(self) -> float | None:
+        """How much faster the device is than the computer; None before a minute is over."""
+        if len(self._lows) < DRIFT_SECONDS:
+            return None
+        seconds = np.array([second for second, _ in self._lows], float)
+        lows = np.array([low for _, low in self._lows])
+        steps = np.diff(lows[-DRIFT_SECONDS:]) / np.diff(seconds[-DRIFT_SECONDS:])
+        coarse = float(np.median(steps))  # a loss is one step of many
+        if abs(coarse) >= MISMATCH:
+            return -coarse * 1e6
+        for second, moved in self._losses:
+            lows[seconds >= second] -= moved
+        return float(-np.polyfit(seconds - seconds[0], lows, 1)[0] * 1e6)
+
+    def _settle_flag(self, unit: int) -> None:
+        """A flag says that samples are missing, not how many, nor whether any are: the clock does."""
+        assert self._before is not None
+        moved = min(self._after) - self._before
+        self._before = None
+        gap = unit * round(moved * self._rate / unit)
+        if gap > 0 and (unit > 1 or moved > FLAG_SECONDS):
+            self.lost += gap
+            self._losses.append((self._second or 0, gap / self._rate))
+
+    def _end_second(self) -> None:
+        if self._second is None:
+            return
+        self._lows.append((self._second, self._low))
+        self._zeros.append(self._zero)
+        if self._before is not None or len(self._lows) < SETTLING:
+            return
+        zero = min(self._zeros)
+        if self._reference is None:
+            self._reference = zero
+        moved = zero - self._reference
+        if moved > LOSS_SECONDS:
+            missing = max(0.0, moved - self._ahead)
+            self._ahead -= moved - missing
+            self.lost += round(missing * self._rate)
+            self._losses.append((self._lows[-2][0], missing))
+            self._zeros = deque((zero - missing for zero in self._zeros), maxlen=2)
+            self._reference += moved - missing
+            return
+        if moved < -LOSS_SECONDS and self._losses:
+            self._ahead -= moved
+        self._reference += min(moved, FOLLOW)

@@ -1,0 +1,71 @@
+"""What a device delivers, measured: clipping, an offset, dead channels."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+
+SECONDS = 5.0  # that a measurement looks back on
+# The highest sample of 16 bits is 0.99997 of full scale. A converter that clips stays there; a loud sound passes it.
+FULL_SCALE = 0.9999
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What is kept of one array of samples."""
+
+    n: int  # samples of each channel
+    clipped: int  # of all channels
+    sums: F32  # [channels]
+    alive: NDArray[np.bool_]  # [channels], where not all is zero
+
+
+class Quality:
+    """Of the last SECONDS of a device of ``rate`` Hz: its own samples, before the mix and before resampling."""
+
+    def __init__(self, rate: int, channels: int) -> None:
+        self._most, self._channels = round(SECONDS * rate), channels
+        self._parts: deque[_Part] = deque()
+        self._n = 0  # samples in the parts
+
+    def push(self, native: F32) -> None:
+        """Take [n, channels] in."""
+        if not len(native):
+            return
+        clipped = 0
+        if max(native.max(), -native.min()) >= FULL_SCALE:
+            clipped = int(np.count_nonzero(np.abs(native) >= FULL_SCALE))
+        # Column by column, by BLAS: numpy's reductions over the first axis of so narrow an array are far slower.
+        ones, columns = np.ones(len(native), np.float32), native.T
+        sums = np.array([np.dot(column, ones) for column in columns])
+        alive = np.array([np.dot(column, column) > 0 for column in columns])
+        self._parts.append(_Part(len(native), clipped, sums, alive))
+        self._n += len(native)
+        while self._n - self._parts[0].n >= self._most:
+            self._n -= self._parts.popleft().n
+
+    @property
+    def clipped(self) -> float:
+        """Share of the samples at full scale."""
+        return sum(part.clipped for part in self._parts) / max(1, self._n * self._channels)
+
+    @property
+    def dc_offset(self) -> float:
+        """Mean of the channel whose mean is furthest from zero."""
+        if not self._parts:
+            return 0.0
+        means = np.sum([part.sums for part in self._parts], axis=0) / self._n
+        return float(means[np.argmax(np.abs(means))])
+
+    @property
+    def dead_channels(self) -> tuple[int, ...]:
+        """Those of nothing but zeros, where others are not."""
+        if not self._parts:
+            return ()
+        alive = np.any([part.alive for part in self._parts], axis=0)
+        return tuple(int(c) for c in np.flatnonzero(~alive)) if alive.any() else ()
