@@ -8,6 +8,7 @@ that are open are asked to close for that moment, and open again.
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -55,6 +56,9 @@ class Host:
 
     def close(self, stream: Any) -> None:
         """Close it; what takes too long goes on by itself, and nothing is opened before it has ended."""
+        if sys.is_finalizing():  # whoever forgot to close it: no thread starts any more
+            self._close(stream)
+            return
         closing = threading.Thread(target=self._close, args=(stream,), name="closing a microphone", daemon=True)
         closing.start()
         closing.join(CLOSING_SECONDS)

@@ -14,6 +14,7 @@ from edge.sources.block import Block, Outage
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 3.0  # seconds between attempts to open; what is back is to be heard within five
 TELL_SECONDS = 1.0  # between two outages
+SETTLING_SECONDS = 10.0  # in which a source finds out when its first sample was recorded
 LOOK_SECONDS = 0.1  # between two looks at what an attempt has come to
 
 
@@ -58,6 +59,7 @@ class Supervised:
         self._source, self._wait = source, wait
         self._clock, self._wall, self._sleep = clock, wall, sleep
         self._heard: tuple[int, float] | None = None  # the position after the last block, and when it was recorded
+        self._late = 0.0  # seconds by which an opening's first block was said to be later than it was
         self._since = 0.0  # when its absence began: the last sample, or the start
 
     @property
@@ -96,18 +98,22 @@ class Supervised:
 
     def _through(self, blocks: Iterator[Block], rate: int) -> Iterator[Block]:
         """The blocks of one opening, with positions that go on from the one before."""
-        shift: int | None = None
+        shift = 0
+        begun: float | None = None  # when position 0 was recorded, as its first block tells
         try:
             for block in blocks:
-                recorded = (
-                    block.adc_time - self._wall() + self._clock()
-                )  # of its first sample; the wall's clock may jump
+                # When its first sample was, by the clock that does not jump.
+                recorded = block.adc_time - self._wall() + self._clock()
                 missing = block.lost
-                if shift is None and self._heard is not None:
+                if begun is None and self._heard is not None:
                     position, until = self._heard
-                    missing = max(0, round((recorded - until) * rate))
+                    missing = max(0, round((recorded - until - self._late) * rate))
                     shift = position + missing - block.position
-                shift = shift or 0
+                zero = recorded - block.position / rate
+                if begun is None:
+                    begun, self._late = zero, 0.0
+                if block.position < SETTLING_SECONDS * rate:
+                    self._late = max(self._late, begun - zero)
                 heard = replace(block, position=block.position + shift, lost=missing)
                 self._since = recorded + len(block.samples) / rate
                 self._heard = heard.position + len(block.samples), self._since
