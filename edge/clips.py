@@ -166,7 +166,7 @@ class ClipRecorder:
 
     def close(self, timeout: float = 10.0) -> None:
         """Write what has been recorded; clips that take longer than ``timeout`` seconds are dropped."""
-        self._cut()
+        self.cut()
         self._closing = True
         with suppress(queue.Full):
             self._jobs.put_nowait(None)  # wakes it; where it is full, it is awake
@@ -184,15 +184,15 @@ class ClipRecorder:
         """Fill what is missing up to ``position``, or begin anew where that is longer than the ring, or in the past."""
         missing = position - self._origin - self._ring.written
         if not 0 <= missing <= self._ring.capacity:
-            self._cut()
+            self.cut()
             self._origin = position - self._ring.written
             self._oldest = self._ring.written
             return
         for done in range(0, missing, len(self._zeros)):
             self._ring.write(self._zeros[: missing - done])
 
-    def _cut(self) -> None:
-        """End all clips with what there is."""
+    def cut(self) -> None:
+        """End all clips with what there is: the source is away, or at its end."""
         for wanted in list(self._open.values()):
             wanted.stop = min(wanted.stop, self._ring.written)
             self._submit(wanted)

@@ -19,6 +19,8 @@ from edge.spool import MAX_BYTES, MAX_RECORDS, Kept, Spool, SpoolError
 
 log = logging.getLogger("edge.delivery")
 
+TROUBLE_SECONDS = 30.0  # that a record is tried, after which its receiver counts as failing
+LOSS_SECONDS = 60.0  # after a loss, for which it does so as well
 CRASHES = 2  # of the sink on one record, then the record is given up
 CLOSING_PAUSE = 0.2  # seconds at most between two attempts while closing
 # Of the time that close() may take: to deliver, then for the thread to end. The rest saves what is left.
@@ -77,6 +79,11 @@ class Delivery:
         self._dropped = 0
         self._delivered = self._failed = self._retries = self._restarts = self._spool_errors = 0
         self._failures = self._crashes = 0  # in a row, of the oldest record
+        self._tried_since: float | None = None  # when its first attempt began, by the monotonic clock
+        self._lost, self._lost_at = (
+            0,
+            float("-inf"),
+        )  # records that trouble() knew to be lost, and when it learnt of one
         self._last_error: str | None = None
         self._said: dict[str, str] = {}  # what was logged last, by its kind
         self._thread = Thread(target=self._run, name=f"delivery-{name}", daemon=True)
@@ -129,6 +136,13 @@ class Delivery:
             last_error=self._last_error,
         )
 
+    def trouble(self) -> bool:
+        """Whether its receiver is failing: a record is tried for long, the sink hangs, or records were lost lately."""
+        stats, since, now = self.stats(), self._tried_since, monotonic()
+        if (lost := stats.dropped + stats.failed) > self._lost:
+            self._lost, self._lost_at = lost, now
+        return now - self._lost_at < LOSS_SECONDS or (since is not None and now - since > TROUBLE_SECONDS)
+
     def _run(self) -> None:
         """The thread."""
         if self._spool is not None:
@@ -153,11 +167,15 @@ class Delivery:
 
     def _step(self) -> None:
         """One attempt at the oldest record; after a failure, a pause."""
+        if self._tried_since is None:
+            self._tried_since = monotonic()
         kept, record = self._oldest()
         if record is None:
             if self._spooled():  # but it cannot be read
                 self._failures += 1
                 self._pause(0.0)
+            else:
+                self._tried_since = None
             return
         self._retries += self._failures > 0
         try:
@@ -227,6 +245,7 @@ class Delivery:
     def _finish(self, kept: Kept | None) -> None:
         """The oldest record is done with."""
         self._failures = self._crashes = 0
+        self._tried_since = None
         if kept is None:
             with self._changed:
                 if not self._abandoned:

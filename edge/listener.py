@@ -38,7 +38,7 @@ class Window:
     latency_ms: float  # from its last sample to the decision
     busy_ms: float  # time that front end and network took
     silent: bool  # nothing but zeros for SILENT_SECONDS
-    lost: int  # samples that were lost since the window before
+    lost: int  # samples that were lost since the window before; not those of an outage
     overflows: int  # overflows that the device has flagged since the window before
     signal: Signal | None = None  # what the device delivers; None of a source that is none
     bands: F32 | None = None  # see edge.envelope.banded; of the frames that are new; None of a model of the waveform
@@ -84,7 +84,7 @@ def attend(
     ``succession`` has a successor, its classifier comes before its first window.
 
     A source that ends before its first window is followed by silence; a rest shorter than a hop is left out. Lost
-    samples count as silence, so that positions stay true.
+    samples count as silence, so that positions stay true. After an outage a new window is gathered.
 
     Raises:
         EdgeError: from the source, at once when it cannot be opened.
@@ -107,22 +107,24 @@ def _windows(
     # origin: the stream's first sample, in the source; last: the end of the newest window
     stream, origin, decided = classifier.stream(hop), -1, 0
     end = last = zeros = lost = overflows = 0
+    away = False
     with closing(blocks):  # type: ignore[type-var]  # a generator, which mypy knows as an iterator only
         for block in blocks:
             if isinstance(block, Outage):
+                away = True
                 yield block
                 continue
             started = time.perf_counter()
             samples, end = block.samples, block.position + len(block.samples)
             if origin < 0:
                 origin = block.position - block.lost
-            lost, overflows = lost + block.lost, overflows + block.overflows
+            lost, overflows = lost + (0 if away else block.lost), overflows + block.overflows
             padding = 0  # frames of silence that stand at the end
             if end < spec.window_samples:  # the end of a source that is shorter than a window
                 samples = _padded(samples, name, classifier)
                 padding = spec.window_frames - spec.frontend.n_frames(end)
-            if block.lost >= spec.window_samples:
-                stream, origin, decided = classifier.stream(hop), block.position, 0
+            if away or block.lost >= spec.window_samples:
+                stream, origin, decided, zeros, away = classifier.stream(hop), block.position, 0, 0, False
             elif block.lost:
                 samples = np.concatenate([silence(block.lost, spec.frontend.channels), samples])
             power = float(np.vdot(block.samples, block.samples)) / block.samples.size

@@ -1,4 +1,4 @@
-"""What is said of a source, as records: start, window, event, status, error, end. See ``docs/jsonl.md``."""
+"""What is said of a source, as records: start, health, window, event, status, error, end. See ``docs/jsonl.md``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import edge
 from edge.classifier import Classifier
 from edge.errors import EdgeError
 from edge.events import Event
+from edge.health import Health
 from edge.listener import Window
 from edge.rules import DEFAULT_THRESHOLD, EventConfig
 
@@ -32,12 +33,17 @@ class Recorder:
         self._classifier, self._events = classifier, events
         self._hop_seconds, self._top_k = hop_seconds, top_k
         self._windows = self._overflows = self._lost = 0
-        self._silent, self._offset, self._next_status = False, 0.0, FIRST_STATUS_SECONDS
+        self._silent, self._next_status = False, FIRST_STATUS_SECONDS
+        self.offset = 0.0  # seconds of stream, at the end of the last window
         self._latencies: deque[float] = deque(maxlen=LATENCIES)
         self._busy = 0.0  # ms, smoothed
 
+    def succeed(self, classifier: Classifier, events: EventConfig) -> None:
+        """Another model, and its rules, from here on."""
+        self._classifier, self._events = classifier, events
+
     def start(self) -> Record:
-        """What is listened to, and with what."""
+        """What is listened to, and with what; it is told again when another model takes over."""
         spec = self._classifier.spec
         return self._record(
             "start",
@@ -61,7 +67,7 @@ class Recorder:
         self._lost += window.lost
         self._latencies.append(window.latency_ms)
         self._busy += (window.busy_ms - self._busy) / min(self._windows, 20)
-        self._offset = window.offset
+        self.offset = window.offset
         return self._record(
             "window",
             at=window.time,
@@ -74,9 +80,9 @@ class Recorder:
             latency_ms=round(window.latency_ms, 2),
         )
 
-    def status(self, window: Window) -> Iterator[Record]:
-        """How it goes, when there is news or it is time."""
-        news = window.lost or window.overflows or window.silent != self._silent
+    def status(self, window: Window, late: int, *, news: bool = False) -> Iterator[Record]:
+        """How it goes, when there is ``news`` or it is time; ``late`` windows came later than a hop so far."""
+        news = news or bool(window.lost or window.overflows) or window.silent != self._silent
         self._silent = window.silent
         if news or window.offset >= self._next_status:
             self._next_status = window.offset + STATUS_SECONDS
@@ -86,6 +92,8 @@ class Recorder:
                 silent=window.silent,
                 load=round(self._busy / 1000 / self._hop_seconds, 4),
                 level_dbfs=_level(window),
+                **_quality(window),
+                late=late,
                 **self._counts(),
             )
 
@@ -93,7 +101,7 @@ class Recorder:
         """The summary."""
         ordered = sorted(self._latencies)
         latency = {f"p{q}": _percentile(ordered, q) for q in (50, 95, 99)} if ordered else None
-        return self._record("end", reason=reason, seconds=round(self._offset, 3), latency_ms=latency, **self._counts())
+        return self._record("end", reason=reason, seconds=round(self.offset, 3), latency_ms=latency, **self._counts())
 
     def _counts(self) -> Record:
         return {"windows": self._windows, "overflows": self._overflows, "lost_samples": self._lost}
@@ -110,6 +118,22 @@ class Recorder:
 
 def _level(window: Window) -> float | None:
     return None if window.level_dbfs is None else round(window.level_dbfs, 1)
+
+
+def _quality(window: Window) -> Record:
+    """What the device delivers; each is None where there is no device."""
+    signal = window.signal
+    return {
+        "clipped": None if signal is None else round(signal.clipped, 6),
+        "dc_offset": None if signal is None else round(signal.dc_offset, 5),
+        "dead_channels": None if signal is None else list(signal.dead_channels),
+        "drift_ppm": None if signal is None or signal.drift_ppm is None else round(signal.drift_ppm, 1),
+    }
+
+
+def health_record(source: str, health: Health) -> Record:
+    """How it is with ``source`` from now on."""
+    return record("health", source, state=health.state, reasons=list(health.reasons), message=health.message)
 
 
 def error_record(source: str, error: EdgeError) -> Record:

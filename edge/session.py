@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
+from edge.board import Board
 from edge.classifier import Classifier
 from edge.clip_folder import ClipFolder
 from edge.clips import ClipRecorder, ClipsConfig, Tapped
@@ -17,17 +18,20 @@ from edge.config import DEFAULT_HOP, ModelSpec
 from edge.decisions import Detector
 from edge.errors import EdgeError
 from edge.events import Event
-from edge.listener import Window, listen
+from edge.health import LOST, Health, Monitor
+from edge.listener import Succession, Window, attend
 from edge.privacy import VoiceConfig, VoiceFilter
-from edge.records import Record, Recorder, error_record, event_record
+from edge.records import Record, Recorder, error_record, event_record, health_record
 from edge.rules import EventConfig
-from edge.sources.block import Source
+from edge.sources.block import Block, Outage, Source
 from edge.sources.file import SoundFile
 
 log = logging.getLogger("edge.listen")
 
 CLIPS_SECONDS = 10.0  # that clips have to be written at the end
 INTERRUPTED_SECONDS = 1.2  # the same after a signal: all sinks have to end within five seconds
+OPENING_SECONDS = 30.0  # that a source may take to open, until it counts as hanging
+SLACK_SECONDS = 4.0  # that a sign of life may come later than it should: of a busy machine
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,10 @@ class Plan:
     clips: ClipsConfig = ClipsConfig()  # of events; without a folder none are kept
     folder: ClipFolder | None = None  # that of the clips, where several sessions share it
     voices: VoiceConfig | None = VoiceConfig()  # in which clips are withheld; None: voices are kept as well
+    board: Board = field(default_factory=Board)  # where health and progress are shown
+    # of a source, by what gives its name, which a microphone knows once it is open; and the rules of another model
+    succession: Callable[[Callable[[], str]], Succession] | None = None
+    events_of: Callable[[ModelSpec], EventConfig] | None = None
 
 
 class Session:
@@ -51,6 +59,7 @@ class Session:
 
     def __init__(self, source: Source, classifier: Classifier, plan: Plan, name: str = "") -> None:
         self._source, self._classifier, self._plan, self._name = source, classifier, plan, name
+        self._board = plan.board
         self._detector = Detector(classifier.spec, plan.events)
         self._untold: deque[Event] = deque()  # what whoever breaks off leaves to interrupted()
         self._stopping = False
@@ -60,13 +69,18 @@ class Session:
         if abs(hop_seconds - asked) > 1e-9:
             log.info("hop of %g s: the nearest that the model can is %g s", asked, hop_seconds)
         self._recorder = Recorder(classifier, plan.events, hop_seconds=hop_seconds, top_k=plan.top_k)
-        self._clips = Clips(self._source, classifier.spec, plan, self._name) if plan.clips.folder else None
+        self._monitor = Monitor(hop_seconds)
+        # How long it may be quiet after a block, and after an outage, when a whole window may be gathered.
+        self._patience = 2 * hop_seconds + SLACK_SECONDS, spec.window_seconds + 2 * SLACK_SECONDS
+        self._clips = Clips(self._source, classifier.spec, plan) if plan.clips.folder else None
         if self._clips is not None:
             self._source = self._clips.source
+        if name:
+            self._board.show(name, Health())
 
     @property
     def name(self) -> str:
-        """What records call the source."""
+        """What records call the source; of one without a name, it stays as it was when the first one was told."""
         return self._name or self._source.name
 
     def records(self) -> Generator[Record]:
@@ -74,32 +88,52 @@ class Session:
 
         Raises EdgeError after its record: when the source cannot be opened, or fails.
         """
+        opening = self.name
+        self._board.promise(opening, OPENING_SECONDS)
         try:
-            windows = listen(self._source, self._classifier, self._plan.hop)
+            succession = None if self._plan.succession is None else self._plan.succession(lambda: self.name)
+            watched = Watched(self._source, self._progress)
+            told = attend(watched, self._classifier, self._plan.hop, succession)
         except EdgeError as error:
+            self._failed(error)
             yield error_record(self.name, error)
             raise
-        with closing(windows):  # type: ignore[type-var]  # a generator, which mypy knows as an iterator only
-            self._recorder.source = self.name  # a microphone knows its name once it is open
-            yield self._recorder.start()
-            try:
-                for window in windows:
-                    yield from self._window(window)
-                    if self._stopping:
-                        yield from self.interrupted()
-                        return
-                    if self._plan.duration is not None and window.offset >= self._plan.duration:
-                        yield from self._ended("duration")
-                        return
-            except EdgeError as error:
-                yield from self._events(self._detector.close())
-                yield error_record(self.name, error)
-                yield from self._ended("error")
-                raise
-            yield from self._ended("end of input")
+        self._name = self._recorder.source = self.name  # a microphone knows its own once it is open
+        if self._name != opening:
+            self._board.leave(opening)
+        self._board.promise(self._name, OPENING_SECONDS)
+        try:
+            with closing(told):  # type: ignore[type-var]  # a generator, which mypy knows as an iterator only
+                yield self._recorder.start()
+                yield from self._shown(self._monitor.health)
+                yield from self._told(told)
+        finally:
+            self._board.leave(self._name)
+
+    def _told(self, told: Iterator[Window | Outage | Classifier]) -> Iterator[Record]:
+        """Everything between the start and the end, and the end."""
+        try:
+            for news in told:
+                if isinstance(news, Classifier):
+                    yield from self._succeeded(news)
+                    continue
+                yield from self._outage(news) if isinstance(news, Outage) else self._window(news)
+                if self._stopping:
+                    yield from self.interrupted()
+                    return
+                if self._plan.duration is not None and self._reached(news) >= self._plan.duration:
+                    yield from self._ended("duration")
+                    return
+        except EdgeError as error:
+            yield from self._events(self._detector.close())
+            yield error_record(self.name, error)
+            yield from self._shown(self._failed(error))
+            yield from self._ended("error")
+            raise
+        yield from self._ended("end of input")
 
     def stop(self) -> None:
-        """From another thread: it ends after the next window."""
+        """From another thread: it ends after the next window, or the next outage."""
         self._stopping = True
 
     def interrupted(self, timeout: float = INTERRUPTED_SECONDS) -> Iterator[Record]:
@@ -111,20 +145,61 @@ class Session:
 
     def _ended(self, reason: str, timeout: float = CLIPS_SECONDS) -> Iterator[Record]:
         self._recorder.source = self.name
+        self._board.leave(self.name)
         yield from self._events(self._detector.close())
         if self._clips is not None:
-            yield from self._clips.close(timeout)
+            yield from self._clips.close(self.name, timeout)
         yield self._recorder.end(reason)
 
     def _window(self, window: Window) -> Iterator[Record]:
         self._untold.extend(self._detector.push(window))
         if self._clips is not None:
             self._clips.window(window)
+        changed, is_first = self._monitor.window(window, self._board.troubles()), not self._recorder.offset
+        yield from self._shown(changed)
         yield self._recorder.window(window)
         yield from self._events()
         if self._clips is not None:
-            yield from self._clips.news()
-        yield from self._recorder.status(window)
+            yield from self._clips.news(self.name)
+        yield from self._recorder.status(window, self._monitor.late, news=changed is not None and not is_first)
+
+    def _outage(self, outage: Outage) -> Iterator[Record]:
+        """What was open ends where it was last heard; after it, everything begins anew."""
+        yield from self._events(self._detector.close())
+        if self._clips is not None:
+            self._clips.pause()
+            yield from self._clips.news(self.name)
+        yield from self._shown(self._monitor.outage(outage, self._board.troubles()))
+
+    def _succeeded(self, classifier: Classifier) -> Iterator[Record]:
+        """Another model listens from here on."""
+        yield from self._events(self._detector.close())
+        events = self._plan.events if self._plan.events_of is None else self._plan.events_of(classifier.spec)
+        self._detector = Detector(classifier.spec, events)
+        self._recorder.succeed(classifier, events)
+        yield self._recorder.start()
+
+    def _shown(self, health: Health | None) -> Iterator[Record]:
+        if health is not None:
+            self._board.show(self.name, health)
+            yield health_record(self.name, health)
+
+    def _failed(self, error: EdgeError) -> Health | None:
+        reason = getattr(error, "reason", "")
+        health = self._monitor.failed(str(error), reason if reason in LOST else "refused")
+        self._board.show(self.name, self._monitor.health)
+        self._board.leave(self.name)
+        return health
+
+    def _progress(self, news: Block | Outage) -> None:
+        after_block, after_outage = self._patience
+        self._board.promise(self.name, after_outage if isinstance(news, Outage) else after_block)
+
+    def _reached(self, news: Window | Outage) -> float:
+        """Seconds of stream; they go on during an outage, but before the first sample."""
+        if isinstance(news, Window):
+            return news.offset
+        return self._recorder.offset + news.seconds if self._recorder.offset else 0.0
 
     def _events(self, more: Iterable[Event] = ()) -> Iterator[Record]:
         self._untold.extend(more)
@@ -137,9 +212,8 @@ class Session:
 class Clips:
     """The clips of a session's events, and what becomes of them as records."""
 
-    def __init__(self, source: Source, spec: ModelSpec, plan: Plan, name: str) -> None:
+    def __init__(self, source: Source, spec: ModelSpec, plan: Plan) -> None:
         """``source`` is then to be listened to by way of the attribute of that name. Raises EdgeError."""
-        self._name = name
         self._voices = None if plan.voices is None else VoiceFilter(plan.voices)
         self._told: SimpleQueue[Record] = SimpleQueue()
         self._recorder = ClipRecorder(
@@ -167,13 +241,41 @@ class Clips:
         self._recorder.end(event)
         return self._paths.pop(event.id, None)
 
-    def news(self) -> Iterator[Record]:
-        """What has been told since the last call."""
+    def pause(self) -> None:
+        """The source is away: what is being recorded is complete."""
+        self._recorder.cut()
+
+    def news(self, source: str) -> Iterator[Record]:
+        """What has been told since the last call, of ``source``."""
         with suppress(Empty):
             while True:
-                yield self._told.get_nowait() | {"source": self._name or self.source.name}
+                yield self._told.get_nowait() | {"source": source}
 
-    def close(self, timeout: float) -> Iterator[Record]:
+    def close(self, source: str, timeout: float) -> Iterator[Record]:
         """Write what waits, for ``timeout`` seconds at most, and tell it."""
         self._recorder.close(timeout)
-        return self.news()
+        return self.news(source)
+
+
+class Watched:
+    """A source whose every sign of life is told."""
+
+    def __init__(self, source: Source, progress: Callable[[Block | Outage], None]) -> None:
+        self._source, self._progress = source, progress
+
+    @property
+    def name(self) -> str:
+        """That of the source."""
+        return self._source.name
+
+    def blocks(
+        self, sample_rate: int, length: int, first: int | None = None, channels: int = 1
+    ) -> Iterator[Block | Outage]:
+        """See :class:`edge.sources.block.Source`."""
+        return self._watched(self._source.blocks(sample_rate, length, first, channels))
+
+    def _watched(self, blocks: Iterator[Block | Outage]) -> Iterator[Block | Outage]:
+        with closing(blocks):  # type: ignore[type-var]  # a generator, which mypy knows as an iterator only
+            for block in blocks:
+                self._progress(block)
+                yield block

@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from time import monotonic
 
+from edge.board import Board
 from edge.errors import EdgeError, SettingsError
 from edge.records import Record
 from edge.session import Session
@@ -17,6 +18,9 @@ log = logging.getLogger("edge.listen")
 
 WAITING = 1000  # records that sinks may be behind, until the sources wait for them
 ENDING_SECONDS = 1.5  # that sources have to end when they are told to
+TURN_SECONDS = 1.0  # between two signs that records are taken, where there are none
+HANGING_SECONDS = 5.0  # after which the loop that takes them counts as hanging
+LOOP = "\0records"  # its name on the board; no source is called so
 
 
 class Several:
@@ -25,12 +29,13 @@ class Several:
     Raises SettingsError for two of one name.
     """
 
-    def __init__(self, sessions: Sequence[Session]) -> None:
+    def __init__(self, sessions: Sequence[Session], board: Board | None = None) -> None:
+        """``board`` is that of the sessions: it is told that their records are taken."""
         names = [session.name for session in sessions]
         for name in names:
             if names.count(name) > 1:
                 raise SettingsError(f"two sources are called {name!r}", remedy="give each a name of its own")
-        self._sessions = sessions
+        self._sessions, self._board = sessions, board or Board()
         self._waiting: queue.Queue[Record | Session] = queue.Queue(WAITING)  # a session: it has ended
         self._errors: list[EdgeError] = []
         self._failures: list[BaseException] = []  # mistakes of ours, which must not be hidden in a thread
@@ -44,6 +49,7 @@ class Several:
         try:
             yield from self._taken(None)
         finally:
+            self._board.leave(LOOP)
             self._stop()
         self._raise()
 
@@ -75,7 +81,13 @@ class Several:
     def _taken(self, until: float | None) -> Iterator[Record]:
         """What the sessions say, to their end. Raises queue.Empty when the clock is past ``until``."""
         while self._running:
-            taken = self._waiting.get(timeout=None if until is None else max(0.0, until - monotonic()))
+            self._board.promise(LOOP, HANGING_SECONDS)
+            try:
+                taken = self._waiting.get(timeout=TURN_SECONDS if until is None else max(0.0, until - monotonic()))
+            except queue.Empty:
+                if until is None:
+                    continue
+                raise
             if isinstance(taken, Session):
                 self._running.remove(taken)
             else:

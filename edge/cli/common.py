@@ -206,7 +206,7 @@ class Interrupts:
     """
 
     def __init__(self) -> None:
-        self.noted = self.raising = self._hung_up = False
+        self.noted = self.raising = self.hung_up = False
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, self._handle)
         served = sys.stdin is None or not sys.stdin.isatty()
@@ -215,7 +215,7 @@ class Interrupts:
 
     def again(self) -> bool:
         """Whether a SIGHUP has come since the last call, and nothing that asks for the end."""
-        hung_up, self._hung_up = self._hung_up, False
+        hung_up, self.hung_up = self.hung_up, False
         return hung_up and not self.noted
 
     def _handle(self, signum: int, frame: Any) -> None:
@@ -225,7 +225,7 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def _hang_up(self, signum: int, frame: Any) -> None:
-        self._hung_up = True
+        self.hung_up = True
         if self.raising:
             self.raising = False
             raise KeyboardInterrupt
@@ -235,7 +235,7 @@ class Interrupts:
         """Within, a signal is raised; one that came before is raised at once."""
         self.raising = True
         try:
-            if self.noted or self._hung_up:
+            if self.noted or self.hung_up:
                 raise KeyboardInterrupt
             yield
         finally:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,8 +37,10 @@ from edge.secret import is_url, without_password
 from edge.settings import require, settings_of
 
 if TYPE_CHECKING:
+    from edge.board import Board
     from edge.cli.sources import SourceConfig
     from edge.clips import ClipsConfig
+    from edge.records import Record
     from edge.session import Session
     from edge.several import Several
     from edge.sinks import Sink
@@ -175,7 +177,7 @@ def main(context: click.Context, /, config: Path | None, list_devices: bool, **s
             return
         asked = asked_of(context)
         while True:
-            run(asked.settings, asked.make_sinks(), interrupts)
+            run(asked, interrupts)
             if not interrupts.again():
                 return
             asked = renewed(context, asked)
@@ -188,14 +190,6 @@ class Asked:
     settings: Settings
     tables: dict[str, Any]  # of the file
     options: dict[str, Any]  # that ask for a sink
-
-    def make_sinks(self) -> list[Sink]:
-        """All of them. Raises EdgeError."""
-        from edge.cli.sinks import make_sinks, terminal_sinks
-
-        # The terminal comes last: what it does not take, all others have.
-        own = terminal_sinks(self.settings.output, self.settings.verbose)
-        return [*make_sinks(self.tables.get("sinks", {}), self.options), *own]
 
 
 def asked_of(context: click.Context) -> Asked:
@@ -261,57 +255,96 @@ def settings_from(options: dict[str, Any], tables: dict[str, Any]) -> Settings:
     return Settings(**options, events=events, sources=sources, event_table=table, threshold=threshold, clips=clips)
 
 
-def run(settings: Settings, sinks: Sequence[Any], interrupts: Interrupts) -> None:
+def run(asked: Asked, interrupts: Interrupts) -> None:
     """Listen until the source ends, the duration is over or a signal comes.
 
     Raises:
         EdgeError: after an error record has gone to the sinks.
         OSError: the output cannot be written; the other sinks have all records, also those of the end.
     """
+    from edge.board import Board
+    from edge.notify import Notifier
+
+    board = Board()
+    with Notifier(board) as notifier, assembled(asked, board) as (listening, records, spread):
+        try:
+            follow(listening, records, spread, interrupts)
+        finally:
+            if interrupts.hung_up:
+                notifier.reloading()
+            else:
+                notifier.stopping()
+
+
+@contextmanager
+def assembled(asked: Asked, board: Board) -> Iterator[tuple[Session | Several, Iterator[Record], Spread]]:
+    """What listens, its records, and where they go; all of it is closed in the end. Raises EdgeError."""
+    from edge.cli.sinks import make_sinks, terminal_sinks
     from edge.records import error_record
 
-    working = list(sinks)
+    settings = asked.settings
+    folders = [Path(settings.clips.folder)] if settings.clips.folder else []
+    several = len(settings.sources) > 1
+    made = make_sinks(asked.tables.get("sinks", {}), asked.options, board=board, several=several, folders=folders)
+    # The terminal comes last: what it does not take, all others have.
+    spread = Spread([*made, *terminal_sinks(settings.output, settings.verbose)])
+    with closing(spread):
+        try:
+            listening = open_sessions(settings, board)
+        except EdgeError as error:
+            name = settings.input or settings.device or "microphone"
+            spread.write(error_record(without_password(name) if is_url(name) else name, error))
+            raise
+        with closing(listening.records()) as records:
+            yield listening, records, spread
 
-    def send(record: dict[str, Any]) -> None:
-        for sink in tuple(working):
+
+def follow(listening: Session | Several, records: Iterator[Record], spread: Spread, interrupts: Interrupts) -> None:
+    """Pass ``records`` on, to their end or a signal. Raises EdgeError and OSError."""
+    failure: OSError | None = None
+    try:
+        with interrupts.raised():
+            for record in records:
+                spread.write(record)
+        return
+    except KeyboardInterrupt:
+        pass
+    except OSError as error:
+        failure = error
+    for record in listening.interrupted():
+        try:
+            with output_within(OUTPUT_SECONDS):
+                spread.write(record)
+        except OSError as error:
+            failure = error
+    if failure is not None:
+        raise failure
+
+
+class Spread:
+    """All sinks as one. One that fails gets nothing more; the others do."""
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self._sinks, self._working = tuple(sinks), list(sinks)
+
+    def write(self, record: Record) -> None:
+        """To each in turn. Raises OSError: the output is not taken."""
+        for sink in tuple(self._working):
             try:
                 sink.write(record)
             except OSError:
-                working.remove(sink)
+                self._working.remove(sink)
                 raise
 
-    with ExitStack() as stack:
-        for sink in sinks:
-            stack.enter_context(closing(sink))
-        try:
-            listening = open_sessions(settings)
-        except EdgeError as error:
-            name = settings.input or settings.device or "microphone"
-            send(error_record(without_password(name) if is_url(name) else name, error))
-            raise
-        records = stack.enter_context(closing(listening.records()))
-        failure: OSError | None = None
-        try:
-            with interrupts.raised():
-                for record in records:
-                    send(record)
-            return
-        except KeyboardInterrupt:
-            pass
-        except OSError as error:
-            failure = error
-        for record in listening.interrupted():
-            try:
-                with output_within(OUTPUT_SECONDS):
-                    send(record)
-            except OSError as error:
-                failure = error
-        if failure is not None:
-            raise failure
+    def close(self) -> None:
+        """Close each, the last one first."""
+        with ExitStack() as stack:
+            for sink in self._sinks:
+                stack.enter_context(closing(sink))
 
 
-def open_sessions(settings: Settings) -> Session | Several:
-    """What is listened to: one source, or several. Raises EdgeError."""
+def open_sessions(settings: Settings, board: Board) -> Session | Several:
+    """What is listened to: one source, or several; ``board`` shows how it goes. Raises EdgeError."""
     from edge.calibration import calibrated
     from edge.classifier import Classifier
     from edge.cli.sources import sessions_of
@@ -323,10 +356,12 @@ def open_sessions(settings: Settings) -> Session | Several:
     setup = pick(settings.model, settings.provider, settings.threads)
     classifier = Classifier(setup.model, provider=setup.provider, threads=setup.threads)
     voices = None if settings.keep_voices else VoiceConfig(labels=VOICE_LABELS)
-    plan = Plan(settings.events, settings.hop, settings.top_k, settings.duration, settings.clips, voices=voices)
+    plan = Plan(
+        settings.events, settings.hop, settings.top_k, settings.duration, settings.clips, voices=voices, board=board
+    )
     if settings.sources:
         rules = settings.event_table, settings.threshold, settings.site
-        return Several(sessions_of(settings.sources, *rules, classifier, plan, wait=settings.wait))
+        return Several(sessions_of(settings.sources, *rules, classifier, plan, wait=settings.wait), board)
     events = calibrated(settings.events, classifier.spec, settings.site)
     source = the_source(settings, classifier.spec.frontend.sample_rate)
     return Session(source, classifier, replace(plan, events=events))

@@ -7,12 +7,13 @@ import logging
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+from edge.board import Board
 from edge.errors import SettingsError
 from edge.files import state_folder
 from edge.records import Record
@@ -97,8 +98,18 @@ def host_and_port(text: str, option: str, alone: str = "host") -> tuple[str, int
     return host.strip("[]"), int(port) if port else None
 
 
-def make_sinks(tables: Any, options: Mapping[str, Any]) -> list[Sink]:
+def make_sinks(
+    tables: Any,
+    options: Mapping[str, Any],
+    *,
+    board: Board | None = None,
+    several: bool = False,
+    folders: Sequence[Path] = (),
+) -> list[Sink]:
     """All sinks but those of the terminal. An option adds to the table of its kind, or replaces keys of it.
+
+    ``board`` is told which of them are in trouble, and served; ``several``: there are several sources; ``folders``
+    are others that are written to.
 
     Raises SettingsError and the sinks' own EdgeErrors: for keys that are unknown, values that cannot be, a database or
     a port that cannot be had, a library that is not installed.
@@ -119,14 +130,18 @@ def make_sinks(tables: Any, options: Mapping[str, Any]) -> list[Sink]:
     for kind, value in asked.items():
         for number, table in enumerate(value if isinstance(value, list) else [value]) if kind != METRICS else ():
             name = kind if number == 0 else f"{kind}-{number + 1}"
-            deliveries[name] = _delivery(name, KINDS[kind], table)
+            deliveries[name], its = _delivery(name, KINDS[kind], table, several=several)
+            folders = [*folders, *its]
     found: list[Sink] = [Deliveries(deliveries)] if deliveries else []
+    board = board or Board()
+    board.troubles = lambda: [name for name, delivery in deliveries.items() if delivery.trouble()]
     if METRICS in asked:
-        found.append(_metrics(asked[METRICS], deliveries))
+        found.append(_metrics(asked[METRICS], deliveries, board, folders))
     return found
 
 
-def _delivery(name: str, kind: Kind, table: Any) -> Delivery:
+def _delivery(name: str, kind: Kind, table: Any, *, several: bool) -> tuple[Delivery, list[Path]]:
+    """The sink behind its queue, and the folders that are written to."""
     from edge.delivery import Delivery
 
     module, where = import_module(kind.module), f"sinks.{name}"
@@ -135,13 +150,22 @@ def _delivery(name: str, kind: Kind, table: Any) -> Delivery:
     rest = {k: v for k, v in table.items() if k not in mine} if isinstance(table, Mapping) else table
     how = settings_of(DeliveryConfig, mine, where)
     config = settings_of(getattr(module, kind.config), rest, where)
+    if several and hasattr(config, "by_source"):
+        config = replace(config, by_source=True)
     spool = Path(how.spool_file) if how.spool_file else _spool_file(name) if kind.remote and how.spool else None
 
     def make() -> Sink:
         sink: Sink = getattr(module, kind.sink)(config)
         return sink
 
-    return Delivery(make(), name, factory=make, capacity=how.capacity, spool=spool)
+    delivery = Delivery(make(), name, factory=make, capacity=how.capacity, spool=spool)
+    return delivery, [path.parent for path in (_file_of(config), spool) if path is not None]
+
+
+def _file_of(config: Any) -> Path | None:
+    """The file that a sink writes to; None of one that writes none."""
+    path = getattr(config, "file", None) or getattr(config, "path", None)
+    return Path(path) if path else None
 
 
 def _spool_file(name: str) -> Path | None:
@@ -149,7 +173,7 @@ def _spool_file(name: str) -> Path | None:
     return None if folder is None else folder / "spool" / f"{name}.sqlite"
 
 
-def _metrics(table: Any, deliveries: Mapping[str, Delivery]) -> Sink:
+def _metrics(table: Any, deliveries: Mapping[str, Delivery], board: Board, folders: Sequence[Path]) -> Sink:
     from edge.sinks.metrics import Metrics, MetricsConfig
 
     def counts() -> dict[str, dict[str, int]]:
@@ -160,7 +184,7 @@ def _metrics(table: Any, deliveries: Mapping[str, Delivery]) -> Sink:
         if len(table) != 1:
             raise SettingsError(f"there are {len(table)} tables sinks.{METRICS}", remedy="write one")
         (table,) = table
-    return Metrics(settings_of(MetricsConfig, table, f"sinks.{METRICS}"), counts)
+    return Metrics(settings_of(MetricsConfig, table, f"sinks.{METRICS}"), counts, board=board, folders=folders)
 
 
 class Deliveries:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import edge
@@ -28,75 +28,89 @@ class HomeAssistantConfig(MqttConfig):
     device_name: str = ""  # empty: edge-listen and the node
 
 
+@dataclass(frozen=True)
+class _Device:
+    """What Home Assistant takes for one device."""
+
+    source: str  # empty: all sources
+    model: str
+    labels: tuple[str, ...]
+
+
 class HomeAssistant(Mqtt):
     """See :class:`HomeAssistantConfig`; all that :class:`Mqtt` does, and discovery."""
 
     def __init__(self, config: HomeAssistantConfig) -> None:
         super().__init__(config)
         self._discovery_prefix, self._device_name = config.discovery_prefix, config.device_name
-        self._model = ""
-        self._labels: tuple[str, ...] = ()
+        self._devices: dict[str, _Device] = {}  # by source; without by_source all are one, ""
         self._birth = f"{config.discovery_prefix}/status"
         self._client.message_callback_add(self._birth, self._on_birth)
 
     def messages(self, record: Record) -> Iterator[Message]:
         """Those of MQTT; before them the discovery, where ``record`` brings labels that it did not have."""
+        source = record["source"] if self.config.by_source else ""
         if record["type"] == "start":
-            self._model = f"{record['model']} {record['precision']}"
-            self._labels = tuple(self.config.labels or record["labels"])
-            yield self.discovery()
-        elif record["type"] == "event" and not self.config.labels and record["label"] not in self._labels:
-            self._labels += (record["label"],)  # an alias, or a group of classes
-            yield self.discovery()
+            labels = tuple(self.config.labels or record["labels"])
+            self._devices[source] = _Device(source, f"{record['model']} {record['precision']}", labels)
+            yield self.discovery(source)
+        elif record["type"] == "event" and not self.config.labels:
+            device = self._devices.get(source, _Device(source, "", ()))
+            if record["label"] not in device.labels:  # an alias, or a group of classes
+                self._devices[source] = replace(device, labels=(*device.labels, record["label"]))
+                yield self.discovery(source)
         yield from super().messages(record)
 
-    def discovery(self) -> Message:
+    def discovery(self, source: str) -> Message:
         """The device and its entities."""
-        return Message(
-            f"{self._discovery_prefix}/device/{self._id}/config", json.dumps(self._payload(), ensure_ascii=False), True
-        )
+        payload = json.dumps(self._payload(self._devices[source]), ensure_ascii=False)
+        return Message(f"{self._discovery_prefix}/device/{self._id(source)}/config", payload, True)
 
     def on_connected(self) -> None:
         """Listen for Home Assistant's starting; it may have to be told again."""
         self._client.subscribe(self._birth, qos=1)
 
-    @property
-    def _id(self) -> str:
-        return f"{slug(self.config.prefix)}_{self.node}"
+    def _id(self, source: str) -> str:
+        return "_".join([slug(self.config.prefix), self.node, *([slug(source)] if source else [])])
 
     def _on_birth(self, client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
         if message.payload == ONLINE.encode():
-            self.republish(list(self._retained.values()))  # the discovery is the first of them
+            self.republish(list(self._retained.values()))
 
-    def _payload(self) -> dict[str, Any]:
+    def _payload(self, device: _Device) -> dict[str, Any]:
+        name, source = self._device_name or f"edge-listen {self.node}", device.source
         return {
             "dev": {
-                "ids": [self._id],
-                "name": self._device_name or f"edge-listen {self.node}",
+                "ids": [self._id(source)],
+                "name": f"{name} {source}".rstrip(),
                 "mf": "edge-listen",
-                "mdl": self._model,
+                "mdl": device.model,
                 "sw": edge.__version__,
             },
             "o": {"name": "edge-listen", "sw": edge.__version__, "url": URL},
             "cmps": {
-                **{f"label_{slug(label)}": self._binary_sensor(label) for label in self._labels},
-                **self._others(),
+                **{f"label_{slug(label)}": self._binary_sensor(label, source) for label in device.labels},
+                **self._others(source),
             },
-            "availability_topic": self.topic("availability"),
-            "payload_available": ONLINE,
-            "payload_not_available": OFFLINE,
+            # The broker says for us that the device is gone, not that each of its sources is: both must be there.
+            "availability": [
+                _availability(topic)
+                for topic in dict.fromkeys([self.topic("availability"), self.topic("availability", source)])
+            ],
+            "availability_mode": "all",
             "qos": 1,
         }
 
-    def _binary_sensor(self, label: str) -> dict[str, Any]:
-        return self._entity("binary_sensor", f"label_{slug(label)}", label, self.state_topic(label)) | {
+    def _binary_sensor(self, label: str, source: str) -> dict[str, Any]:
+        topic = self.state_topic(label, source)
+        return self._entity("binary_sensor", f"label_{slug(label)}", label, topic, source) | {
             "device_class": "sound",
             "payload_on": ON,
             "payload_off": OFF,
         }
 
-    def _others(self) -> dict[str, dict[str, Any]]:
-        event, status = self.topic("event"), self.topic("status")
+    def _others(self, source: str) -> dict[str, dict[str, Any]]:
+        event, status = self.topic("event", source), self.topic("status", source)
         last = {"value_template": "{{ value_json.label }}", "json_attributes_topic": event, "icon": "mdi:ear-hearing"}
         level = {
             "value_template": "{{ value_json.level_dbfs }}",
@@ -105,18 +119,38 @@ class HomeAssistant(Mqtt):
             "icon": "mdi:volume-high",
         }
         return {
-            "last_event": self._entity("sensor", "last_event", "Last event", event) | last,
-            "level": self._entity("sensor", "level", "Level", status) | level,
-            "lost_samples": self._counter("lost_samples", "Lost samples"),
-            "overflows": self._counter("overflows", "Overflows"),
+            "last_event": self._entity("sensor", "last_event", "Last event", event, source) | last,
+            "level": self._entity("sensor", "level", "Level", status, source) | level,
+            "health": self._health(source),
+            "lost_samples": self._counter("lost_samples", "Lost samples", source),
+            "overflows": self._counter("overflows", "Overflows", source),
         }
 
-    def _counter(self, field: str, name: str) -> dict[str, Any]:
-        return self._entity("sensor", field, name, self.topic("status")) | {
+    def _health(self, source: str) -> dict[str, Any]:
+        """Also there while nothing is heard, to say why: news of it counts as much as availability, the latest wins."""
+        topic = self.topic("health", source)
+        return self._entity("sensor", "health", "Health", topic, source) | {
+            "value_template": "{{ value_json.state }}",
+            "json_attributes_topic": topic,
+            "availability": [
+                _availability(self.topic("availability")),
+                _availability(topic) | {"value_template": f"{{{{ '{ONLINE}' }}}}"},
+            ],
+            "availability_mode": "latest",
+            "entity_category": "diagnostic",
+            "icon": "mdi:heart-pulse",
+        }
+
+    def _counter(self, field: str, name: str, source: str) -> dict[str, Any]:
+        return self._entity("sensor", field, name, self.topic("status", source), source) | {
             "value_template": f"{{{{ value_json.{field} }}}}",
             "state_class": "total_increasing",
             "entity_category": "diagnostic",
         }
 
-    def _entity(self, platform: str, key: str, name: str, state_topic: str) -> dict[str, Any]:
-        return {"p": platform, "unique_id": f"{self._id}_{key}", "name": name, "state_topic": state_topic}
+    def _entity(self, platform: str, key: str, name: str, state_topic: str, source: str) -> dict[str, Any]:
+        return {"p": platform, "unique_id": f"{self._id(source)}_{key}", "name": name, "state_topic": state_topic}
+
+
+def _availability(topic: str) -> dict[str, str]:
+    return {"topic": topic, "payload_available": ONLINE, "payload_not_available": OFFLINE}

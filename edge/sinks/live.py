@@ -10,11 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from edge.records import Record
-from edge.sinks.text import SILENT, clock, summary
 from edge.sinks.text import bar as blocks
+from edge.sinks.text import clock, summary
 
 BAR = 30  # characters of a full bar
 FLOOR_DBFS = -70.0  # the left end of the level meter
+STYLES = {"starting": "dim", "listening": "green", "degraded": "bold yellow", "lost": "bold red"}
 EVENTS = 5  # the last ones, shown below the classes
 
 
@@ -26,7 +27,8 @@ class LiveView:
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._start: Record = {}
         self._events: deque[Record] = deque(maxlen=EVENTS)  # the newest record of each, by their beginning
-        self._status: Record = {"silent": False, "overflows": 0, "lost_samples": 0, "load": 0.0}
+        self._status: Record = {"overflows": 0, "lost_samples": 0, "load": 0.0}
+        self._health: Record = {"state": "starting", "message": ""}
 
     def write(self, record: Record) -> None:
         """Take one record."""
@@ -35,6 +37,10 @@ class LiveView:
             self._start = record
             self._live.start()
             self._live.update(Text(f"listening to {record['source']} …"), refresh=True)
+        elif kind == "health":
+            self._health = record
+            if record["state"] == "lost":  # there are no windows to be shown it with
+                self._live.update(Group(*self._head(record["source"])), refresh=True)
         elif kind == "status":
             self._status = record
         elif kind == "event":
@@ -77,11 +83,14 @@ class LiveView:
             f"{clock(window['offset'])}  latency {window['latency_ms']:.1f} ms  load {status['load']:.1%}  "
             f"overflows {status['overflows']}  lost {status['lost_samples']}  Ctrl-C ends"
         )
-        head = f"{window['source']} · {self._start.get('model', '')} {self._start.get('precision', '')}"
-        lines: list[Text | Table] = [Text(head, "bold"), table, *map(told, self._events), Text(foot, "dim")]
-        if status["silent"]:
-            lines.append(Text(SILENT, "bold yellow"))
-        return Group(*lines)
+        return Group(*self._head(window["source"]), table, *map(told, self._events), Text(foot, "dim"))
+
+    def _head(self, source: str) -> list[Text]:
+        """What is listened to, with what, and how that goes."""
+        state, message = self._health["state"], self._health["message"]
+        model = f"{source} · {self._start.get('model', '')} {self._start.get('precision', '')}"
+        lines = [Text.assemble((model, "bold"), " · ", (state, STYLES[state]))]
+        return [*lines, Text(message, STYLES[state])] if message else lines
 
 
 def told(event: Record) -> Text:

@@ -5,29 +5,27 @@ from __future__ import annotations
 import logging
 
 from edge.records import Record
-from edge.sinks.text import LOST, SILENT
+from edge.sinks.text import FAILED, news_of
 
 log = logging.getLogger("edge.listen")
 
 
 class Log:
-    """Warns when a status says something new."""
+    """Warns when something is wrong, and when it is well again."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[bool, tuple[int, int]]] = {}  # source → silent; overflows and samples lost
+        self._states: dict[str, str] = {}  # source → its last state
 
     def write(self, record: Record) -> None:
-        """Log what is new in a status record; of several sources, with its name. Other records are passed over."""
-        silent, before = self._known.setdefault(record["source"], (False, (0, 0)))
-        if record["type"] != "status":
+        """Log what is new in a record of health; of several sources, with its name. Other records are passed over."""
+        before = self._states.setdefault(record["source"], "starting")
+        if record["type"] == "error":
+            self._states[record["source"]] = FAILED
+        if record["type"] != "health":
             return
-        whose = f"{record['source']}: " if len(self._known) > 1 else ""
-        if record["silent"] and not silent:
-            log.warning("%s", whose + SILENT)
-        lost = (record["overflows"], record["lost_samples"])
-        if lost != before:
-            log.warning("%s", whose + LOST % lost)
-        self._known[record["source"]] = record["silent"], lost
+        self._states[record["source"]] = record["state"]
+        if news := news_of(record, before):
+            log.warning("%s", f"{record['source']}: {news}" if len(self._states) > 1 else news)
 
     def close(self) -> None:
         """The log is not ours to close."""

@@ -1,4 +1,4 @@
-"""Events, states and status to an MQTT broker, each confirmed by it before it counts as delivered."""
+"""Events, states, status and health to an MQTT broker, each confirmed by it before it counts as delivered."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from threading import Event
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from edge.board import HEARING
 from edge.errors import SinkError
 from edge.extras import need
 from edge.records import Record
@@ -51,6 +52,7 @@ class MqttConfig:
     insecure: bool = False  # trust every certificate
     keepalive: int = 30  # seconds without traffic, after which both sides ask whether the other is there
     timeout: float = 10.0  # seconds to wait for the broker's confirmation
+    by_source: bool = False  # a level of its own for each source; on by itself where there are several
 
 
 class Message(NamedTuple):
@@ -67,7 +69,7 @@ class Mqtt:
     Raises EdgeError when paho-mqtt is missing, SinkError for a configuration that makes no sense.
     """
 
-    types = frozenset({"start", "event", "status"})
+    types = frozenset({"start", "event", "status", "health", "end"})
 
     def __init__(self, config: MqttConfig) -> None:
         need("paho.mqtt", "mqtt")
@@ -85,15 +87,18 @@ class Mqtt:
         self._why = "not connected"
         self._sent: Record | None = None  # the record whose messages are not all confirmed
         self._open: set[int] = set()  # their numbers
-        self._retained: dict[str, Message] = {}  # the last of each topic, for a broker that has lost its memory
+        self._hears: dict[str, bool] = {}  # whether it does, by source
+        # The last of each topic, for a broker that has lost its memory.
+        self._retained = {self.topic("availability"): Message(self.topic("availability"), OFFLINE, True)}
 
-    def topic(self, name: str) -> str:
-        """The topic of ``name`` below that of this device."""
-        return f"{self._base}/{name}"
+    def topic(self, name: str, source: str = "") -> str:
+        """The topic of ``name`` below that of this device; below that of ``source``, where each has its own."""
+        level = f"{slug(source)}/" if source and self.config.by_source else ""
+        return f"{self._base}/{level}{name}"
 
-    def state_topic(self, label: str) -> str:
+    def state_topic(self, label: str, source: str) -> str:
         """The topic that says whether ``label`` is heard."""
-        return self.topic(f"state/{slug(label)}")
+        return self.topic(f"state/{slug(label)}", source)
 
     def write(self, record: Record) -> None:
         """Publish what ``record`` says, and wait until the broker has all of it. Raises SinkError when it has not.
@@ -122,16 +127,32 @@ class Mqtt:
 
     def messages(self, record: Record) -> Iterator[Message]:
         """What is published for ``record``."""
-        if record["type"] == "start":
+        kind, source = record["type"], record["source"]
+        if kind == "start":
             # A state of a former run may have stayed, as after a kill.
             for label in self.config.labels or record["labels"]:
-                yield Message(self.state_topic(label), OFF, True)
-        elif record["type"] == "status":
-            yield Message(self.topic("status"), _json(record), True)
-        elif record["type"] == "event":
-            yield Message(self.topic("event"), _json(record), False)
+                yield Message(self.state_topic(label, source), OFF, True)
+        elif kind == "status":
+            yield Message(self.topic("status", source), _json(record), True)
+        elif kind == "health":
+            yield from self._available(source, record["state"] in HEARING)
+            yield Message(
+                self.topic("health", source), _json({key: record[key] for key in ("state", "reasons", "message")}), True
+            )
+        elif kind == "end":
+            yield from self._available(source, False)
+        elif kind == "event":
+            yield Message(self.topic("event", source), _json(record), False)
             if not self.config.labels or record["label"] in self.config.labels:
-                yield Message(self.state_topic(record["label"]), ON if record["phase"] == "begin" else OFF, True)
+                state = ON if record["phase"] == "begin" else OFF
+                yield Message(self.state_topic(record["label"], source), state, True)
+
+    def _available(self, source: str, hears: bool) -> Iterator[Message]:
+        """Whether what is said of ``source`` means anything; the device itself is there while it hears any."""
+        self._hears[source] = hears
+        told = {self.topic("availability", source): hears, self.topic("availability"): any(self._hears.values())}
+        for topic, online in told.items():
+            yield Message(topic, ONLINE if online else OFFLINE, True)
 
     def republish(self, messages: Iterable[Message]) -> None:
         """Publish from a callback, without waiting."""
@@ -174,7 +195,7 @@ class Mqtt:
         if reason.is_failure:
             self._why = f"the broker refuses: {reason}"
             return
-        self.republish([Message(self.topic("availability"), ONLINE, True), *list(self._retained.values())])
+        self.republish(list(self._retained.values()))
         self.on_connected()
         self._connected.set()
 

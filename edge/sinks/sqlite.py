@@ -98,7 +98,7 @@ class SqliteStore:
         if kind == "clip":
             values = {"id": record["id"], "path": record["path"], "time": seconds(record["time"])}
             return (CLIP[record["state"]], values) if record["state"] in CLIP else None
-        if kind not in ("start", "status", "error", "end"):
+        if kind not in ("start", "health", "status", "error", "end"):
             return None
         at = seconds(record["time"])
         # The distance may be negative: clocks are set back.

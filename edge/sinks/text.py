@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TextIO
 
 from edge.records import Record
@@ -10,24 +9,18 @@ from edge.records import Record
 BAR = 20  # characters of a full bar
 
 
-@dataclass
-class _Known:
-    """What was printed of one source."""
-
-    silent: bool = False
-    lost: tuple[int, int] = (0, 0)  # overflows, samples
-
-
 class Text:
-    """A line for each event that begins; with ``every`` also one for each that ends, and for each window."""
+    """A line for each event that begins, and when something is wrong, or well again; with ``every`` also one for each
+    event that ends, and for each window.
+    """
 
     def __init__(self, stream: TextIO, *, every: bool = False) -> None:
         self._stream, self._every = stream, every
-        self._sources: dict[str, _Known] = {}  # those that have started
+        self._sources: dict[str, str] = {}  # those that have started, and the last state of each
 
     def write(self, record: Record) -> None:
         """Print what a reader wants to see of ``record``; of several sources, with its name."""
-        self._known = self._sources.setdefault(record["source"], _Known())
+        self._sources.setdefault(record["source"], "starting")
         line = getattr(self, "_" + record["type"], lambda _: None)(record)
         if line:
             before = f"{record['source']}: " if len(self._sources) > 1 else ""
@@ -55,23 +48,27 @@ class Text:
         label, score = record["top"][0]
         return scored(record["offset"], label if record["label"] else f"({label})", score)
 
-    def _status(self, record: Record) -> str | None:
-        lines = []
-        if record["silent"] != self._known.silent:
-            self._known.silent = record["silent"]
-            lines.append(SILENT if record["silent"] else "the microphone delivers sound again")
-        lost = (record["overflows"], record["lost_samples"])
-        if lost != self._known.lost:
-            self._known.lost = lost
-            lines.append(LOST % lost)
-        return "\n".join(lines) or None
+    def _health(self, record: Record) -> str | None:
+        before, self._sources[record["source"]] = self._sources[record["source"]], record["state"]
+        return news_of(record, before)
+
+    def _error(self, record: Record) -> None:
+        self._sources[record["source"]] = FAILED
 
     def _end(self, record: Record) -> str:
         return summary(record)
 
 
-SILENT = "the microphone is silent: only zeros arrive; is it muted, or the wrong --device?"
-LOST = "%d overflows, %d samples lost so far: the machine is too busy, or --hop too short"
+FAILED = "failed"  # the state of a source after an error: that is said on stderr, and is no news a second time
+
+
+def news_of(health: Record, before: str) -> str | None:
+    """A record of health in one line, with the remedy; None where there is nothing to say: all went as it should."""
+    if before == FAILED:
+        return None
+    if health["message"]:
+        return f"{health['state']}: {health['message']}"
+    return "listening again" if health["state"] == "listening" and before != "starting" else None
 
 
 def clock(seconds: float) -> str:
