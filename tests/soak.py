@@ -1,0 +1,376 @@
+"""Hours of listening through real PortAudio, much faster than real time, with a fault in each of them.
+
+ALSA's ``file`` device delivers as fast as it is asked; the clock of the sources is the sound's own, so that all that
+waits and gives up by time does so as it would. Run by itself, it prints its findings as JSON:
+
+    python -m tests.soak --hours 720 --folder /tmp/soak
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import random
+import resource
+import sqlite3
+import threading
+import time
+import urllib.request
+from collections import Counter, defaultdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import click
+import numpy as np
+
+RATE = 16_000
+CALLBACK_SECONDS = 0.1  # longer than it is: each call costs as much as the sound in it
+AHEAD = 8  # callbacks that may wait for the listener
+FAULT_SECONDS = 30.0  # that a fault lasts
+MIB = 1 << 20
+# What is broken, and by what it must be known afterwards: a reason of health.
+FAULTS = {
+    "unplugged": "stopped",  # the callback falls silent, and the device is not there for a while
+    "aborted": "stopped",  # the stream ends
+    "busy": "busy",  # it stops, and somebody else has it then
+    "refused": "refused",
+    "muted": "silent",
+    "clipping": "clipping",
+    "offset": "dc_offset",
+    "overflow": "lost_samples",  # flagged
+    "gap": "lost_samples",  # that nobody flags
+    "receiver": "",  # of webhooks: it is away
+    "locked": "",  # the database is locked by somebody else
+    "crash": "",  # of a sink
+    "renewed": "",  # the session ends and a new one begins, as with SIGHUP
+}
+
+
+class SoundTime:
+    """The module ``time`` as the sources see it: it goes on with the sound, and by sleeping where there is none."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._now = time.monotonic()
+        self._epoch = time.time() - self._now
+        self.flowing = True
+        self.perf_counter = time.perf_counter
+
+    def monotonic(self):
+        return self._now
+
+    def time(self):
+        return self._epoch + self._now
+
+    def advance(self, seconds):
+        with self._lock:
+            self._now += seconds
+
+    def sleep(self, seconds):
+        if not self.flowing:
+            self.advance(seconds)
+        time.sleep(0.0002)
+
+
+class Fault:
+    """What is wrong with the device now."""
+
+    def __init__(self, clock):
+        self.clock, self.kind, self.until, self.attempts = clock, "", 0.0, 0
+        self.stream = None
+
+    def begin(self, kind):
+        self.kind, self.until, self.attempts = kind, self.clock.monotonic() + FAULT_SECONDS, 3
+        if kind == "aborted":
+            threading.Thread(target=self.stream.abort, daemon=True).start()
+        if kind in ("unplugged", "busy", "refused", "aborted"):
+            self.clock.flowing = False
+
+    def over(self):
+        return self.clock.monotonic() >= self.until
+
+
+class World:
+    """The sources' clock, device and samples, in the place of the real ones."""
+
+    def __init__(self, sound):
+        from edge.errors import DeviceError
+        from edge.ring import RingBuffer
+        from edge.sources import capture, microphone
+
+        self.clock = SoundTime()
+        self.fault = Fault(self.clock)
+        self.rings, self.at, self.sound = [], 0, sound
+        clock, fault = self.clock, self.fault
+
+        class Tracked(RingBuffer):
+            """Knows how far it has been read."""
+
+            read_to = 0
+
+            def read(ring, position, n):
+                ring.read_to = position + n
+                return super().read(position, n)
+
+        real_open, real_callback, real_check = capture.open_stream, capture.Capture.callback, capture.find_rate
+
+        def open_stream(device, channels, rate, held, *, often):
+            if fault.kind in ("busy", "refused", "aborted", "unplugged") and fault.attempts > 0:
+                fault.attempts -= 1
+                reason = fault.kind if fault.kind in ("busy", "refused") else "missing"
+                raise DeviceError(f"{device.name!r} is {reason}", remedy="wait", reason=reason)
+            if fault.kind in ("busy", "refused", "aborted", "unplugged"):
+                fault.kind = ""
+            clock.flowing = True
+            fault.stream = real_open(device, channels, rate, held, often=often)
+            return fault.stream
+
+        def callback(held, data, frames, times, status):
+            if not clock.flowing:
+                return
+            waited = time.monotonic() + 2
+            while held.ring.written - held.ring.read_to > AHEAD * frames and time.monotonic() < waited:
+                time.sleep(0.0002)
+            clock.advance(frames / RATE)
+            real_callback(held, self.samples(frames), frames, times, self.status(held, frames))
+
+        capture.time = microphone.time = clock
+        capture.CALLBACK_SECONDS = CALLBACK_SECONDS
+        capture.Capture.callback = callback
+        microphone.open_stream, microphone.find_rate, microphone.RingBuffer = open_stream, real_check, Tracked
+
+    def samples(self, frames):
+        """The next ones, with what is wrong with them."""
+        if self.at + frames > len(self.sound):
+            self.at = 0
+        piece = self.sound[self.at : self.at + frames]
+        self.at += frames
+        kind = self.fault.kind
+        if kind in ("muted", "clipping", "offset"):
+            if self.fault.over():
+                self.fault.kind = ""
+            elif kind == "muted":
+                piece = np.zeros_like(piece)
+            elif kind == "clipping":
+                piece = np.clip(40 * piece, -1, 1)
+            else:
+                piece = piece + np.float32(0.3)
+        return piece
+
+    def status(self, held, frames):
+        flagged = False
+        if self.fault.kind in ("overflow", "gap"):
+            flagged = self.fault.kind == "overflow"
+            self.clock.advance(0.5)
+            self.fault.kind = ""
+        return type("Status", (), {"input_overflow": flagged})()
+
+
+class Receiver:
+    """Of webhooks; it can be told to fail."""
+
+    def __init__(self):
+        receiver = self
+        self.away, self.ids = False, []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if not receiver.away:
+                    receiver.ids.append((body["id"], body["phase"]))
+                self.send_response(503 if receiver.away else 204)
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}/"
+
+
+def resident():
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize()
+
+
+def handles():
+    return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+
+
+def size_of(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def alsa_configuration(folder):
+    """A device that delivers as fast as it is asked."""
+    silence = folder / "silence.raw"
+    silence.write_bytes(bytes(4 * RATE))
+    path = folder / "asound.conf"
+    path.write_text(
+        "</usr/share/alsa/alsa.conf>\n"
+        f'pcm.filemic {{ type file slave.pcm "null" file "/dev/null" infile "{silence}" format "raw" '
+        'hint { show on description "test file" } }\n'
+    )
+    return path
+
+
+class Soak:
+    """The listener with its sinks, and what is found."""
+
+    def __init__(self, folder, hours, seed, model, hop):
+        import make_demo
+
+        from edge.classifier import Classifier
+        from edge.cli.sinks import make_sinks
+        from edge.models import resolve
+
+        self.folder, self.hours, self.hop = folder, hours, hop
+        self.random = random.Random(seed)
+        samples, _ = make_demo.scene()
+        self.world = World(samples[::2].astype(np.float32)[:, None])
+        self.classifier = Classifier(resolve(model))
+        self.receiver = Receiver()
+        tables = {
+            "file": {"path": str(folder / "log.jsonl"), "max_bytes": MIB, "keep": 3},
+            "store": {"path": str(folder / "events.db"), "max_bytes": 8 * MIB},
+            "webhook": {"url": self.receiver.url, "spool_file": str(folder / "spool.sqlite")},
+            "metrics": {"port": 0},
+        }
+        self.sinks = make_sinks(tables, {})
+        self.deliveries = self.sinks[0]._deliveries
+        self.metrics = self.sinks[1]
+        self.reasons, self.events, self.faults = Counter(), [], Counter()
+        self.seen = defaultdict(set)  # hour → reasons
+        self.memory, self.disk, self.handles = [], [], []
+        self.planned = {}
+
+    def run(self):
+        """All hours; returns the findings."""
+        started = time.monotonic()
+        hour = 0
+        self.started = self.world.clock.monotonic()
+        while hour < self.hours:
+            hour = self._session(hour)
+        for sink in self.sinks:
+            stats = {name: d.stats() for name, d in self.deliveries.items()}
+            sink.close()
+        return {
+            "hours": self.hours,
+            "seconds": round(time.monotonic() - started, 1),
+            "memory_mib": [round(m / MIB, 2) for m in self.memory],
+            "disk_mib": round(max(self.disk) / MIB, 2),
+            "handles": self.handles,
+            "faults": dict(self.faults),
+            "unseen": self._unseen(),
+            "reasons": dict(self.reasons),
+            "events": len(self.events),
+            "posted": len(self.receiver.ids),
+            "deliveries": {n: [s.delivered, s.dropped, s.failed, s.restarts] for n, s in stats.items()},
+        }
+
+    def hour(self):
+        return (self.world.clock.monotonic() - self.started) / 3600
+
+    def _session(self, hour):
+        """Listen until the time is over or a fault wants a new session; the hour that has been reached."""
+        from edge.session import Plan, Session
+        from edge.sources.microphone import Microphone
+        from edge.sources.supervised import Supervised
+
+        clock = self.world.clock
+        how = {"clock": clock.monotonic, "wall": clock.time, "sleep": clock.sleep}
+        source = Supervised(Microphone("filemic"), wait=True, **how)
+        session = Session(source, self.classifier, Plan(hop=self.hop), "soak")
+        for record in session.records():
+            self._take(record)
+            if self.hour() < hour:
+                continue
+            if record["type"] != "window":
+                continue
+            self._measure()
+            hour += 1
+            if self.hour() >= self.hours:
+                session.stop()
+            elif self._break(hour) == "renewed":
+                session.stop()
+        return hour
+
+    def _take(self, record):
+        for sink in self.sinks:
+            sink.write(record)
+        if record["type"] == "health":
+            self.reasons.update(record["reasons"])
+            self.seen[int(self.hour())].update(record["reasons"])
+        elif record["type"] == "event":
+            self.events.append((record["id"], record["phase"]))
+        while max(d.stats().queued for d in self.deliveries.values()) > 500:
+            time.sleep(0.01)  # sound comes hundreds of times as fast as it would
+
+    def _measure(self):
+        self.memory.append(resident())
+        self.disk.append(size_of(self.folder))
+        self.handles.append(handles())
+
+    def _break(self, hour):
+        left = [kind for kind in FAULTS if self.faults[kind] == min(self.faults[k] for k in FAULTS)]
+        kind = self.random.choice(left)
+        self.faults[kind] += 1
+        self.planned[hour] = kind
+        if kind == "receiver":
+            self.receiver.away = True
+            threading.Timer(2.0, setattr, (self.receiver, "away", False)).start()
+        elif kind == "locked":
+            threading.Thread(target=self._lock, daemon=True).start()
+        elif kind == "crash":
+            self._crash()
+        elif kind != "renewed":
+            self.world.fault.begin(kind)
+        return kind
+
+    def _lock(self):
+        with contextlib.closing(sqlite3.connect(self.folder / "events.db", timeout=10)) as db:
+            db.execute("BEGIN EXCLUSIVE")
+            time.sleep(1.0)
+            db.rollback()
+
+    def _crash(self):
+        sink = self.deliveries["file"]._sink
+
+        def write(record):
+            del sink.write
+            raise RuntimeError("a fault that was asked for")
+
+        sink.write = write
+
+    def _unseen(self):
+        """The faults that left no reason in their hour."""
+        return [
+            (hour, kind)
+            for hour, kind in self.planned.items()
+            if FAULTS[kind] and FAULTS[kind] not in self.seen[hour - 1] | self.seen[hour]
+        ]
+
+    def scraped(self):
+        """The metrics as Prometheus would read them."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics.port}/metrics", timeout=5) as answer:
+            return answer.read().decode()
+
+
+@click.command()
+@click.option("--hours", type=int, default=24, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--model", default="tiny", show_default=True)
+@click.option("--hop", type=float, default=1.92, show_default=True)
+@click.option("--folder", type=click.Path(path_type=Path), required=True)
+def main(hours, seed, model, hop, folder):
+    """Print what is found, as JSON."""
+    folder.mkdir(parents=True)
+    os.environ["ALSA_CONFIG_PATH"] = str(alsa_configuration(folder))
+    print(json.dumps(Soak(folder, hours, seed, model, hop).run()))
+
+
+if __name__ == "__main__":
+    main()
