@@ -16,12 +16,14 @@ PACKAGED = ("model.int8.onnx", "model.onnx")  # the files of a package; the firs
 
 # A path object makes one slash of two. A revision with slashes writes them as %2F, as in the hub's own addresses.
 HUB = re.compile(r"hf:/{1,2}(?P<repository>[^/@]+/[^/@]+)(?:@(?P<revision>[^/@]+))?(?:/(?P<folder>.+?))?/?")
+UPDATED = re.compile(r"update(:|$)")
 CARRY = "on a machine with a network, download its folder, copy it here, and give --model FOLDER"
 
 
 def resolve(model: str | Path | None) -> Path:
     """The ONNX file of ``model``: None (the bundled one), a bundled name, FILE, FOLDER, or
-    ``hf://owner/name[@revision][/folder]``, which is downloaded, or taken from the hub's cache.
+    ``hf://owner/name[@revision][/folder]``, which is downloaded, or taken from the hub's cache, or ``update[:FOLDER]``,
+    the current one of edge-update, in its usual folder or that one.
 
     A file is not looked at. Raises ContractError where a folder or a repository has no model, or cannot be had.
     """
@@ -29,6 +31,8 @@ def resolve(model: str | Path | None) -> Path:
         return BUNDLED
     if re.match("hf:/", str(model)):
         return _from_hub(str(model))
+    if UPDATED.match(str(model)):
+        return _updated(str(model))
     path = BUNDLED_NAMES.get(str(model), Path(model))
     try:
         is_folder = path.is_dir()
@@ -49,11 +53,19 @@ def variants(model: str | Path | None) -> tuple[Path, ...]:
     one file that was named. The first is the default. Raises as :func:`resolve`.
     """
     path = resolve(model)
-    if path == Path(str(model)):
+    if path == Path(str(model)) or UPDATED.match(str(model)):
         return (path,)
     if path.name in PACKAGED:
         return tuple(p for p in (path.with_name(name) for name in PACKAGED) if p.exists())
     return path, path.with_name(path.name.replace(".int8.", "."))
+
+
+def _updated(model: str) -> Path:
+    """The current model of edge-update."""
+    from edge.update.versions import Versions, default_folder
+
+    folder = model.partition(":")[2]
+    return Versions(Path(folder) if folder else default_folder()).current()
 
 
 def _from_hub(model: str) -> Path:
