@@ -87,10 +87,11 @@ def site_path() -> Path | None:
     return None if folder is None else folder / "site.json"
 
 
-def calibrated(config: EventConfig, spec: ModelSpec, path: Path | None) -> EventConfig:
+def calibrated(config: EventConfig, spec: ModelSpec, path: Path | None, *, strict: bool = True) -> EventConfig:
     """``config`` with the thresholds in ``path``; without one, with those kept on this device for this model, if any.
 
-    Raises SettingsError where ``path`` cannot be used. What was kept and cannot be is ignored, and logged.
+    Raises SettingsError where ``path`` cannot be used, if ``strict``. Else, and where what was kept cannot be, it is
+    ignored, and logged.
     """
     kept = path or site_path()
     if kept is None or (path is None and not kept.exists()):
@@ -100,7 +101,7 @@ def calibrated(config: EventConfig, spec: ModelSpec, path: Path | None) -> Event
         if site.model != (model := model_id(spec)):
             raise SettingsError(f"{kept} is of the model {site.model!r}, not {model!r}", remedy="calibrate again")
     except SettingsError as error:
-        if path is not None:
+        if path is not None and strict:
             raise
         log.warning("not used: %s", error)
         return config

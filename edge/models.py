@@ -60,12 +60,23 @@ def variants(model: str | Path | None) -> tuple[Path, ...]:
     return path, path.with_name(path.name.replace(".int8.", "."))
 
 
+def updated_folder(model: str | Path | None) -> Path | None:
+    """The folder of edge-update whose current model ``model`` stands for; None where it stands for another."""
+    from edge.update.versions import default_folder
+
+    if not UPDATED.match(str(model)):
+        return None
+    folder = str(model).partition(":")[2]
+    return Path(folder) if folder else default_folder()
+
+
 def _updated(model: str) -> Path:
     """The current model of edge-update."""
-    from edge.update.versions import Versions, default_folder
+    from edge.update.versions import Versions
 
-    folder = model.partition(":")[2]
-    return Versions(Path(folder) if folder else default_folder()).current()
+    folder = updated_folder(model)
+    assert folder is not None
+    return Versions(folder).current()
 
 
 def _from_hub(model: str) -> Path:

@@ -21,6 +21,7 @@ from edge.records import Record
 from edge.shadow_child import packed
 from edge.sources.block import Block
 
+COMMAND = [sys.executable, "-m", "edge.shadow_child"]
 BEHIND_SECONDS = 30.0  # of sound that may wait for the candidate; then it has failed
 SETTLED_WINDOWS = 20  # until then a process that starts still takes memory
 KEPT = 4096  # latencies, and windows that wait for their counterpart
@@ -75,7 +76,7 @@ class Shadow:
         self._failed = ""
         self._closing = False
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "edge.shadow_child"],
+            COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -289,13 +289,20 @@ def assembled(asked: Asked, board: Board) -> Iterator[tuple[Session | Several, I
     # The terminal comes last: what it does not take, all others have.
     spread = Spread([*made, *terminal_sinks(settings.output, settings.verbose)])
     with closing(spread):
+        from edge.cli.opening import open_sessions
+
         try:
-            listening = open_sessions(settings, board)
+            listening, trials = open_sessions(settings, board)
         except EdgeError as error:
             name = settings.input or settings.device or "microphone"
             spread.write(error_record(without_password(name) if is_url(name) else name, error))
             raise
-        with closing(listening.records()) as records:
+        with ExitStack() as stack:
+            if trials is not None:
+                spread.add(trials)
+                trials.start()
+                stack.enter_context(closing(trials))
+            records = stack.enter_context(closing(listening.records()))
             yield listening, records, spread
 
 
@@ -327,6 +334,10 @@ class Spread:
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self._sinks, self._working = tuple(sinks), list(sinks)
 
+    def add(self, sink: Sink) -> None:
+        """One more, before the others; it is not closed with them."""
+        self._working.insert(0, sink)
+
     def write(self, record: Record) -> None:
         """To each in turn. Raises OSError: the output is not taken."""
         for sink in tuple(self._working):
@@ -341,43 +352,6 @@ class Spread:
         with ExitStack() as stack:
             for sink in self._sinks:
                 stack.enter_context(closing(sink))
-
-
-def open_sessions(settings: Settings, board: Board) -> Session | Several:
-    """What is listened to: one source, or several; ``board`` shows how it goes. Raises EdgeError."""
-    from edge.calibration import calibrated
-    from edge.classifier import Classifier
-    from edge.cli.sources import sessions_of
-    from edge.privacy import VOICE_LABELS, VoiceConfig
-    from edge.session import Plan, Session
-    from edge.several import Several
-    from edge.tuning import pick
-
-    setup = pick(settings.model, settings.provider, settings.threads)
-    classifier = Classifier(setup.model, provider=setup.provider, threads=setup.threads)
-    voices = None if settings.keep_voices else VoiceConfig(labels=VOICE_LABELS)
-    plan = Plan(
-        settings.events, settings.hop, settings.top_k, settings.duration, settings.clips, voices=voices, board=board
-    )
-    if settings.sources:
-        rules = settings.event_table, settings.threshold, settings.site
-        return Several(sessions_of(settings.sources, *rules, classifier, plan, wait=settings.wait), board)
-    events = calibrated(settings.events, classifier.spec, settings.site)
-    source = the_source(settings, classifier.spec.frontend.sample_rate)
-    return Session(source, classifier, replace(plan, events=events))
-
-
-def the_source(settings: Settings, sample_rate: int) -> Any:
-    """The only source, not yet open. Raises EdgeError."""
-    from edge.cli.sources import make_source
-
-    if settings.input == "-":
-        from edge.sources.pcm import PcmStream
-
-        rate = settings.pcm_rate or sample_rate
-        return PcmStream(rate, settings.pcm_channels, channel=settings.channel)
-    how = {"realtime": settings.realtime, "wait": settings.wait}
-    return make_source(settings.input, settings.device, settings.channel, **how)
 
 
 def print_devices() -> None:

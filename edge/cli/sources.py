@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,15 @@ def sessions_of(
         plan = replace(plan, folder=folder_of(plan.clips))
     for config in configs:
         own = merged(table, config.events) | ({} if threshold is None else {"threshold": threshold})
-        events = events_of(own, f"the events of {config.name}")
-        events = calibrated(events, classifier.spec, Path(config.site) if config.site else site)
+        events, place = events_of(own, f"the events of {config.name}"), Path(config.site) if config.site else site
+        mine = replace(
+            plan,
+            events=calibrated(events, classifier.spec, place),
+            events_of=partial(calibrated, events, path=place, strict=False),
+        )
         where, device = config.input or None, config.device or None
         source = make_source(where, device, config.channel, realtime=config.realtime, wait=wait)
-        found.append(Session(source, classifier, replace(plan, events=events), config.name))
+        found.append(Session(source, classifier, mine, config.name))
     return found
 
 

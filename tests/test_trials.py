@@ -1,0 +1,215 @@
+"""A new model on a device that listens: tried beside the one in use, promoted or rejected, without a gap."""
+
+import shutil
+import time
+
+import numpy as np
+import pytest
+
+from edge.classifier import Classifier
+from edge.models import BUNDLED, BUNDLED_NAMES
+from edge.session import Plan, Session
+from edge.shadow import Asked
+from edge.sources.block import Block
+from edge.update.probation import STARTS, Probation
+from edge.update.release import Release
+from edge.update.rules import ShadowRules
+from edge.update.trials import Trials
+from edge.update.versions import Versions
+
+RULES = ShadowRules(seconds=5, min_windows=10, max_disagreement=0.2, max_latency_ms=1e6, max_latency_ratio=1e6)
+
+
+def release_of(path, number):
+    import hashlib
+
+    data = path.read_bytes()
+    return Release(number, hashlib.sha256(data).hexdigest(), len(data), path.stem, f"v{number}")
+
+
+def offered(versions, path, number, rules=RULES):
+    part = versions.folder / "part"
+    versions.folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(path, part)
+    versions.offer(part, release_of(path, number), rules)
+
+
+class Paced:
+    """Samples over and over, ``speed`` times as fast as they sound, until told to end."""
+
+    name = "paced"
+
+    def __init__(self, samples, speed=20):
+        self.samples, self.speed, self.ending, self.given = samples, speed, False, []
+
+    def blocks(self, sample_rate, length, first=None, channels=1):
+        position, size = 0, first or length
+        while not self.ending and position < 2000 * sample_rate:
+            start = position % (len(self.samples) - size)
+            yield Block(self.samples[start : start + size], position, time.time() - size / sample_rate)
+            self.given.append((position, start, size))
+            position, size = position + size, length
+            time.sleep(length / sample_rate / self.speed)
+
+
+def listened(classifier, source, trials, until, seconds=90):
+    """The records of a session with ``trials``, until ``until(record)`` or the time is over."""
+    session = Session(source, classifier, Plan(succession=lambda name: trials.follower(name, None)))
+    trials.start()
+    records, end = [], time.monotonic() + seconds
+    try:
+        for record in session.records():
+            trials.write(record)
+            records.append(record)
+            if until(record) or time.monotonic() > end:
+                session.stop()
+    finally:
+        trials.close()
+    return records
+
+
+def trials_of(versions, classifier):
+    spec = classifier.spec
+    rate, channels = spec.frontend.sample_rate, spec.frontend.channels
+    asked = Asked(None, channels, rate, spec.hop_samples(None) / rate)
+    return Trials(versions, lambda spec: asked, classifier, Classifier, poll_seconds=0.2)
+
+
+def settled(versions):
+    """Whether the candidate has become something else."""
+    return lambda record: record["type"] == "window" and versions.state().candidate is None
+
+
+def steady(records):
+    """That windows follow each other by one hop, from the first to the last."""
+    offsets = [record["offset"] for record in records if record["type"] == "window"]
+    return len(offsets) > 10 and np.allclose(np.diff(offsets), 0.48, atol=0.002)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """Sound comes many times as fast as it would: a process that starts is soon far behind."""
+    monkeypatch.setattr("edge.shadow.BEHIND_SECONDS", 2000.0)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return Classifier(BUNDLED_NAMES["tiny"])
+
+
+def test_a_candidate_that_agrees_takes_over_without_a_gap(tmp_path, tiny, minute):
+    versions = Versions(tmp_path, fallback=BUNDLED_NAMES["tiny"])
+    other = BUNDLED_NAMES["tiny"].with_name("edge-listen-tiny.onnx")  # the same network in float
+    offered(versions, other, 1)
+    after = []
+
+    def until(record):
+        after.extend([record] if record["type"] == "start" else [])
+        return len(after) == 2 and record["type"] == "window"
+
+    records = listened(tiny, Paced(minute), trials_of(versions, tiny), until)
+    starts = [record for record in records if record["type"] == "start"]
+    assert [start["precision"] for start in starts] == ["int8", "fp32"]
+    assert steady(records)
+    assert records[-1]["lost_samples"] == 0
+    assert versions.state().current.number == 1
+    assert versions.state().report.windows >= 10
+    assert Probation(versions).pending()
+
+
+def test_one_that_disagrees_is_rejected_and_the_old_model_keeps_listening(tmp_path, tiny, minute):
+    versions = Versions(tmp_path, fallback=BUNDLED_NAMES["tiny"])
+    offered(versions, BUNDLED, 1, ShadowRules(seconds=5, min_windows=10, max_disagreement=0.0, max_latency_ms=1e6))
+    records = listened(tiny, Paced(minute), trials_of(versions, tiny), settled(versions))
+    assert "disagrees" in versions.state().rejection(1).reason
+    assert versions.current() == BUNDLED_NAMES["tiny"]
+    assert [record["type"] for record in records].count("start") == 1
+    assert steady(records)
+
+
+CHILD = """
+import json, struct, sys, time
+HEADER = struct.Struct("<qdqi")
+first = True
+sys.stdin.buffer.readline()
+window = 0
+while header := sys.stdin.buffer.read(HEADER.size):
+    position, adc, lost, n = HEADER.unpack(header)
+    sys.stdin.buffer.read(4 * n)
+    window += 1
+    {fault}
+    record = {{"type": "window", "offset": round((position + n) / 16000, 3), "label": None, "latency_ms": {latency},
+              "resident_mib": {resident}}}
+    print(json.dumps(record), flush=True)
+"""
+FAULTS = {
+    "slow": (("pass", "5000.0", "50.0"), "latency"),
+    "leaks": (("pass", "1.0", "50.0 + 10 * window"), "memory"),
+    "crashes": (("window == 5 and __import__('os').abort()", "1.0", "50.0"), "crashed: it ended with signal 6"),
+    "hangs": (("window == 5 and time.sleep(1000)", "1.0", "50.0"), "behind"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_that_does_harm_is_rejected(tmp_path, tiny, minute, monkeypatch, fault):
+    (what, latency, resident), word = FAULTS[fault]
+    script = tmp_path / "child.py"
+    script.write_text(CHILD.format(fault=what, latency=latency, resident=resident))
+    monkeypatch.setattr("edge.shadow.COMMAND", ["python3", str(script)])
+    monkeypatch.setattr("edge.shadow.BEHIND_SECONDS", 60.0 if fault == "hangs" else 2000.0)
+    versions = Versions(tmp_path / "state", fallback=BUNDLED_NAMES["tiny"])
+    rules = ShadowRules(seconds=400, min_windows=500, max_latency_ms=1000, max_memory_mib=64)
+    offered(versions, BUNDLED, 1, rules)
+    records = listened(tiny, Paced(minute, speed=40), trials_of(versions, tiny), settled(versions))
+    assert word in versions.state().rejection(1).reason
+    assert steady(records)
+    assert records[-1]["lost_samples"] == 0
+
+
+def test_a_model_that_was_chosen_by_hand_is_taken_up(tmp_path, tiny, minute):
+    versions = Versions(tmp_path, fallback=BUNDLED_NAMES["tiny"])
+    offered(versions, BUNDLED, 1)
+    candidate = versions.candidate()
+    seen = []
+
+    def until(record):
+        if record["type"] == "window" and not seen:
+            versions.promote(candidate)
+            seen.append(record)
+        return record["type"] == "start" and bool(seen)
+
+    trials = trials_of(versions, tiny)
+    trials._versions = versions
+    records = listened(tiny, Paced(minute), trials, until)
+    assert [record["model"] for record in records if record["type"] == "start"][-1] == Classifier(BUNDLED).spec.name
+
+
+def test_a_model_that_ends_the_program_again_and_again_is_taken_back(tmp_path):
+    versions = Versions(tmp_path, fallback=BUNDLED_NAMES["tiny"])
+    offered(versions, BUNDLED, 7)
+    versions.promote(versions.candidate())
+    Probation(versions).begin()
+    for _ in range(STARTS):
+        Probation(versions).started()
+        assert versions.state().current.number == 7
+    Probation(versions).started()
+    assert versions.state().current is None
+    assert "ended" in versions.state().rejection(7).reason
+    assert not Probation(versions).pending()
+    Probation(versions).started()
+
+
+def test_one_that_stays_up_is_trusted(tmp_path):
+    versions = Versions(tmp_path, fallback=BUNDLED_NAMES["tiny"])
+    offered(versions, BUNDLED, 7)
+    versions.promote(versions.candidate())
+    probation = Probation(versions)
+    probation.begin()
+    probation.started()
+    probation.passed()
+    for _ in range(2 * STARTS):
+        probation.started()
+    assert versions.state().current.number == 7
+    (tmp_path / "probation.json").write_text("{")
+    probation.started()
+    assert not probation.pending()
