@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Iterator
@@ -100,6 +101,8 @@ class Microphone:
         return self._take(self._open(sample_rate), sample_rate, length, first or length, channels)
 
     def _open(self, sample_rate: int) -> Opened:
+        if self._known is not None:
+            gc.collect()  # streams of sounddevice are cycles: the ring of the opening before would stay for long
         with HOST.using():
             device = self._find()
             n_captured = min(device.channels, 2) if self.channel is None else self.channel + 1
@@ -274,7 +277,7 @@ def _our_streams() -> frozenset[int] | None:
     would hang with it.
     """
     try:
-        return our_streams()
+        return our_streams(timeout=OPENING_SECONDS)
     except NoServer:
         return None
     except Unanswered:

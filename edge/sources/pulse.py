@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-ANSWER_SECONDS = 1.2  # that the server may take
+ANSWER_SECONDS = 1.5  # that the server may take
 
 
 class NoServer(Exception):
@@ -41,6 +41,7 @@ class SoundServer:
 
         Raises NoServer; Unanswered, also at once while an earlier question has no answer; and what ``question`` raises.
         """
+        _library()  # here: on a slow card its import takes longer than any server
         if self._hangs:
             raise Unanswered
         answers: SimpleQueue[Any] = SimpleQueue()
@@ -68,10 +69,7 @@ class SoundServer:
             self._hangs = False
 
     def _connected(self) -> Any:
-        try:
-            import pulsectl
-        except (ImportError, OSError):
-            raise NoServer from None
+        pulsectl = _library()
         if self._pulse is None:
             pulse = pulsectl.Pulse("edge-listen", connect=False)
             try:
@@ -85,8 +83,7 @@ class SoundServer:
     def _named(self, error: Exception) -> Exception:
         if isinstance(error, NoServer):
             return error
-        import pulsectl
-
+        pulsectl = _library()
         if isinstance(error, pulsectl.PulseDisconnected | pulsectl.PulseOperationFailed) or (
             isinstance(error, pulsectl.PulseError) and not isinstance(error, pulsectl.PulseIndexError)
         ):
@@ -100,6 +97,15 @@ class SoundServer:
 SERVER = SoundServer()
 
 
+def _library() -> Any:
+    """The module pulsectl. Raises NoServer where it, or the library of PulseAudio that it loads, is not there."""
+    try:
+        import pulsectl
+    except (ImportError, OSError):
+        raise NoServer from None
+    return pulsectl
+
+
 @dataclass(frozen=True)
 class Route:
     """Where one of our streams gets its sound from."""
@@ -109,9 +115,9 @@ class Route:
     name: str  # of the source: the same then
 
 
-def our_streams(server: SoundServer = SERVER) -> frozenset[int]:
+def our_streams(server: SoundServer = SERVER, timeout: float = ANSWER_SECONDS) -> frozenset[int]:
     """The server's numbers of the streams of this process that record. Raises NoServer, Unanswered."""
-    return frozenset(output.index for output in server.ask(_ours))
+    return frozenset(output.index for output in server.ask(_ours, timeout))
 
 
 def new_route(before: frozenset[int], wanted: str | None, server: SoundServer = SERVER) -> tuple[Route, bool] | None:
@@ -137,7 +143,7 @@ def new_route(before: frozenset[int], wanted: str | None, server: SoundServer = 
 
 def is_ours(route: Route, server: SoundServer = SERVER) -> bool:
     """Whether the stream still gets its sound from the same source. Raises NoServer, Unanswered."""
-    import pulsectl
+    pulsectl = _library()
 
     def look(pulse: Any) -> bool:
         try:
