@@ -59,6 +59,11 @@ class Board:
         with self._changed:
             self._changed.wait(seconds)
 
+    def wake(self) -> None:
+        """Who waits in :meth:`wait` looks at once."""
+        with self._changed:
+            self._changed.notify_all()
+
     def alive(self) -> bool:
         """Whether all keep their promises: the process makes progress, be it that it waits for a microphone."""
         with self._changed:

@@ -50,6 +50,7 @@ class Notifier:
         """It comes to its end, which may take some seconds."""
         if not self._ending.is_set():
             self._ending.set()
+            self._board.wake()
             self._send("STOPPING=1")
 
     def reloading(self) -> None:

@@ -80,7 +80,7 @@ class Recorder:
             latency_ms=round(window.latency_ms, 2),
         )
 
-    def status(self, window: Window, late: int, *, news: bool = False) -> Iterator[Record]:
+    def status(self, window: Window, late: int = 0, *, news: bool = False) -> Iterator[Record]:
         """How it goes, when there is ``news`` or it is time; ``late`` windows came later than a hop so far."""
         news = news or bool(window.lost or window.overflows) or window.silent != self._silent
         self._silent = window.silent

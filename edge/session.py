@@ -31,7 +31,7 @@ log = logging.getLogger("edge.listen")
 CLIPS_SECONDS = 10.0  # that clips have to be written at the end
 INTERRUPTED_SECONDS = 1.2  # the same after a signal: all sinks have to end within five seconds
 OPENING_SECONDS = 30.0  # that a source may take to open, until it counts as hanging
-SLACK_SECONDS = 4.0  # that a sign of life may come later than it should: of a busy machine
+SLACK_SECONDS = 3.0  # that a sign of life may come later than it should: of a busy machine
 
 
 @dataclass(frozen=True)

@@ -565,5 +565,5 @@ def test_clips_bear_the_name_that_a_microphone_has_once_it_is_open(tmp_path, cla
 
     plan = Plan(EventConfig(Rule(threshold=0.0, confirm=1)), clips=ClipsConfig(str(tmp_path), min_free_bytes=0))
     told = list(Session(Named(np.zeros(5 * 16_000, np.float32)), classifier, plan).records())
-    assert {r["type"] for r in told} == {"start", "window", "event", "clip", "end"}
+    assert {r["type"] for r in told} == {"start", "health", "window", "event", "clip", "end"}
     assert {r["source"] for r in told} == {"USB"}

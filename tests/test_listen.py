@@ -17,6 +17,7 @@ import pytest
 import soundfile
 
 from edge.errors import DeviceError
+from edge.health import REASONS
 from edge.models import BUNDLED
 from edge.sources.devices import input_devices
 from tests.conftest import ROOT, run_module
@@ -47,7 +48,8 @@ def of_type(kind, lines):
 
 def test_jsonl_of_a_recording(demo):
     lines = records(listen("--input", demo, "--output", "jsonl", "--top-k", 5))
-    assert [line["type"] for line in lines[:2]] == ["start", "window"]
+    assert [line["type"] for line in lines[:4]] == ["start", "health", "health", "window"]
+    assert [line["state"] for line in of_type("health", lines)] == ["starting", "listening"]
     start, windows, end = lines[0], of_type("window", lines), lines[-1]
     assert all(line["source"] == str(demo) for line in lines)
     assert end["type"] == "end"
@@ -123,11 +125,11 @@ def test_options_from_environment_and_file(tmp_path, demo):
     config = tmp_path / "edge.toml"
     config.write_text(f'input = "{demo}"\noutput = "jsonl"\ntop-k = 2\nduration = 5\nthreshold = 0.1\n')
     lines = records(listen("--config", config))
-    assert len(lines[1]["top"]) == 2
+    assert len(of_type("window", lines)[0]["top"]) == 2
     lines = records(listen("--config", config, env={"EDGE_LISTEN_TOP_K": "4"}))  # the environment wins over the file
-    assert len(lines[1]["top"]) == 4
+    assert len(of_type("window", lines)[0]["top"]) == 4
     done = listen("--top-k", 3, "-v", env={"EDGE_LISTEN_TOP_K": "4", "EDGE_LISTEN_CONFIG": str(config)})
-    assert len(records(done)[1]["top"]) == 3  # and the command line over both
+    assert len(of_type("window", records(done))[0]["top"]) == 3  # and the command line over both
     assert "top-k = 3 (command line)" in done.stderr
     assert "threshold = 0.1 (file)" in done.stderr
 
@@ -216,7 +218,7 @@ def test_usage_errors(arguments):
 def assert_fails_in_one_line(done, code):
     lines = records(done)
     kinds = [line["type"] for line in lines]
-    assert kinds == ["error"] or (kinds[0] == "start" and kinds[-2:] == ["error", "end"])
+    assert kinds == ["error"] or (kinds[0] == "start" and kinds[-3:] == ["error", "health", "end"])
     (error,) = of_type("error", lines)
     assert error["code"] == code
     assert error["remedy"]
@@ -315,7 +317,10 @@ def test_silence_is_said_once_and_listening_goes_on(tmp_path):
     lines = records(done)
     assert [status["silent"] for status in of_type("status", lines)] == [True]
     assert all(status["level_dbfs"] is None for status in of_type("status", lines))
-    assert done.stderr.count("the microphone is silent") == 1
+    assert done.stderr == f"degraded: {REASONS['silent']}\n"
+    assert [(h["state"], h["reasons"]) for h in of_type("health", lines)] == [
+        ("starting", []), ("listening", []), ("degraded", ["silent"]),
+    ]  # fmt: skip
     windows = of_type("window", lines)
     assert windows[-1]["offset"] > 11
     assert all(w["level_dbfs"] is None for w in windows)
@@ -338,7 +343,7 @@ def test_a_signal_ends_with_a_summary(demo, signum):
         command("--input", demo, "--realtime", "--output", "jsonl"),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=BASE,
     )  # fmt: skip
-    lines = [process.stdout.readline() for _ in range(3)]  # start, and two windows: it took more than four seconds
+    lines = [process.stdout.readline() for _ in range(5)]  # start, health, two windows: it took more than four seconds
     process.send_signal(signum)
     out, err = process.communicate(timeout=10)
     end = json.loads((lines + out.splitlines())[-1])
@@ -449,21 +454,47 @@ def test_the_live_view_shows_the_last_events():
     ]  # fmt: skip
 
 
-def test_text_and_log_say_whose_status_it_is(caplog):
+def test_text_and_log_say_whose_health_it_is_and_what_helps(caplog):
     from edge.sinks.log import Log
     from edge.sinks.text import Text
 
     out = io.StringIO()
-    text, log = Text(out), Log()
-    status = {"type": "status", "silent": True, "overflows": 1, "lost_samples": 2}
-    for source in ("yard", "hall"):
-        for sink in (text, log):
-            sink.write({"type": "clip", "source": source})
-    for sink in (text, log):
-        sink.write(status | {"source": "hall"})
+    sinks = Text(out), Log()
+    changes = [
+        ("starting", ""), ("listening", ""), ("lost", "'x' is gone (plug it in)"), ("lost", "'x' is busy (wait)"),
+        ("degraded", "only zeros"), ("listening", ""),
+    ]  # fmt: skip
+    for sink in sinks:
+        sink.write({"type": "clip", "source": "yard"})
+        for state, message in changes:
+            sink.write({"type": "health", "source": "hall", "state": state, "message": message})
+        sink.write({"type": "error", "source": "yard"})  # it is said elsewhere, once
+        sink.write({"type": "health", "source": "yard", "state": "lost", "message": "never"})
     for lines in (out.getvalue().splitlines(), caplog.messages):
-        assert len(lines) == 2
-        assert all(line.startswith("hall: ") for line in lines)
+        assert lines == [
+            "hall: lost: 'x' is gone (plug it in)", "hall: lost: 'x' is busy (wait)", "hall: degraded: only zeros",
+            "hall: listening again",
+        ]  # fmt: skip
+
+
+def test_the_live_view_says_how_it_is():
+    from rich.console import Console
+
+    from edge.sinks.live import LiveView
+
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
+    view = LiveView(console)
+    view.write({"type": "start", "source": "x", "model": "m", "precision": "int8"})
+    view.write({"type": "health", "source": "x", "state": "lost", "reasons": ["missing"], "message": "plug it in"})
+    shown = console.file.getvalue()
+    assert "x · m int8 · lost" in shown
+    assert "plug it in" in shown
+    view.write({"type": "health", "source": "x", "state": "listening", "reasons": [], "message": ""})
+    window = {"source": "x", "top": [], "label": None, "level_dbfs": None, "offset": 9, "latency_ms": 1}
+    console.file.truncate(0)
+    console.print(view.render(window))
+    assert "x · m int8 · listening" in console.file.getvalue()
+    view.close()
 
 
 def test_nothing_that_is_not_asked_for_is_loaded(demo):

@@ -18,6 +18,9 @@ from edge.sources.file import SoundFile
 pytest.importorskip("prometheus_client")
 
 
+NOTHING = dict.fromkeys(("clipped", "dc_offset", "dead_channels", "drift_ppm"))  # of a source that is no device
+
+
 @pytest.fixture
 def metrics():
     served = Metrics(MetricsConfig(port=0), lambda: {"mqtt": {"delivered": 7, "dropped": 2, "failed": 1, "queued": 3}})
@@ -64,7 +67,7 @@ def test_what_was_heard_is_counted(metrics, heard):
 
 def test_counts_of_a_status_add_up_and_never_fall(metrics):
     def status(overflows, lost):
-        base = {"type": "status", "source": "yard", "silent": False, "load": 0.01}
+        base = {"type": "status", "source": "yard", "silent": False, "load": 0.01, "late": 0, **NOTHING}
         metrics.write(base | {"overflows": overflows, "lost_samples": lost})
         found = values(scraped(metrics))
         return found['edge_audio_overflows_total{source="yard"}'], found['edge_audio_lost_samples_total{source="yard"}']

@@ -21,8 +21,24 @@ STATUS = {
     "type": "status", "source": "microphone", "time": "2026-01-01T00:00:00.000Z", "silent": False, "load": 0.02,
     "level_dbfs": -40.5, "windows": 100, "overflows": 1, "lost_samples": 512,
 }  # fmt: skip
-START = {"type": "start", "model": "edge-listen", "precision": "int8", "labels": ["Dog", "Speech, male", "犬"]}
+START = {
+    "type": "start",
+    "source": "microphone",
+    "model": "edge-listen",
+    "precision": "int8",
+    "labels": ["Dog", "Speech, male", "犬"],
+}
 BASE = "edge-listen/attic"
+
+
+def health(state, *reasons, message="", source="microphone"):
+    return {
+        "type": "health", "source": source, "time": "2026-01-01T00:00:00.000Z", "state": state,
+        "reasons": list(reasons), "message": message,
+    }  # fmt: skip
+
+
+LISTENING = health("listening")
 
 
 @pytest.fixture(autouse=True)
@@ -60,17 +76,18 @@ def retained(broker, count, topics="#"):
 @needs_mosquitto
 def test_topics_and_payloads(broker, subscriber):
     sink = Mqtt(config(broker))
-    for record in (START, {"type": "window"}, event(0), STATUS, event(0, phase="end")):
+    for record in (START, LISTENING, {"type": "window", "source": ""}, event(0), STATUS, event(0, phase="end")):
         sink.write(record)
-    assert retained(broker, 5) == {
+    assert retained(broker, 6) == {
         f"{BASE}/availability": "online",
+        f"{BASE}/health": json.dumps({"state": "listening", "reasons": [], "message": ""}),
         f"{BASE}/state/dog": "OFF",
         f"{BASE}/state/speech_male": "OFF",
         f"{BASE}/state/{slug('犬')}": "OFF",
         f"{BASE}/status": json.dumps(STATUS),
     }
     sink.close()
-    wait_until(lambda: subscriber.of(f"{BASE}/availability") == ["online", "offline"])
+    wait_until(lambda: subscriber.of(f"{BASE}/availability") == ["offline", "online", "offline"])
     assert subscriber.events() == [event(0), event(0, phase="end")]
     assert subscriber.of(f"{BASE}/state/dog") == ["OFF", "ON", "OFF"]
 
@@ -90,7 +107,9 @@ def test_only_the_labels_that_are_asked_for_have_a_state(broker, subscriber):
 def test_a_crash_is_seen_by_others(broker, subscriber):
     """The last will: the connection goes without a word."""
     sink = Mqtt(config(broker))
-    sink.write(event(0))
+    sink.write(LISTENING)
+    wait_until(lambda: subscriber.of(f"{BASE}/availability")[-1:] == ["online"])
+    subscriber.messages.clear()
     sink._client._sock.shutdown(2)
     wait_until(lambda: "offline" in subscriber.of(f"{BASE}/availability"))
     wait_until(lambda: subscriber.of(f"{BASE}/availability")[-1] == "online")  # it has come back by itself
@@ -187,16 +206,16 @@ def test_a_broker_that_has_lost_its_memory_is_told_again(tmp_path):
     """Retained messages come again, with the newest state."""
     with Mosquitto(tmp_path, "allow_anonymous true") as broker:
         sink = HomeAssistant(config(broker, HomeAssistantConfig))
-        for record in (START, STATUS, event(0)):
+        for record in (START, LISTENING, STATUS, event(0)):
             sink.write(record)
-        before = retained(broker, 6)
+        before = retained(broker, 7)
         broker.stop(kill=True)
         wait_until(lambda: not sink._connected.is_set())
         (tmp_path / "mosquitto.db").unlink(missing_ok=True)
         broker.start()
         wait_until(sink._connected.is_set)
         sink.write(STATUS)  # when this is confirmed, what was published before it is there as well
-        assert retained(broker, 6) == before
+        assert retained(broker, 7) == before
         assert before[f"{BASE}/state/dog"] == "ON"
         sink.close()
 
@@ -299,10 +318,24 @@ def test_slugs_are_safe_in_topics_and_ids(label, slugged):
 # Home Assistant's documented fields: device discovery (integrations/mqtt), binary_sensor.mqtt, sensor.mqtt.
 TEXT = {"type": "string", "minLength": 1}
 TOPIC = {"type": "string", "pattern": "^[^+#]+$"}
+AVAILABILITY = {
+    "availability": {
+        "type": "array",
+        "minItems": 1,
+        "items": {
+            "properties": {
+                "topic": TOPIC, "payload_available": TEXT, "payload_not_available": TEXT, "value_template": TEXT,
+            },
+            "required": ["topic"],
+            "additionalProperties": False,
+        },
+    },
+    "availability_mode": {"enum": ["all", "any", "latest"]},
+}  # fmt: skip
 SHARED = {
     "p": TEXT, "unique_id": TEXT, "name": TEXT, "state_topic": TOPIC, "icon": {"type": "string", "pattern": "^mdi:"},
     "value_template": {"type": "string", "pattern": r"^\{\{ .* \}\}$"}, "json_attributes_topic": TOPIC,
-    "entity_category": {"enum": ["diagnostic", "config"]},
+    "entity_category": {"enum": ["diagnostic", "config"]}, **AVAILABILITY,
 }  # fmt: skip
 DISCOVERY = {
     "type": "object",
@@ -346,7 +379,7 @@ DISCOVERY = {
                 ],
             },
         },
-        "availability_topic": TOPIC, "payload_available": TEXT, "payload_not_available": TEXT,
+        **AVAILABILITY,
         "qos": {"enum": [0, 1, 2]},
     },
     "required": ["dev", "o", "cmps"],
@@ -367,20 +400,26 @@ def discovered(payload):
 @needs_mosquitto
 def test_home_assistant_is_told_everything_it_needs(broker, subscriber):
     sink = HomeAssistant(config(broker, HomeAssistantConfig, device_name="Attic"))
-    for record in (START, STATUS, event(0)):
+    for record in (START, LISTENING, STATUS, event(0)):
         sink.write(record)
-    found = retained(broker, 6)
+    found = retained(broker, 7)
     description, components = discovered(found["homeassistant/device/edge_listen_attic/config"])
     assert description["dev"]["name"] == "Attic"
     assert description["dev"]["mdl"] == "edge-listen int8"
-    assert found[description["availability_topic"]] == description["payload_available"]
+    (there,) = description["availability"]
+    assert found[there["topic"]] == there["payload_available"]
     sensors = {c["name"]: c for c in components.values() if c["p"] == "binary_sensor"}
     assert list(sensors) == START["labels"]
     assert found[sensors["Dog"]["state_topic"]] == sensors["Dog"]["payload_on"]
     assert found[sensors["犬"]["state_topic"]] == sensors["犬"]["payload_off"]
     others = {c["name"]: c for c in components.values() if c["p"] == "sensor"}
-    assert set(others) == {"Last event", "Level", "Lost samples", "Overflows"}
-    for name, field in (("Level", "level_dbfs"), ("Lost samples", "lost_samples"), ("Overflows", "overflows")):
+    assert set(others) == {"Last event", "Level", "Lost samples", "Overflows", "Health"}
+    for name, field in (
+        ("Level", "level_dbfs"),
+        ("Lost samples", "lost_samples"),
+        ("Overflows", "overflows"),
+        ("Health", "state"),
+    ):
         assert others[name]["value_template"] == f"{{{{ value_json.{field} }}}}"
         assert field in json.loads(found[others[name]["state_topic"]])
     wait_until(lambda: subscriber.of(others["Last event"]["state_topic"]))
@@ -415,4 +454,65 @@ def test_an_alias_is_added_with_its_first_event(broker, subscriber):
     assert len(subscriber.of(topic)) == 2
     _, components = discovered(subscriber.of(topic)[-1])
     assert components["label_pet"]["state_topic"] == f"{BASE}/state/pet"
+    sink.close()
+
+
+@needs_mosquitto
+def test_a_listener_that_hears_nothing_is_not_available_and_says_why(broker, subscriber):
+    sink = HomeAssistant(config(broker, HomeAssistantConfig))
+    lost = health("lost", "missing", message="plug it in")
+    for record in (START, health("starting"), LISTENING, health("degraded", "silent"), lost, LISTENING):
+        sink.write(record)
+    sink.close()
+    wait_until(lambda: len(subscriber.of(f"{BASE}/availability")) == 7)
+    online, offline = "online", "offline"  # before the first record, starting, then those above, and the end
+    assert subscriber.of(f"{BASE}/availability") == [offline, offline, online, online, offline, online, offline]
+    told = [json.loads(payload) for payload in subscriber.of(f"{BASE}/health")]
+    assert [t["state"] for t in told] == ["starting", "listening", "degraded", "lost", "listening"]
+    assert told[3] == {"state": "lost", "reasons": ["missing"], "message": "plug it in"}
+
+
+@needs_mosquitto
+def test_an_entity_of_health_stays_while_the_others_go(broker, subscriber):
+    """Home Assistant takes the latest of the two: what is said of health comes after what is said of availability."""
+    sink = HomeAssistant(config(broker, HomeAssistantConfig))
+    for record in (START, health("lost", "missing")):
+        sink.write(record)
+    wait_until(lambda: subscriber.of(f"{BASE}/health"))
+    topics = [topic for topic, _, _ in subscriber.messages]
+    assert topics[-2:] == [f"{BASE}/availability", f"{BASE}/health"]
+    _, components = discovered(subscriber.of("homeassistant/device/edge_listen_attic/config")[-1])
+    entity = components["health"]
+    assert [place["topic"] for place in entity["availability"]] == topics[-2:]
+    assert entity["availability_mode"] == "latest"
+    assert entity["availability"][1]["value_template"] == "{{ 'online' }}"
+    sink.close()
+
+
+@needs_mosquitto
+def test_several_sources_are_several_devices(broker, subscriber):
+    sink = HomeAssistant(config(broker, HomeAssistantConfig, by_source=True, labels=("Dog",)))
+    for name in ("Front yard", "hall"):
+        for record in (START, LISTENING):
+            sink.write(record | {"source": name})
+    sink.write(event(0) | {"source": "hall"})
+    sink.write(health("lost", "stopped", source="hall"))
+    found = retained(broker, 1 + 2 * 3, "edge-listen/#")  # the device's, and of each: state, availability, health
+    assert found[f"{BASE}/front_yard/state/dog"] == "OFF"
+    assert found[f"{BASE}/hall/state/dog"] == "ON"
+    assert found[f"{BASE}/front_yard/availability"] == found[f"{BASE}/availability"] == "online"
+    assert found[f"{BASE}/hall/availability"] == "offline"
+    assert [topic for topic, _, _ in subscriber.messages if topic.endswith("/event")] == [f"{BASE}/hall/event"]
+    seen = {}
+    for source in ("front_yard", "hall"):
+        (payload,) = subscriber.of(f"homeassistant/device/edge_listen_attic_{source}/config")
+        description, components = discovered(payload)
+        assert [a["topic"] for a in description["availability"]] == [
+            f"{BASE}/availability", f"{BASE}/{source}/availability",
+        ]  # fmt: skip
+        assert description["availability_mode"] == "all"
+        seen[source] = {c["unique_id"] for c in components.values()}
+    assert not seen["front_yard"] & seen["hall"]
+    sink.write(health("lost", "stopped", source="Front yard"))  # now it hears nothing at all
+    wait_until(lambda: subscriber.of(f"{BASE}/availability")[-1] == "offline")
     sink.close()

@@ -277,5 +277,5 @@ def test_nothing_asked_nothing_made():
 
 def test_the_schema_knows_every_type():
     assert {ref["$ref"].rpartition("/")[2] for ref in SCHEMA.schema["oneOf"]} == {
-        "start", "window", "event", "clip", "status", "error", "end",
+        "start", "health", "window", "event", "clip", "status", "error", "end",
     }  # fmt: skip

@@ -129,7 +129,7 @@ def test_a_signal_ends_all_of_them(tmp_path, demo):
     with subprocess.Popen(
         command("--config", config), stdout=subprocess.PIPE, text=True, env=BASE, cwd=ROOT
     ) as process:
-        lines = [json.loads(process.stdout.readline()) for _ in range(3 + 3 + 3)]
+        lines = [json.loads(process.stdout.readline()) for _ in range(3 * (1 + 2 + 1))]
         assert len(of_type("window", lines)) >= 3
         started = time.monotonic()
         process.send_signal(signal.SIGTERM)
