@@ -203,14 +203,14 @@ def test_the_bundled_model_proves_itself():
 def test_a_model_that_is_none(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(TINY.read_bytes()[:-100])
-    with pytest.raises(UpdateError, match="^model: .*damaged"):
+    with pytest.raises(UpdateError, match=r"^model: .*damaged"):
         prove(path)
 
 
 def test_a_model_that_takes_too_long_or_too_much():
-    with pytest.raises(UpdateError, match="has not proven itself within 0.05 s"):
+    with pytest.raises(UpdateError, match=r"has not proven itself within 0.05 s"):
         prove(TINY, seconds=0.05)
-    with pytest.raises(UpdateError, match="^model: "):
+    with pytest.raises(UpdateError, match=r"^model: "):
         prove(TINY, memory_mib=8)
 
 
@@ -367,7 +367,7 @@ def test_keys_with_a_password(tmp_path):
     assert b"ENCRYPTED" in next(keys.folder.glob("root-*.pem")).read_bytes()
     assert keys.signers("root")
     for password in (None, "wrong"):
-        with pytest.raises(UpdateError, match="encrypted|password"):
+        with pytest.raises(UpdateError, match=r"encrypted|password"):
             Keys(keys.folder, password).signers("root")
 
 
@@ -453,7 +453,7 @@ def test_an_interrupted_download_goes_on_where_it_was(world, server):
 def test_one_that_is_given_up_goes_on_the_next_day(world, server):
     world.publish(1)
     server.failures = [40_000, 0, 0, 0, 0]
-    with pytest.raises(UpdateError, match="^unreachable: .*40000 of 100000 bytes"):
+    with pytest.raises(UpdateError, match=r"^unreachable: .*40000 of 100000 bytes"):
         by_web(world, server).fetch()
     assert world.current() == FALLBACK
     server.requests.clear()
@@ -475,7 +475,7 @@ def test_a_server_that_is_busy(world, server):
     assert by_web(world, server).fetch().news
     server.failures = [500] * 20
     world.publish(2)
-    with pytest.raises(UpdateError, match="^unreachable: "):
+    with pytest.raises(UpdateError, match=r"^unreachable: "):
         by_web(world, server).fetch()
 
 
