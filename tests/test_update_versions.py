@@ -1,4 +1,4 @@
-"""The folder of versions: killed at any instant, on a disk that fails at any call, it holds the old model or the new one."""
+"""The folder of versions: killed at any instant, on a disk that fails, it holds the old model or the new one."""
 
 import errno
 import json

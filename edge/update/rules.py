@@ -110,11 +110,13 @@ def _difference(rules: ShadowRules, report: ShadowReport) -> str:
     return ""
 
 
-def rules_of(asked: Mapping[str, Any], local: Mapping[str, Any] | None = None) -> ShadowRules:
+def rules_of(asked: Mapping[str, Any], local: Mapping[str, float] | None = None) -> ShadowRules:
     """The defaults, with what a release asks for as far as BOUNDS allow, with what this device's ``local`` table says.
 
     Raises SettingsError for a key that is unknown, or a value of another type.
     """
     rules = settings_of(ShadowRules, asked, "shadow")
     cut = {name: min(max(getattr(rules, name), least), most) for name, (least, most) in BOUNDS.items()}
-    return settings_of(ShadowRules, local or {}, "update.shadow", base=dataclasses.replace(rules, **cut))
+    # A configuration reads all numbers as fractions.
+    whole = {key: int(value) if value == int(value) else value for key, value in (local or {}).items()}
+    return settings_of(ShadowRules, whole, "update.shadow", base=dataclasses.replace(rules, **cut))

@@ -104,7 +104,8 @@ class Web(Transport):
             raise BrokenOffError(_in_one_line(error)) from None
         try:
             at = self._begins_at(response, url)
-            for piece in response.stream(CHUNK, decode_content=False):
+            # What has come is passed on at once: it would be lost with the connection.
+            while piece := response.read1(CHUNK, decode_content=False):
                 yield at, piece
                 at += len(piece)
         except errors.HTTPError as error:

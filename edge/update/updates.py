@@ -43,6 +43,7 @@ class UpdateConfig:
     def __post_init__(self) -> None:
         require(NAME.fullmatch(self.channel) is not None, "update.channel", self.channel, "letters, digits and ._-")
         require(1 <= self.kept <= 100, "update.kept", self.kept, "1 to 100")
+        rules_of({}, self.shadow)
         require(self.seconds > 0, "update.seconds", self.seconds, "above 0")
 
     def versions(self) -> Versions:
