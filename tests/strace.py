@@ -12,14 +12,50 @@ from pathlib import Path
 
 STRACE = shutil.which("strace")
 # Everything by which bytes can leave a process. A question mark: not on every processor.
-OUTPUT = (
-    "write writev pwrite64 pwritev pwritev2 sendto sendmsg sendmmsg sendfile splice vmsplice tee copy_file_range"
-    " process_vm_writev"
-).split()
-CHANGES = (
-    "?open openat openat2 ?creat ?rename renameat renameat2 ?link linkat ?symlink symlinkat ?mknod mknodat ?mkdir mkdirat"
-    " truncate ftruncate fallocate fsync fdatasync sync_file_range connect mmap io_uring_setup memfd_create shmat"
-).split()
+OUTPUT = [
+    "write",
+    "writev",
+    "pwrite64",
+    "pwritev",
+    "pwritev2",
+    "sendto",
+    "sendmsg",
+    "sendmmsg",
+    "sendfile",
+    "splice",
+    "vmsplice",
+    "tee",
+    "copy_file_range",
+    "process_vm_writev",
+]
+CHANGES = [
+    "?open",
+    "openat",
+    "openat2",
+    "?creat",
+    "?rename",
+    "renameat",
+    "renameat2",
+    "?link",
+    "linkat",
+    "?symlink",
+    "symlinkat",
+    "?mknod",
+    "mknodat",
+    "?mkdir",
+    "mkdirat",
+    "truncate",
+    "ftruncate",
+    "fallocate",
+    "fsync",
+    "fdatasync",
+    "sync_file_range",
+    "connect",
+    "mmap",
+    "io_uring_setup",
+    "memfd_create",
+    "shmat",
+]
 CALL = re.compile(r"(?P<pid>\d+) +(?P<name>\w+)\((?P<arguments>.*)\) += (?P<result>.*)", re.DOTALL)
 TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
@@ -68,8 +104,10 @@ def read(trace: Path) -> list[Call]:
             begun[pid] = line.removesuffix("<unfinished ...>")
             continue
         if resumed := re.match(r"\d+ +<\.\.\. \w+ resumed>(.*)", line):
-            line = begun.pop(pid) + resumed.group(1)
-        if (found := CALL.match(line)) and not found["result"].startswith("-1 "):
+            whole = begun.pop(pid) + resumed.group(1)
+        else:
+            whole = line
+        if (found := CALL.match(whole)) and not found["result"].startswith("-1 "):
             calls.append(Call(found["name"], found["arguments"], found["result"]))
     return calls
 
@@ -79,14 +117,18 @@ def opened_for_writing(calls: list[Call]) -> set[str]:
     flags = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|O_TRUNC|O_APPEND")
     found = set()
     for call in calls:
-        if call.name in ("open", "openat", "openat2", "creat") and (call.name == "creat" or flags.search(call.arguments)):
+        if call.name in ("open", "openat", "openat2", "creat") and (
+            call.name == "creat" or flags.search(call.arguments)
+        ):
             found.add(re.match(r"\d+<(.*)>", call.result).group(1))
     return {path for path in found if not path.startswith("/dev/null")}
 
 
 def shared_mappings(calls: list[Call]) -> set[str]:
     """Files that were mapped so that writing to memory writes to them."""
-    maps = [c.arguments for c in calls if c.name == "mmap" and "MAP_SHARED" in c.arguments and "PROT_WRITE" in c.arguments]
+    maps = [
+        c.arguments for c in calls if c.name == "mmap" and "MAP_SHARED" in c.arguments and "PROT_WRITE" in c.arguments
+    ]
     return {found.group(1) for a in maps if (found := re.search(r"\d+<(.*)>", a))}
 
 
@@ -97,4 +139,6 @@ def written(calls: list[Call]) -> Counter[str]:
 
 def is_file(target: str) -> bool:
     """Whether a target lies on a disk."""
-    return target.startswith("/") and not target.startswith(("/dev/null", "/dev/pts", "/dev/tty", "/memfd:", "/dev/shm/"))
+    return target.startswith("/") and not target.startswith(
+        ("/dev/null", "/dev/pts", "/dev/tty", "/memfd:", "/dev/shm/")
+    )

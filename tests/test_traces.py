@@ -57,30 +57,45 @@ def holds_sound(calls, samples):
         if call.name in strace.OUTPUT:
             payload = call.payload
             found |= {
-                call.target for size in sizes for at in range(len(payload) - size + 1) if payload[at : at + size] in known
+                call.target
+                for size in sizes
+                for at in range(len(payload) - size + 1)
+                if payload[at : at + size] in known
             }
     return found
 
 
 def is_allowed(target):
-    """Standard output and error are pipes here; threads wake each other; the sound server is asked for sound."""
-    return target.startswith(("pipe:", "anon_inode:[eventfd", "UNIX", "socket:["))
+    """Standard output and error are pipes here, and what C libraries say goes to /dev/null; threads wake each other; the
+    sound server is asked for sound.
+    """
+    return target.startswith(("pipe:", "/dev/null", "anon_inode:[eventfd", "UNIX", "socket:["))
 
 
 def networks(calls):
     """Addresses of the network that were connected or sent to."""
-    return [c.arguments for c in calls if c.name in ("connect", "sendto", "sendmsg") and re.search(r"AF_INET|TCP|UDP", c.arguments)]
+    return [
+        c.arguments
+        for c in calls
+        if c.name in ("connect", "sendto", "sendmsg") and re.search(r"AF_INET|TCP|UDP", c.arguments)
+    ]
 
 
 def is_of_sound_server(path):
     """PulseAudio's cookie, and memory that sound servers share, which lies on no disk: PortAudio asks JACK as well."""
-    return path.endswith("/pulse/cookie") or "memfd:pulseaudio" in path or path.startswith(("/dev/shm/pulse", "/dev/shm/jack"))
+    return (
+        path.endswith("/pulse/cookie")
+        or "memfd:pulseaudio" in path
+        or path.startswith(("/dev/shm/pulse", "/dev/shm/jack"))
+    )
 
 
 def assert_private(calls, samples):
     """Nothing on a disk, nothing on a network, and no sound anywhere."""
     assert {path for path in strace.opened_for_writing(calls) if not is_of_sound_server(path)} == set()
-    assert {target for target in strace.written(calls) if not (is_allowed(target) or is_of_sound_server(target))} == set()
+    assert {
+        target for target in strace.written(calls) if not (is_allowed(target) or is_of_sound_server(target))
+    } == set()
     assert {path for path in strace.shared_mappings(calls) if not is_of_sound_server(path)} == set()
     assert networks(calls) == []
     assert not [c for c in calls if c.name in ("io_uring_setup", "shmat")]  # ways out that would not be seen
@@ -100,7 +115,9 @@ def through_microphone(virtual_mic, tmp_path, environment):
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd=ROOT,
         )  # fmt: skip
         time.sleep(2.0)
-        player = virtual_mic.play((samples + 0.5) / 32767)  # play() multiplies and truncates: exact again, but for signs
+        player = virtual_mic.play(
+            (samples + 0.5) / 32767
+        )  # play() multiplies and truncates: exact again, but for signs
         out, err = process.communicate(timeout=90)
         player.kill()
         player.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,7 +89,9 @@ def main(
             from edge.doctor.bundle import write
 
             write(bundle, checks, config)
-            click.echo(f"{bundle} holds this for support: no sound, no events, no secrets; look into it first", err=True)
+            click.echo(
+                f"{bundle} holds this for support: no sound, no events, no secrets; look into it first", err=True
+            )
         code = 0 if healthy(checks) else 1
     sys.stdout.flush()
     sys.stderr.flush()
@@ -120,17 +123,20 @@ def asked(config: Path | None, device: str | None, model: str | None, seconds: f
     from edge.doctor.check import failure, ok
     from edge.doctor.subject import Ear, Subject
 
-    named = [("config", config), ("device", device), ("model", model)]
-    arguments = [word for name, value in named if value is not None for word in (f"--{name}", str(value))]
+    what = remedy = ""
+    subject = Subject(seconds=seconds)
     try:
-        subject = _subject(arguments, seconds)
+        subject = _subject([] if config is None else ["--config", str(config)], seconds)
     except click.UsageError as error:
-        what, remedy = error.format_message(), "correct it; docs/listen.md has the keys"
+        what, remedy = " ".join(error.format_message().split()), "correct it; docs/listen.md has the keys"
     except EdgeError as error:
         what, remedy = error.what, error.remedy
-    else:
-        return ok("configuration", f"{config} is valid" if config else "no file: the defaults"), subject
-    return failure("configuration", " ".join(what.split()), remedy), Subject((Ear(device=device),), model, seconds=seconds)
+    if device is not None:
+        subject = replace(subject, ears=(Ear(device=device),))
+    subject = replace(subject, model=model or subject.model)
+    if what:
+        return failure("configuration", what, remedy), subject
+    return ok("configuration", f"{config} is valid" if config else "no file: the defaults"), subject
 
 
 def _subject(arguments: list[str], seconds: float) -> Subject:

@@ -1,1 +1,1 @@
-"""What is wrong on this device, and what to do: small checks, each bounded in time, none of which can end the others."""
+"""What is wrong on this device, and what to do: small checks, each bounded in time, none of which ends the others."""

@@ -80,7 +80,9 @@ class Step:
             found.put(failure(self.name, error.what, error.remedy))
         except BaseException as error:  # of a library: whatever it is, the other checks are to be made
             words = " ".join(str(error).split())
-            found.put(failure(self.name, f"the check itself failed: {type(error).__name__}: {words}", "report this line"))
+            found.put(
+                failure(self.name, f"the check itself failed: {type(error).__name__}: {words}", "report this line")
+            )
         finally:
             found.put(None)
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache, wraps
 from pathlib import Path
 
 from edge.doctor.access import Holder, holders
@@ -15,12 +19,50 @@ from edge.sources.devices import InputDevice, find_device, input_devices, portau
 
 RATES = (8_000, 16_000, 22_050, 32_000, 44_100, 48_000, 96_000)  # Hz, that are asked for
 NOT_WANTED = "edge-listen is to hear no microphone"
+START_SECONDS = 10  # that PortAudio may take to look for devices
+
+Look = Callable[[Subject], Iterator[Check]]
+
+
+@cache
+def trouble() -> str:
+    """What becomes of a program that starts PortAudio; empty where it lives. Tried in one of its own: a broken ALSA
+    configuration, or a sound server that hangs, would take the doctor along.
+    """
+    program = [sys.executable, "-c", "import sounddevice"]
+    try:
+        code = subprocess.run(program, capture_output=True, timeout=START_SECONDS, check=False).returncode
+    except subprocess.TimeoutExpired:
+        return f"it does not start within {START_SECONDS} s"
+    return f"it ends the program that starts it ({signal.Signals(-code).name})" if code < 0 else ""
+
+
+def by_portaudio(name: str) -> Callable[[Look], Look]:
+    """Of a look that needs PortAudio: skipped under ``name`` where no microphone is wanted, or it cannot be started."""
+
+    def decorate(look: Look) -> Look:
+        @wraps(look)
+        def guarded(subject: Subject) -> Iterator[Check]:
+            if not subject.microphones:
+                yield skipped(name, NOT_WANTED)
+            elif trouble():
+                yield skipped(name, "PortAudio cannot be used")
+            else:
+                yield from look(subject)
+
+        return guarded
+
+    return decorate
 
 
 def library(subject: Subject) -> Iterator[Check]:
     """PortAudio and its host APIs."""
     if not subject.microphones:
         yield skipped("portaudio", NOT_WANTED)
+        return
+    if why := trouble():
+        remedy = "move ~/.asoundrc and /etc/asound.conf away, or restart the sound server, and try again: arecord -L"
+        yield failure("portaudio", why, remedy)
         return
     sd = portaudio()
     number, text = sd.get_portaudio_version()
@@ -30,11 +72,9 @@ def library(subject: Subject) -> Iterator[Check]:
     yield ok("portaudio", f"{words}; {told}", version=number, host_apis=hosts)
 
 
+@by_portaudio("device")
 def devices(subject: Subject) -> Iterator[Check]:
     """The device of each source."""
-    if not subject.microphones:
-        yield skipped("device", NOT_WANTED)
-        return
     there = input_devices()
     for ear in subject.microphones:
         name = ear.called("device")
@@ -69,6 +109,7 @@ def _missing(name: str, error: DeviceError, held: list[Holder]) -> Check:
     return failure(name, error.what, error.remedy)
 
 
+@by_portaudio("rates")
 def rates(subject: Subject) -> Iterator[Check]:
     """Which sample rates each device takes."""
     wanted = rate_of_model(subject.model)
@@ -85,8 +126,6 @@ def rates(subject: Subject) -> Iterator[Check]:
         found = f"{', '.join(map(str, taken))} Hz; the model's {wanted} Hz "
         found += "as it is" if wanted in taken else "by resampling"
         yield ok(name, found, rates=taken)
-    if not subject.microphones:
-        yield skipped("rates", NOT_WANTED)
 
 
 def _taken(device: InputDevice, ear: Ear, wanted: int) -> tuple[list[int], str]:

@@ -23,6 +23,7 @@ from edge.secret import is_url
 
 ANSWER_SECONDS = 5.0  # that a receiver has
 INTEGRITY_SECONDS = 10.0  # that looking through a database may take
+NOT_IMPLEMENTED = 501  # what is asked for: the receiver knows nothing but POST
 STEPS = 10_000  # of SQLite's virtual machine between two looks at the clock
 
 
@@ -51,8 +52,10 @@ def streams(subject: Subject) -> Iterator[Check]:
                 yield _connects(name, parts.hostname, port, "check its address and the network")
         elif ear.input not in (None, "-"):
             there = os.access(str(ear.input), os.R_OK)
-            yield ok(name, f"{ear.input} can be read") if there else failure(
-                name, f"{ear.input} cannot be read", "check the path, and who may read it"
+            yield (
+                ok(name, f"{ear.input} can be read")
+                if there
+                else failure(name, f"{ear.input} cannot be read", "check the path, and who may read it")
             )
 
 
@@ -101,8 +104,10 @@ def _webhook(name: str, config: Any) -> Check:
     try:
         answer = httpx.options(config.url, timeout=ANSWER_SECONDS)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return failure(name, f"{where}: {error or type(error).__name__}", "is the receiver running, and the network up?")
-    if answer.status_code >= 500:
+        return failure(
+            name, f"{where}: {error or type(error).__name__}", "is the receiver running, and the network up?"
+        )
+    if answer.status_code >= 500 and answer.status_code != NOT_IMPLEMENTED:
         return warning(name, f"{where} answers {answer.status_code}", "look into the receiver's log")
     return ok(name, f"{where} answers (no event was sent)", code=answer.status_code)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge.doctor.check import Check, failure, ok, skipped, warning
-from edge.doctor.microphone import rate_of_model, try_to_find
+from edge.doctor.microphone import by_portaudio, rate_of_model, try_to_find
 from edge.doctor.subject import Subject
 from edge.errors import EdgeError
 from edge.health import DEGRADED
@@ -61,6 +61,7 @@ def record(source: Source, rate: int, seconds: float) -> Recording:
     )  # fmt: skip
 
 
+@by_portaudio("level")
 def recordings(subject: Subject) -> Iterator[Check]:
     """Record from each microphone, and judge it."""
     from edge.sources.microphone import Microphone

@@ -16,12 +16,57 @@ POINTER = re.compile(r"(_|-)(env|file|folder|path)$")  # a key that names where 
 VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
 # The keys whose text says nothing but what they name. Of any other, and of one that is misspelt, text is removed.
 SHOWN = frozenset(
-    """
-    address aliases argv ca_file cert_file channel classes db device device_name discovery_prefix folder group groups
-    home_assistant home-assistant host hop ignore input key_file label labels log metrics model mqtt muted name node only output
-    password_env password_file path phases prefix privacy provider report secret_env secret_file site source spool_file
-    types url username webhook
-    """.split()
+    {
+        "address",
+        "aliases",
+        "argv",
+        "ca_file",
+        "cert_file",
+        "channel",
+        "classes",
+        "db",
+        "device",
+        "device_name",
+        "discovery_prefix",
+        "folder",
+        "group",
+        "groups",
+        "home_assistant",
+        "home-assistant",
+        "host",
+        "hop",
+        "ignore",
+        "input",
+        "key_file",
+        "label",
+        "labels",
+        "log",
+        "metrics",
+        "model",
+        "mqtt",
+        "muted",
+        "name",
+        "node",
+        "only",
+        "output",
+        "password_env",
+        "password_file",
+        "path",
+        "phases",
+        "prefix",
+        "privacy",
+        "provider",
+        "report",
+        "secret_env",
+        "secret_file",
+        "site",
+        "source",
+        "spool_file",
+        "types",
+        "url",
+        "username",
+        "webhook",
+    }
 )
 WHOLE = frozenset({"headers", "template", "exec"})  # may hold anything
 TABLES_OF_NAMES = frozenset({"aliases", "groups", "cooldowns", "thresholds", "calibrated"})  # their keys are labels
@@ -32,7 +77,7 @@ LEAST = 4  # characters of a secret that is looked for in texts
 
 
 def redacted(value: Any, key: str = "", *, names: bool = False) -> Any:
-    """``value``, of a configuration under ``key``, with what may be secret replaced. ``names``: its texts are labels."""
+    """``value``, of a configuration under ``key``, without what may be secret. ``names``: its texts are labels."""
     name = key.replace("-", "_")
     if name in WHOLE:
         return REMOVED

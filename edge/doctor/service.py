@@ -44,5 +44,7 @@ def _judged(told: dict[str, str]) -> Check:
         remedy = f"sudo systemctl enable --now {UNIT}"
         return warning("service", f"{found}; last end: {last}", remedy, **told)
     if told.get("UnitFileState") == "disabled":
-        return warning("service", f"{found}, but is not started with the device", f"sudo systemctl enable {UNIT}", **told)
+        return warning(
+            "service", f"{found}, but is not started with the device", f"sudo systemctl enable {UNIT}", **told
+        )
     return warning("service", found, logs, **told) if restarts > RESTARTS else ok("service", found, **told)

@@ -16,7 +16,7 @@ def all_steps(seconds: float, microphones: int) -> tuple[Step, ...]:
         Step("permissions", access.permissions),
         Step("sound server", access.sound_server),
         Step("in use", access.in_use),
-        Step("portaudio", microphone.library),
+        Step("portaudio", microphone.library, 20),
         Step("device", microphone.devices, 20),
         Step("rates", microphone.rates, 20),
         Step("recording", recording.recordings, max(1, microphones) * (seconds + RECORDING_SECONDS)),

@@ -54,7 +54,9 @@ def _room(folder: Path, uses: str, look: Callable[[Path], os.statvfs_result]) ->
         remedy = "after a power cut, dmesg | tail says why; sudo fsck, or a new card"
         return failure(name, f"{folder} is on a read-only file system", remedy, **data)
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        return failure(name, f"{there} may not be written by this user", "name another folder, or run as its owner", **data)
+        return failure(
+            name, f"{there} may not be written by this user", "name another folder, or run as its owner", **data
+        )
     if free < FEW_BYTES:
         return failure(name, found, "free some space: sudo du -xh / | sort -h | tail", **data)
     if status.f_files and inodes < FEW_INODES:
