@@ -13,49 +13,14 @@ from pathlib import Path
 STRACE = shutil.which("strace")
 # Everything by which bytes can leave a process. A question mark: not on every processor.
 OUTPUT = [
-    "write",
-    "writev",
-    "pwrite64",
-    "pwritev",
-    "pwritev2",
-    "sendto",
-    "sendmsg",
-    "sendmmsg",
-    "sendfile",
-    "splice",
-    "vmsplice",
-    "tee",
-    "copy_file_range",
-    "process_vm_writev",
-]
+    "write", "writev", "pwrite64", "pwritev", "pwritev2", "sendto", "sendmsg", "sendmmsg", "sendfile", "splice",
+    "vmsplice", "tee", "copy_file_range", "process_vm_writev",
+]  # fmt: skip
 CHANGES = [
-    "?open",
-    "openat",
-    "openat2",
-    "?creat",
-    "?rename",
-    "renameat",
-    "renameat2",
-    "?link",
-    "linkat",
-    "?symlink",
-    "symlinkat",
-    "?mknod",
-    "mknodat",
-    "?mkdir",
-    "mkdirat",
-    "truncate",
-    "ftruncate",
-    "fallocate",
-    "fsync",
-    "fdatasync",
-    "sync_file_range",
-    "connect",
-    "mmap",
-    "io_uring_setup",
-    "memfd_create",
-    "shmat",
-]
+    "?open", "openat", "openat2", "?creat", "?rename", "renameat", "renameat2", "?link", "linkat", "?symlink",
+    "symlinkat", "?mknod", "mknodat", "?mkdir", "mkdirat", "truncate", "ftruncate", "fallocate", "fsync",
+    "fdatasync", "sync_file_range", "connect", "mmap", "io_uring_setup", "memfd_create", "shmat",
+]  # fmt: skip
 CALL = re.compile(r"(?P<pid>\d+) +(?P<name>\w+)\((?P<arguments>.*)\) += (?P<result>.*)", re.DOTALL)
 TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
 

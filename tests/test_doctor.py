@@ -29,7 +29,7 @@ from edge.sinks.sqlite import SqliteStore
 from edge.sinks.webhook import WebhookConfig
 from edge.sources.block import Block, Outage, Signal
 from edge.store import StoreConfig
-from tests.conftest import run_module
+from tests.conftest import ROOT, run_module
 from tests.receivers import Mosquitto, event, free_port, http_receiver, needs_mosquitto
 
 DOCTOR = "edge.cli.doctor"
@@ -466,6 +466,18 @@ def test_ready_imports_nothing_heavy():
     script = "import sys, edge.cli.doctor as d; d.ask('http://127.0.0.1:1/'); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not {"numpy", "onnxruntime", "sounddevice", "rich", "httpx"} & {m.split(".")[0] for m in done.stdout.split()}
+
+
+@pytest.mark.parametrize(
+    "imports", ["from edge import Classifier", "import export\nimport onnxruntime\nfrom edge import Classifier"]
+)
+def test_onnxruntime_keeps_no_record_of_its_use(tmp_path, imports):
+    """Its telemetry, which begins with a database in the cache folder; it keeps quiet by itself where CI is set."""
+    env = {k: v for k, v in os.environ.items() if k not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    env |= {"XDG_CACHE_HOME": str(tmp_path / "cache"), "HOME": str(tmp_path / "home")}
+    script = f"{imports}\nClassifier('tiny')"
+    subprocess.run([sys.executable, "-c", script], check=True, env=env, cwd=ROOT)
+    assert list(tmp_path.iterdir()) == []
 
 
 # The service

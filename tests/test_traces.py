@@ -66,8 +66,8 @@ def holds_sound(calls, samples):
 
 
 def is_allowed(target):
-    """Standard output and error are pipes here, and what C libraries say goes to /dev/null; threads wake each other; the
-    sound server is asked for sound.
+    """Standard output and error are pipes here, and what C libraries say goes to /dev/null; threads wake each other;
+    the sound server is asked for sound.
     """
     return target.startswith(("pipe:", "/dev/null", "anon_inode:[eventfd", "UNIX", "socket:["))
 

@@ -15,59 +15,14 @@ SECRET = re.compile(r"pass|secret|token|key|auth|credential|cookie|pin\b", re.IG
 POINTER = re.compile(r"(_|-)(env|file|folder|path)$")  # a key that names where a secret is, not the secret
 VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
 # The keys whose text says nothing but what they name. Of any other, and of one that is misspelt, text is removed.
-SHOWN = frozenset(
-    {
-        "address",
-        "aliases",
-        "argv",
-        "ca_file",
-        "cert_file",
-        "channel",
-        "classes",
-        "db",
-        "device",
-        "device_name",
-        "discovery_prefix",
-        "folder",
-        "group",
-        "groups",
-        "home_assistant",
-        "home-assistant",
-        "host",
-        "hop",
-        "ignore",
-        "input",
-        "key_file",
-        "label",
-        "labels",
-        "log",
-        "metrics",
-        "model",
-        "mqtt",
-        "muted",
-        "name",
-        "node",
-        "only",
-        "output",
-        "password_env",
-        "password_file",
-        "path",
-        "phases",
-        "prefix",
-        "privacy",
-        "provider",
-        "report",
-        "secret_env",
-        "secret_file",
-        "site",
-        "source",
-        "spool_file",
-        "types",
-        "url",
-        "username",
-        "webhook",
-    }
-)
+SHOWN = frozenset({
+    "address", "aliases", "argv", "ca_file", "cert_file", "channel", "classes", "db", "device", "device_name",
+    "discovery_prefix", "folder", "group", "groups", "home_assistant", "home-assistant", "host", "hop",
+    "ignore", "input", "key_file", "label", "labels", "log", "metrics", "model", "mqtt", "muted", "name",
+    "node", "only", "output", "password_env", "password_file", "path", "phases", "prefix", "privacy",
+    "provider", "report", "secret_env", "secret_file", "site", "source", "spool_file", "types", "url",
+    "username", "webhook",
+})  # fmt: skip
 WHOLE = frozenset({"headers", "template", "exec"})  # may hold anything
 TABLES_OF_NAMES = frozenset({"aliases", "groups", "cooldowns", "thresholds", "calibrated"})  # their keys are labels
 # user:password@ of an address, and what a query may hold.
