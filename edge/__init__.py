@@ -8,10 +8,15 @@ for window in listen(Microphone(), Classifier()):
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# From 1.29 on, onnxruntime keeps a database of what it is used for, and sends it to its makers. It looks at this once,
+# when it is imported. Whoever has set it already has decided.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from edge.classifier import Classifier as Classifier

@@ -9,7 +9,6 @@ waits and gives up by time does so as it would. Run by itself, it prints its fin
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import random
@@ -110,8 +109,8 @@ class World:
 
             read_to = 0
 
-            def read(ring, position, n):
-                ring.read_to = position + n
+            def read(self, position, n):
+                self.read_to = position + n
                 return super().read(position, n)
 
         real_open, real_callback, real_check = capture.open_stream, capture.Capture.callback, capture.find_rate
@@ -292,9 +291,7 @@ class Soak:
                 continue
             self._measure()
             hour += 1
-            if self.hour() >= self.hours:
-                session.stop()
-            elif self._break(hour) == "renewed":
+            if self.hour() >= self.hours or self._break(hour) == "renewed":
                 session.stop()
         return hour
 

@@ -98,21 +98,25 @@ def host_and_port(text: str, option: str, alone: str = "host") -> tuple[str, int
     return host.strip("[]"), int(port) if port else None
 
 
-def make_sinks(
-    tables: Any,
-    options: Mapping[str, Any],
-    *,
-    board: Board | None = None,
-    several: bool = False,
-    folders: Sequence[Path] = (),
-) -> list[Sink]:
+@dataclass(frozen=True)
+class Asked:
+    """A sink that is asked for, and not made yet."""
+
+    name: str  # its kind; of the second of that kind and later ones, with a number
+    kind: str  # key of KINDS, or METRICS
+    config: Any  # what its class takes
+    how: DeliveryConfig = DeliveryConfig()
+    spool: Path | None = None  # where records wait while it is away
+
+    def folders(self) -> list[Path]:
+        """Those that are written to."""
+        return [path.parent for path in (_file_of(self.config), self.spool) if path is not None]
+
+
+def asked_sinks(tables: Any, options: Mapping[str, Any]) -> list[Asked]:
     """All sinks but those of the terminal. An option adds to the table of its kind, or replaces keys of it.
 
-    ``board`` is told which of them are in trouble, and served; ``several``: there are several sources; ``folders``
-    are others that are written to.
-
-    Raises SettingsError and the sinks' own EdgeErrors: for keys that are unknown, values that cannot be, a database or
-    a port that cannot be had, a library that is not installed.
+    Raises SettingsError for keys that are unknown, and values that cannot be.
     """
     if not isinstance(tables, Mapping):
         raise SettingsError(f"sinks is {tables!r}", remedy="write a table [sinks.NAME] for each")
@@ -126,40 +130,72 @@ def make_sinks(
     known = (*KINDS, METRICS)
     if unknown := sorted(set(asked) - set(known)):
         raise SettingsError(f"there is no sink {unknown[0]!r}", remedy=f"allowed: {', '.join(known)}")
-    deliveries: dict[str, Delivery] = {}
+    found = []
     for kind, value in asked.items():
-        for number, table in enumerate(value if isinstance(value, list) else [value]) if kind != METRICS else ():
+        listed = value if isinstance(value, list) else [value]
+        if kind == METRICS and len(listed) != 1:
+            raise SettingsError(f"there are {len(listed)} tables sinks.{METRICS}", remedy="write one")
+        for number, table in enumerate(listed):
             name = kind if number == 0 else f"{kind}-{number + 1}"
-            deliveries[name], its = _delivery(name, KINDS[kind], table, several=several)
-            folders = [*folders, *its]
-    found: list[Sink] = [Deliveries(deliveries)] if deliveries else []
-    board = board or Board()
-    board.troubles = lambda: [name for name, delivery in deliveries.items() if delivery.trouble()]
-    if METRICS in asked:
-        found.append(_metrics(asked[METRICS], deliveries, board, folders))
+            found.append(_asked_metrics(table) if kind == METRICS else _asked(name, kind, table))
     return found
 
 
-def _delivery(name: str, kind: Kind, table: Any, *, several: bool) -> tuple[Delivery, list[Path]]:
-    """The sink behind its queue, and the folders that are written to."""
-    from edge.delivery import Delivery
+def _asked_metrics(table: Any) -> Asked:
+    from edge.sinks.metrics import MetricsConfig
 
-    module, where = import_module(kind.module), f"sinks.{name}"
+    return Asked(METRICS, METRICS, settings_of(MetricsConfig, table, f"sinks.{METRICS}"))
+
+
+def _asked(name: str, kind: str, table: Any) -> Asked:
     own = {f.name for f in dataclasses.fields(DeliveryConfig)}
     mine = {k: v for k, v in table.items() if k.replace("-", "_") in own} if isinstance(table, Mapping) else {}
     rest = {k: v for k, v in table.items() if k not in mine} if isinstance(table, Mapping) else table
-    how = settings_of(DeliveryConfig, mine, where)
-    config = settings_of(getattr(module, kind.config), rest, where)
+    how = settings_of(DeliveryConfig, mine, f"sinks.{name}")
+    config = settings_of(getattr(import_module(KINDS[kind].module), KINDS[kind].config), rest, f"sinks.{name}")
+    spool = Path(how.spool_file) if how.spool_file else None
+    if spool is None and KINDS[kind].remote and how.spool:
+        spool = _spool_file(name)
+    return Asked(name, kind, config, how, spool)
+
+
+def make_sinks(
+    tables: Any,
+    options: Mapping[str, Any],
+    *,
+    board: Board | None = None,
+    several: bool = False,
+    folders: Sequence[Path] = (),
+) -> list[Sink]:
+    """What :func:`asked_sinks` says, made.
+
+    ``board`` is told which of them are in trouble, and served; ``several``: there are several sources; ``folders``
+    are others that are written to.
+
+    Raises SettingsError and the sinks' own EdgeErrors: for keys that are unknown, values that cannot be, a database or
+    a port that cannot be had, a library that is not installed.
+    """
+    asked, board = asked_sinks(tables, options), board or Board()
+    deliveries = {one.name: _delivery(one, several=several) for one in asked if one.kind != METRICS}
+    found: list[Sink] = [Deliveries(deliveries)] if deliveries else []
+    board.troubles = lambda: [name for name, delivery in deliveries.items() if delivery.trouble()]
+    folders = [*folders, *(folder for one in asked for folder in one.folders())]
+    return found + [_metrics(one.config, deliveries, board, folders) for one in asked if one.kind == METRICS]
+
+
+def _delivery(asked: Asked, *, several: bool) -> Delivery:
+    """The sink behind its queue."""
+    from edge.delivery import Delivery
+
+    module, kind, config = import_module(KINDS[asked.kind].module), KINDS[asked.kind], asked.config
     if several and hasattr(config, "by_source"):
         config = replace(config, by_source=True)
-    spool = Path(how.spool_file) if how.spool_file else _spool_file(name) if kind.remote and how.spool else None
 
     def make() -> Sink:
         sink: Sink = getattr(module, kind.sink)(config)
         return sink
 
-    delivery = Delivery(make(), name, factory=make, capacity=how.capacity, spool=spool)
-    return delivery, [path.parent for path in (_file_of(config), spool) if path is not None]
+    return Delivery(make(), asked.name, factory=make, capacity=asked.how.capacity, spool=asked.spool)
 
 
 def _file_of(config: Any) -> Path | None:
@@ -173,18 +209,14 @@ def _spool_file(name: str) -> Path | None:
     return None if folder is None else folder / "spool" / f"{name}.sqlite"
 
 
-def _metrics(table: Any, deliveries: Mapping[str, Delivery], board: Board, folders: Sequence[Path]) -> Sink:
-    from edge.sinks.metrics import Metrics, MetricsConfig
+def _metrics(config: Any, deliveries: Mapping[str, Delivery], board: Board, folders: Sequence[Path]) -> Sink:
+    from edge.sinks.metrics import Metrics
 
     def counts() -> dict[str, dict[str, int]]:
         stats = {name: dataclasses.asdict(delivery.stats()) for name, delivery in deliveries.items()}
         return {name: s | {"queued": s["queued"] + s["spooled"]} for name, s in stats.items()}
 
-    if isinstance(table, list):
-        if len(table) != 1:
-            raise SettingsError(f"there are {len(table)} tables sinks.{METRICS}", remedy="write one")
-        (table,) = table
-    return Metrics(settings_of(MetricsConfig, table, f"sinks.{METRICS}"), counts, board=board, folders=folders)
+    return Metrics(config, counts, board=board, folders=folders)
 
 
 class Deliveries:
