@@ -116,12 +116,13 @@ new_release() { # in a subshell: makes a release beside the one in use, proves i
     chmod 755 "$release"
     fill "$release" >&2
     prove "$release" >&2
+    if bundled; then cp SHA256SUMS "$release/bundle"; else touch "$release/bundle"; fi # last: it is whole
     trap - EXIT
     echo "$release"
 }
 
-fill() { # fill FOLDER: the program and its libraries
-    local pip_options=(--quiet --no-cache-dir --disable-pip-version-check --no-compile)
+fill() { # fill FOLDER: the program and its libraries; pip compiles them, which the service may not
+    local pip_options=(--quiet --no-cache-dir --disable-pip-version-check)
     if bundled; then
         local pip=(wheels/pip-*.whl)
         python3 -m venv --without-pip "$1"
@@ -134,8 +135,6 @@ fill() { # fill FOLDER: the program and its libraries
         python3 -m venv "$1"
         "$1/bin/python" -m pip install "${pip_options[@]}" "${from}[$EXTRAS]"
     fi
-    # Compiled once here: the service may not write there, and would compile at every start.
-    "$1/bin/python" -m compileall -q -j 0 "$1/lib" || true # files of templates in libraries need not be Python
 }
 
 prove() { # prove FOLDER: the model gives the numbers that are written in it, PortAudio and the readers of sound load
@@ -191,17 +190,21 @@ install_all() { # install_all LOG_TO_RAM
     install_system_packages
     local before release
     before=$(readlink "$PROGRAM" || true)
-    release=$(new_release)
+    if bundled && cmp -s SHA256SUMS "$PROGRAM/bundle" && (prove "$PROGRAM") 2>/dev/null; then
+        release=$before # this bundle's already
+    else
+        release=$(new_release)
+    fi
     switch_to "$release"
     install_files "$1"
     if ! start "$1"; then
-        [ -n "$before" ] || fail "the service does not start" "journalctl -u edge-listen"
+        case $before in "" | "$release") fail "the service does not start" "journalctl -u edge-listen" ;; esac
         switch_to "$before"
         systemctl restart edge-listen.service || true
         rm -rf "$release"
         fail "the new release does not start; the one before is in use again" "journalctl -u edge-listen"
     fi
-    forget_releases "$release" "$before"
+    [ "$release" = "$before" ] || forget_releases "$release" "$before"
     say "$("$PROGRAM/bin/edge-listen" --version) is in $PROGRAM, its settings in $CONFIG/edge-listen.toml"
 }
 
@@ -209,7 +212,7 @@ roll_back() {
     local now release before=
     now=$(readlink "$PROGRAM" || true)
     for release in "$RELEASES"/*/; do
-        if [ -d "$release" ] && [ "${release%/}" != "$now" ]; then before=${release%/}; fi
+        if [ -f "$release/bundle" ] && [ "${release%/}" != "$now" ]; then before=${release%/}; fi
     done
     [ -n "$before" ] || fail "there is no release before" "install one"
     switch_to "$before"
