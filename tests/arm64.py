@@ -1,4 +1,4 @@
-"""Which test files need no more than a device has: ``python -m tests.arm64`` prints them, ``--others`` those that do, and why.
+"""Which test files need no more than a device has: ``python -m tests.arm64`` prints them, ``--others`` the others.
 
 Of a device: our wheel, its extras, and libraries for testing that have wheels for aarch64. Read by
 deployment/raspberry_pi/check.sh, which runs these files in an arm64 root under emulation.

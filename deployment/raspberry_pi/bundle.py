@@ -108,7 +108,10 @@ def pip(*arguments: str | Path, environment: dict[str, str] | None = None) -> No
 def download_debs(out: Path, arch: str, suite: str) -> None:
     """libportaudio2 and what it depends on, but for what every Raspberry Pi OS has."""
     if shutil.which("apt-get") is None:
-        print(f"no apt-get here: the bundle has no .deb files for {suite}, and install.sh asks the network", file=sys.stderr)
+        print(
+            f"no apt-get here: the bundle has no .deb files for {suite}, and install.sh asks the network",
+            file=sys.stderr,
+        )
         return
     with tempfile.TemporaryDirectory() as scratch:
         apt = private_apt(Path(scratch), arch, suite)
@@ -125,7 +128,7 @@ def download_debs(out: Path, arch: str, suite: str) -> None:
 
 
 def private_apt(folder: Path, arch: str, suite: str) -> list[str]:
-    """apt-get's options for another system than this one: an empty one of ``arch`` and ``suite``. Its lists are fetched."""
+    """apt-get's options for another system than this: an empty one of ``arch`` and ``suite``. Fetches its lists."""
     for name in ("lists/partial", "cache/archives/partial"):
         (folder / name).mkdir(parents=True)
     (folder / "status").touch()
@@ -156,7 +159,8 @@ def uris(apt: list[str], *packages: str) -> list[str]:
 
 def run_apt(apt: list[str], *words: str) -> str:
     """What ``apt-get`` prints."""
-    done = subprocess.run(["apt-get", *apt, "-qq", "-y", *words], capture_output=True, text=True, check=False)
+    command = [shutil.which("apt-get") or "apt-get", *apt, "-qq", "-y", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"error: apt-get {words[0]} failed: {done.stderr.strip()}")
     return done.stdout

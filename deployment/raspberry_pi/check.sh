@@ -107,6 +107,9 @@ echo "     $(grep -c ^event "$scratch/here") events and $(grep -c ^window "$scra
 check "PortAudio was not there, and came from the bundle" there "dpkg -s libportaudio2 && ! dpkg -s python3-venv"
 check "the service would start at the next boot" there "test -L /etc/systemd/system/multi-user.target.wants/edge-listen.service"
 check "the unit is valid there" there 'test -z "$(systemd-analyze verify /etc/systemd/system/edge-listen.service 2>&1 | grep edge-listen)"'
+if there "udevadm verify --help" >/dev/null 2>&1; then # from systemd 254 on
+    check "udev takes the rules, once they are filled in" there "sed 's/^#SUBSYSTEM/SUBSYSTEM/' /etc/udev/rules.d/70-edge-listen-microphone.rules >70-edge.rules && udevadm verify 70-edge.rules"
+fi
 check "the settings of the service are read" there "edge-listen --config /etc/edge-listen/edge-listen.toml --input demo.ogg --output text"
 
 # --- again, broken, refused ---------------------------------------------------------------------------------------------------

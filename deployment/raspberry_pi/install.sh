@@ -107,7 +107,7 @@ install_debs() { # those of the bundle that are not there yet; what the system h
 }
 
 # --- the program --------------------------------------------------------------------------------------------------------
-EXTRAS=http,metrics,mqtt
+EXTRAS=http,metrics,mqtt,update # one that this version does not have is a warning of pip's
 
 new_release() { # in a subshell: makes a release beside the one in use, proves it, and prints its folder
     mkdir -p "$RELEASES"
