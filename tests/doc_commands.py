@@ -1,7 +1,7 @@
 """The commands of a page: ``python tests/doc_commands.py PAGE PLACE`` prints those that are run at PLACE.
 
-A comment before each fence of sh says where the check runs it, ``<!-- run: here -->`` or ``<!-- run: pi -->``, or why not:
- ``<!-- not run: a card is written -->``.
+A comment before each fence of sh says where the check runs it, ``<!-- run: here -->`` or ``<!-- run: pi -->``, or why
+it does not: ``<!-- not run: a card is written -->``.
 """
 
 from __future__ import annotations
