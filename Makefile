@@ -11,7 +11,7 @@ APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
 # A package that is there already is left alone; elsewhere than on Debian the user is told what is missing.
 need = dpkg-query -W -f '$${Status}' $(1) 2>/dev/null | grep -q 'ok installed' || { command -v apt-get >/dev/null && $(APT) update -qq && $(APT) install -y -qq --no-install-recommends $(1); } || { echo "install $(1) with your system's package manager" >&2; exit 1; }
 
-.PHONY: demo listen test lint model bench clean
+.PHONY: demo listen test lint model bench bundle clean
 
 demo: $(VENV)/.runtime  ## classify the bundled recording
 	$(BIN)/edge-listen --input examples/demo.ogg --realtime --output text
@@ -52,6 +52,10 @@ model: $(VENV)/.train  ## train the bundled models again, hours of a processor: 
 
 bench: $(VENV)/.runtime  ## what a decision costs on this machine
 	$(BIN)/edge-bench
+
+ARCH ?= aarch64
+bundle: $(BIN)/python  ## all that a Raspberry Pi needs, to be installed without a network: make bundle ARCH=aarch64
+	$(BIN)/python deployment/raspberry_pi/bundle.py --arch $(ARCH)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .cache .mypy_cache .ruff_cache .pytest_cache
