@@ -237,7 +237,8 @@ def test_hosts_lose_whole_periods():
         written, now = written + 512, now + 512 / RATE
         if i == 50:
             now += 2560 / RATE
-        clock.called(written, now + random.uniform(0, 0.008), i in (20, 50, 70), 512)  # two flags are of nothing
+        # One flag is of the loss; others are of nothing, before it is settled and after it.
+        clock.called(written, now + random.uniform(0, 0.008), i in (20, 47, 50, 51, 70), 512)
     assert clock.lost == 2560
 
 

@@ -9,6 +9,7 @@ second.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,6 +22,15 @@ DRIFT_SECONDS, DRIFT_LONGEST = 60, 900  # from which the drift is known; that it
 MISMATCH = 0.005  # drift from which it is the wrong rate rather than a clock
 
 
+@dataclass(frozen=True)
+class _Flag:
+    """An overflow that the host has flagged."""
+
+    before: float  # zero by the calls before it
+    lost: int  # what was known to be lost then
+    after: list[float] = field(default_factory=list)  # zero by the calls since
+
+
 class StreamClock:
     """The clock of a stream of ``rate`` Hz. Times are those of ``time.monotonic()``.
 
@@ -31,8 +41,7 @@ class StreamClock:
         self.lost = 0  # samples that never came, so far
         self._rate, self._whole = rate, whole
         self._recent: deque[float] = deque(maxlen=FLAG_CALLS)  # zero by the last calls, raw
-        self._before: float | None = None  # zero before a flag; None: there is none to settle
-        self._after: list[float] = []
+        self._flags: deque[_Flag] = deque()  # those that are not settled yet
         self._second: int | None = None  # the one that is being counted
         self._low = self._zero = np.inf  # zero by that second: raw, and as corrected by what has been lost
         self._zeros: deque[float] = deque(maxlen=2)  # the same of the two seconds before, corrected
@@ -44,12 +53,12 @@ class StreamClock:
     def called(self, written: int, now: float, flagged: bool, frames: int = 1) -> None:
         """The host has delivered ``frames``, up to position ``written``; ``flagged``: it says that some are missing."""
         zero = now - written / self._rate
-        if flagged and self._before is None and self._recent:
-            self._before, self._after = min(self._recent), []
-        if self._before is not None:
-            self._after.append(zero)
-            if len(self._after) == FLAG_CALLS:
-                self._settle_flag(frames if self._whole else 1)
+        if flagged and self._recent:
+            self._flags.append(_Flag(min(self._recent), self.lost))
+        for flag in self._flags:
+            flag.after.append(zero)
+        while self._flags and len(self._flags[0].after) == FLAG_CALLS:
+            self._settle(self._flags.popleft(), frames if self._whole else 1)
         self._recent.append(zero)
         second = int(now)
         if second != self._second:
@@ -77,11 +86,9 @@ class StreamClock:
             lows[seconds >= second] -= moved
         return float(-np.polyfit(seconds - seconds[0], lows, 1)[0] * 1e6)
 
-    def _settle_flag(self, unit: int) -> None:
+    def _settle(self, flag: _Flag, unit: int) -> None:
         """A flag says that samples are missing, not how many, nor whether any are: the clock does."""
-        assert self._before is not None
-        moved = min(self._after) - self._before
-        self._before = None
+        moved = min(flag.after) - flag.before - (self.lost - flag.lost) / self._rate
         gap = unit * round(moved * self._rate / unit)
         if gap > 0 and (unit > 1 or moved > FLAG_SECONDS):
             self.lost += gap
@@ -92,7 +99,7 @@ class StreamClock:
             return
         self._lows.append((self._second, self._low))
         self._zeros.append(self._zero)
-        if self._before is not None or len(self._lows) < SETTLING:
+        if self._flags or len(self._lows) < SETTLING:
             return
         zero = min(self._zeros)
         if self._reference is None:
