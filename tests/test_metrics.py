@@ -5,14 +5,18 @@ import shutil
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 
 import pytest
 
+from edge.board import Board
 from edge.errors import SettingsError, SinkError
+from edge.health import REASONS, Health
 from edge.session import Plan, Session
 from edge.settings import settings_of
-from edge.sinks.metrics import Metrics, MetricsConfig
+from edge.sinks.device import Device
+from edge.sinks.metrics import Metrics, MetricsConfig, _Outages
 from edge.sources.file import SoundFile
 
 pytest.importorskip("prometheus_client")
@@ -77,6 +81,149 @@ def test_counts_of_a_status_add_up_and_never_fall(metrics):
     assert status(3, 250) == (3, 250)
     assert status(0, 0) == (3, 250)  # the source has begun anew
     assert status(1, 50) == (4, 300)
+
+
+def test_late_windows_and_what_the_device_delivers(metrics):
+    base = {"type": "status", "source": "yard", "silent": False, "load": 0.01, "overflows": 0, "lost_samples": 0}
+    metrics.write(base | {"late": 3, "clipped": 0.25, "dc_offset": -0.1, "dead_channels": [0, 2], "drift_ppm": 12.5})
+    found = values(scraped(metrics))
+    assert found['edge_audio_late_windows_total{source="yard"}'] == 3
+    assert found['edge_audio_clipped_ratio{source="yard"}'] == 0.25
+    assert found['edge_audio_dc_offset_ratio{source="yard"}'] == -0.1
+    assert found['edge_audio_dead_channels{source="yard"}'] == 2
+    assert found['edge_audio_clock_drift_ratio{source="yard"}'] == pytest.approx(12.5e-6)
+    metrics.write(base | {"late": 3, **NOTHING})  # nothing is known any more, and nothing is claimed
+    assert 'edge_audio_clipped_ratio{source="yard"}' not in values(scraped(metrics))
+
+
+def test_health_is_one_state_and_its_reasons(metrics):
+    def now(state, *reasons):
+        metrics.write({"type": "health", "source": "yard", "state": state, "reasons": list(reasons), "message": ""})
+        found = values(scraped(metrics))
+        assert {key for key in found if key.startswith("edge_audio_health_reason{")} == {
+            f'edge_audio_health_reason{{reason="{reason}",source="yard"}}' for reason in REASONS
+        }
+        on = [key for key, value in found.items() if key.startswith("edge_audio_health") and value == 1]
+        assert f'edge_audio_health{{source="yard",state="{state}"}}' in on
+        assert len(on) == 1 + len(reasons)
+        return found['edge_audio_outages_total{source="yard"}'], found['edge_audio_outage_seconds_total{source="yard"}']
+
+    assert now("starting") == (0, 0)
+    assert now("degraded", "clipping", "late") == (0, 0)
+    assert now("lost", "missing")[0] == 1
+    assert now("lost", "busy")[0] == 1  # the same outage
+    count, lasted = now("listening")
+    assert (count, lasted) == (1, pytest.approx(lasted))
+    assert lasted > 0
+    assert now("degraded", "sink") == (1, lasted)  # it is over
+    metrics.write({"type": "end", "source": "yard", "reason": "end of input"})
+    assert 1 not in {v for k, v in values(scraped(metrics)).items() if k.startswith("edge_audio_health{")}
+
+
+def test_the_seconds_of_an_outage_grow_while_it_lasts():
+    now = 0.0
+    outages = _Outages(lambda: now)
+
+    def seconds():
+        count, total = outages.collect()
+        return count.samples[0].value, total.samples[0].value
+
+    outages.change("a", lost=True)
+    now = 5.0
+    assert seconds() == (1, 5)
+    outages.change("a", lost=False)
+    now = 9.0
+    assert seconds() == (1, 5)
+    outages.change("a", lost=True)
+    now = 10.0
+    assert seconds() == (2, 6)
+
+
+def test_the_computer_is_looked_at(tmp_path):
+    zone = tmp_path / "root/sys/class/thermal/thermal_zone0"
+    zone.mkdir(parents=True)
+    (zone / "temp").write_text("61500\n")
+    counts = tmp_path / "root/sys/devices/system/cpu/cpu0/thermal_throttle"
+    counts.mkdir(parents=True)
+    (counts / "core_throttle_count").write_text("7\n")
+    device = Device([tmp_path, tmp_path / "not/yet/there", tmp_path], tmp_path / "root")
+
+    def found():
+        return {(s.name, s.labels.get("folder")): s.value for family in device.collect() for s in family.samples}
+
+    first = found()
+    assert first["edge_device_temperature_celsius", None] == 61.5
+    assert first["edge_device_throttled", None] == 0
+    (counts / "core_throttle_count").write_text("9\n")
+    assert found()["edge_device_throttled", None] == 1
+    assert found()["edge_device_throttled", None] == 0
+    usage = shutil.disk_usage(tmp_path)
+    for folder in (tmp_path, tmp_path / "not/yet/there"):
+        assert first["edge_device_disk_size_bytes", str(folder)] == usage.total
+        assert first["edge_device_disk_free_bytes", str(folder)] == pytest.approx(usage.free, rel=0.1)
+
+
+def test_the_process_is_seen(metrics):
+    found = values(scraped(metrics))
+    assert found["process_resident_memory_bytes"] > 1e6
+    assert found["process_open_fds"] > 3
+
+
+def test_a_slow_client_keeps_nobody_waiting(metrics, monkeypatch):
+    with socket.create_connection(("127.0.0.1", metrics.port)) as slow:
+        slow.sendall(b"GET /metrics HTTP/1.1\r\n")  # and no end
+        with socket.create_connection(("127.0.0.1", metrics.port)) as dumb:
+            dumb.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")  # its answer is not read
+            started = time.monotonic()
+            assert values(scraped(metrics))
+            metrics.close()
+            assert time.monotonic() - started < 2
+
+
+def test_a_client_that_says_nothing_is_hung_up_on(monkeypatch):
+    monkeypatch.setattr("edge.sinks.endpoints._Handler.timeout", 0.2)
+    served = Metrics(MetricsConfig(port=0))
+    with socket.create_connection(("127.0.0.1", served.port), timeout=5) as slow:
+        slow.sendall(b"GET /metrics HTTP/1.1\r\n")
+        while slow.recv(4096):  # whatever it says, it ends
+            pass
+    served.close()
+
+
+def test_readiness_and_life(capfd):
+    board = Board()
+    served = Metrics(MetricsConfig(port=0), board=board)
+
+    def code(path, method="GET"):
+        request = urllib.request.Request(f"http://127.0.0.1:{served.port}{path}", method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return answer.status
+        except urllib.error.HTTPError as refused:
+            return refused.code
+
+    assert (code("/healthz"), code("/readyz")) == (200, 503)
+    board.show("yard", Health("degraded", ("clipping",), "too loud"))
+    board.promise("yard", 60.0)
+    assert (code("/healthz"), code("/readyz"), code("/readyz", "HEAD")) == (200, 200, 200)
+    board.show("hall", Health("lost", ("missing",)))
+    assert (code("/healthz"), code("/readyz")) == (200, 503)
+    board.promise("yard", -1.0)
+    assert (code("/healthz"), code("/readyz")) == (503, 503)
+    assert code("/metrics") == 200
+    assert code("/x") == 404
+    served.close()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_it_is_served_over_ipv6():
+    try:
+        served = Metrics(MetricsConfig(address="::1", port=0))
+    except SinkError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    with urllib.request.urlopen(f"http://[::1]:{served.port}/healthz", timeout=5) as answer:
+        assert answer.status == 200
+    served.close()
 
 
 def test_silence_has_no_level(metrics):

@@ -12,10 +12,11 @@ from contextlib import suppress
 import pytest
 import soundfile
 
+from edge.board import Board
 from edge.cli.sinks import host_and_port, make_sinks, tables_of_options
 from edge.errors import SettingsError
 from tests.conftest import ROOT, run_module
-from tests.receivers import Mosquitto, Subscriber, free_port, http_receiver, needs_mosquitto, wait_until
+from tests.receivers import Mosquitto, Subscriber, event, free_port, http_receiver, needs_mosquitto, wait_until
 from tests.test_listen import BASE, SCHEMA, command, listen, of_type, records
 
 
@@ -273,6 +274,36 @@ def test_hosts_and_ports(text, alone, expected):
 def test_nothing_asked_nothing_made():
     assert tables_of_options({}) == {}
     assert make_sinks({}, {}) == []
+
+
+def test_disks_that_matter_are_those_that_are_written_to(tmp_path, monkeypatch):
+    """Folders of files, the database, spools and clips; and a sink in trouble is told by name."""
+    pytest.importorskip("prometheus_client")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    board = Board()
+    tables = {"webhook": {"url": "http://127.0.0.1:9/"}, "command": {"argv": ["true"]}, "metrics": {"port": 0}}
+    options = {"log": str(tmp_path / "logs/l.jsonl"), "db": str(tmp_path / "db/e.db")}
+    deliveries, metrics = make_sinks(tables, options, board=board, folders=[tmp_path / "clips"])
+    with urllib.request.urlopen(f"http://127.0.0.1:{metrics.port}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    for folder in ("logs", "db", "state/edge-listen/spool", "clips"):
+        assert f'edge_device_disk_free_bytes{{folder="{tmp_path / folder}"}}' in text
+    assert board.troubles() == []
+    monkeypatch.setattr("edge.delivery.TROUBLE_SECONDS", 0.0)
+    deliveries.write(event(0))
+    wait_until(lambda: board.troubles() == ["webhook"])
+    deliveries.close()
+    metrics.close()
+
+
+def test_several_sources_have_topics_of_their_own(monkeypatch, tmp_path):
+    pytest.importorskip("paho.mqtt")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    for several in (False, True):
+        (deliveries,) = make_sinks({}, {"mqtt": "localhost"}, several=several)
+        (delivery,) = deliveries._deliveries.values()
+        assert delivery._sink.config.by_source is several
+        deliveries.close()
 
 
 def test_the_schema_knows_every_type():

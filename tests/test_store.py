@@ -115,6 +115,16 @@ def test_health_is_thinned_and_committed_once_a_minute(path):
     assert json.loads(record)["code"] == 4
 
 
+def test_each_change_of_health_is_kept(path):
+    sink = SqliteStore(config(path))
+    for second, state in enumerate(("starting", "listening", "lost")):
+        at = rfc3339(NOON + second)
+        sink.write({"type": "health", "source": "mic", "time": at, "state": state, "reasons": [], "message": ""})
+    sink.close()
+    kept = rows(path, "SELECT record FROM health WHERE type = 'health' ORDER BY seq")
+    assert [json.loads(record)["state"] for (record,) in kept] == ["starting", "listening", "lost"]
+
+
 def test_a_clock_set_back_loses_nothing(path):
     sink = SqliteStore(config(path))
     for hours in (0, -1, -48, 2):
