@@ -94,7 +94,7 @@ class Repeatable(click.Command):
     cls=Repeatable, context_settings={"auto_envvar_prefix": "EDGE_LISTEN", "help_option_names": ["-h", "--help"]}
 )
 @options(
-    config_option_with("events", "sources", "sinks", "clips"),
+    config_option_with("events", "sources", "sinks", "clips", "update"),
     model_option,
     tuned_provider_option,
     tuned_threads_option,
@@ -166,7 +166,7 @@ def main(context: click.Context, /, config: Path | None, list_devices: bool, **s
 
     Results go to stdout, logs to stderr. Every option can also be set in the environment (EDGE_LISTEN_THRESHOLD=0.7)
     or in a TOML file (--config). Exit codes: 0 ended or interrupted, 1 the output cannot be written, 2 usage, 3 model,
-    4 microphone, 5 recording, 6 provider, 7 a place for records, 8 the database.
+    4 microphone, 5 recording, 6 provider, 7 a place for records, 8 the database, 9 an update.
     """
     interrupts = Interrupts()
     log_to_stderr(settings["verbose"])
@@ -248,6 +248,10 @@ def settings_from(options: dict[str, Any], tables: dict[str, Any]) -> Settings:
     clips = replace(clips, folder=folder or clips.folder)
     if privacy == RAM_ONLY:
         require_ram_only({"clips": clips.folder})
+    if options["model"] == "update" and "update" in tables:
+        from edge.update.updates import UpdateConfig
+
+        options["model"] = f"update:{settings_of(UpdateConfig, tables['update'], 'update').versions().folder}"
     one = options["input"] is not None or options["device"] is not None  # it comes before [[sources]]
     sources = () if one or "sources" not in tables else tuple(source_configs(tables["sources"]))
     if sources and options["output"] == "live":

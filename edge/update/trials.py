@@ -119,6 +119,13 @@ class Trials:
                 log.info("another release was chosen by hand")
                 self._use(self._versions.current())
             return
+        waiting = self._versions.state().candidate
+        if waiting is None or waiting.number != trial.candidate.number:
+            log.info(
+                "release %d is not tried any longer: it was withdrawn, or a newer one has come", trial.candidate.number
+            )
+            self._end()
+            return
         report = report_of(trial.shadow.observed(), self._hop_seconds)
         verdict = judge(trial.candidate.rules, report)
         if verdict.decision == "wait":
