@@ -26,6 +26,8 @@ test: $(VENV)/.train $(VENV)/.test  ## the fast tests; make test ARGS="-m slow" 
 	@command -v pactl >/dev/null || { $(call need,pulseaudio-utils); }
 	@$(call need,libasound2-plugins)
 	@ldconfig -p | grep -q libmagic || { $(call need,libmagic1); }
+	@command -v jackd >/dev/null || { $(call need,jackd2); }
+	@command -v strace >/dev/null || { $(call need,strace); }
 	@command -v shellcheck >/dev/null || { $(call need,shellcheck); }
 	@command -v promtool >/dev/null || { $(call need,prometheus); }
 	@test -x /usr/sbin/mosquitto || command -v mosquitto >/dev/null || { $(call need,mosquitto); }

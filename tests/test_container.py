@@ -96,7 +96,7 @@ def test_options_that_the_docs_give_to_edge_listen_exist(page):
     # "edge-listen …" on one line of a command, and its options alone: `--wait`.
     commands = re.findall(r"(?<!-t )(?<!--name )\bedge-listen((?: +[^ \n#|`]+)*)", text)
     named = {word.partition("=")[0] for line in commands for word in line.split() if word.startswith("--")}
-    assert named <= option_names() | {"--wait"}  # --wait: of the microphone that waits
+    assert named <= option_names()
     assert {f"--provider {name}" for name in re.findall(r"--provider (\w+)", text)} <= {
         f"--provider {name}" for name in (*PROVIDERS, "auto")
     }
@@ -105,4 +105,4 @@ def test_options_that_the_docs_give_to_edge_listen_exist(page):
 def test_variables_of_the_image_are_options():
     text = "".join(path.read_text() for path in [*DOCKERFILES, *COMPOSE.parent.glob("*.yaml")])
     for name in set(re.findall(r"EDGE_LISTEN_(\w+)", text)):
-        assert "--" + name.lower().replace("_", "-") in option_names() | {"--wait"}, name
+        assert "--" + name.lower().replace("_", "-") in option_names(), name

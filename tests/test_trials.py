@@ -113,7 +113,7 @@ def test_a_candidate_that_agrees_takes_over_without_a_gap(tmp_path, tiny, minute
     assert steady(records)
     assert records[-1]["lost_samples"] == 0
     assert versions.state().current.number == 1
-    assert versions.state().report.windows >= 10
+    assert versions.state().report["windows"] >= 10
     assert Probation(versions).pending()
 
 
