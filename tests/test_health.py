@@ -266,6 +266,22 @@ def test_several_stop_during_an_outage(classifier):
     assert {r["source"]: r["reason"] for r in of_type("end", taken)} == {"a": "interrupted", "b": "interrupted"}
 
 
+def test_whoever_takes_the_records_of_several_must_go_on_as_well(classifier):
+    """The sources may be well, each in its thread, and all they say go nowhere."""
+    clock = Clock()
+    board = Board(clock)
+    plan = Plan(board=board)
+    sessions = [Session(Away(*[outage()] * 10_000, pause=0.01), classifier, plan, name) for name in "ab"]
+    records = Several(sessions, board).records()
+    while board.state != "lost":
+        next(records)
+    assert board.alive()
+    clock.now += 9  # nobody has asked for records since; the sources go on promising
+    time.sleep(0.1)
+    assert not board.alive()
+    records.close()
+
+
 def test_a_source_that_fails_for_good_is_lost(classifier):
     class Failing(Away):
         def _blocks(self, *arguments):
