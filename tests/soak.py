@@ -14,6 +14,7 @@ import os
 import random
 import resource
 import sqlite3
+import sys
 import threading
 import time
 import urllib.request
@@ -26,7 +27,7 @@ import numpy as np
 
 RATE = 16_000
 CALLBACK_SECONDS = 0.1  # longer than it is: each call costs as much as the sound in it
-AHEAD = 8  # callbacks that may wait for the listener
+AHEAD = 0.8  # of the ring: the device is not faster than the listener, who waits for half of it at most
 FAULT_SECONDS = 30.0  # that a fault lasts
 MIB = 1 << 20
 # What is broken, and by what it must be known afterwards: a reason of health.
@@ -45,6 +46,16 @@ FAULTS = {
     "crash": "",  # of a sink
     "renewed": "",  # the session ends and a new one begins, as with SIGHUP
 }
+
+
+METRICS = (
+    "edge_audio_windows_total",
+    "edge_audio_outages_total",
+    "edge_audio_lost_samples_total",
+    "edge_audio_overflows_total",
+    "edge_audio_sink_dropped_total",
+    "edge_audio_sink_failed_total",
+)
 
 
 class SoundTime:
@@ -97,23 +108,25 @@ class World:
     def __init__(self, sound):
         from edge.errors import DeviceError
         from edge.ring import RingBuffer
-        from edge.sources import capture, microphone
+        from edge.sources import capture, host, microphone
 
         self.clock = SoundTime()
         self.fault = Fault(self.clock)
-        self.rings, self.at, self.sound = [], 0, sound
+        self.at, self.sound = 0, sound
         clock, fault = self.clock, self.fault
 
         class Tracked(RingBuffer):
             """Knows how far it has been read."""
 
-            read_to = 0
+            read_to, closing = 0, False
 
             def read(self, position, n):
-                self.read_to = position + n
-                return super().read(position, n)
+                try:
+                    return super().read(position, n)
+                finally:  # not before the copy: the device goes on at once
+                    self.read_to = position + n
 
-        real_open, real_callback, real_check = capture.open_stream, capture.Capture.callback, capture.find_rate
+        real_open, real_callback = capture.open_stream, capture.Capture.callback
 
         def open_stream(device, channels, rate, held, *, often):
             if fault.kind in ("busy", "refused", "aborted", "unplugged") and fault.attempts > 0:
@@ -124,21 +137,28 @@ class World:
                 fault.kind = ""
             clock.flowing = True
             fault.stream = real_open(device, channels, rate, held, often=often)
+            fault.stream.ring = held.ring
             return fault.stream
 
         def callback(held, data, frames, times, status):
-            if not clock.flowing:
+            if not clock.flowing or held.ring.closing:
                 return
-            waited = time.monotonic() + 2
-            while held.ring.written - held.ring.read_to > AHEAD * frames and time.monotonic() < waited:
+            while held.ring.written - held.ring.read_to > AHEAD * held.ring.capacity and not held.ring.closing:
                 time.sleep(0.0002)
             clock.advance(frames / RATE)
             real_callback(held, self.samples(frames), frames, times, self.status(held, frames))
 
+        real_close = host.HOST.close
+
+        def close(stream):
+            stream.ring.closing = True
+            real_close(stream)
+
+        host.HOST.close = close
         capture.time = microphone.time = clock
         capture.CALLBACK_SECONDS = CALLBACK_SECONDS
         capture.Capture.callback = callback
-        microphone.open_stream, microphone.find_rate, microphone.RingBuffer = open_stream, real_check, Tracked
+        microphone.open_stream, microphone.RingBuffer = open_stream, Tracked
 
     def samples(self, frames):
         """The next ones, with what is wrong with them."""
@@ -248,16 +268,17 @@ class Soak:
 
     def run(self):
         """All hours; returns the findings."""
-        started = time.monotonic()
-        hour = 0
+        started, hour = time.monotonic(), 0
         self.started = self.world.clock.monotonic()
-        while hour < self.hours:
-            hour = self._session(hour)
+        with contextlib.suppress(KeyboardInterrupt):  # what has been found so far
+            while hour < self.hours:
+                hour = self._session(hour)
+        scraped = self.scraped()
         for sink in self.sinks:
-            stats = {name: d.stats() for name, d in self.deliveries.items()}
             sink.close()
+        stats = {name: d.stats() for name, d in self.deliveries.items()}
         return {
-            "hours": self.hours,
+            "hours": len(self.memory),
             "seconds": round(time.monotonic() - started, 1),
             "memory_mib": [round(m / MIB, 2) for m in self.memory],
             "disk_mib": round(max(self.disk) / MIB, 2),
@@ -267,6 +288,7 @@ class Soak:
             "reasons": dict(self.reasons),
             "events": len(self.events),
             "posted": len(self.receiver.ids),
+            "metrics": {name: self._metric(scraped, name) for name in METRICS},
             "deliveries": {n: [s.delivered, s.dropped, s.failed, s.restarts] for n, s in stats.items()},
         }
 
@@ -306,10 +328,15 @@ class Soak:
         while max(d.stats().queued for d in self.deliveries.values()) > 500:
             time.sleep(0.01)  # sound comes hundreds of times as fast as it would
 
+    @staticmethod
+    def _metric(scraped, name):
+        return sum(float(line.split()[-1]) for line in scraped.splitlines() if line.split("{")[0] == name)
+
     def _measure(self):
         self.memory.append(resident())
         self.disk.append(size_of(self.folder))
         self.handles.append(handles())
+        print(len(self.memory), round(self.memory[-1] / MIB, 2), *self.handles[-1], file=sys.stderr, flush=True)
 
     def _break(self, hour):
         left = [kind for kind in FAULTS if self.faults[kind] == min(self.faults[k] for k in FAULTS)]
