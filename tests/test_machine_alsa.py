@@ -1,4 +1,4 @@
-"""Through the kernel's own ALSA, in a virtual machine: a loop of snd-aloop is the microphone, and is unplugged for real."""
+"""Through the kernel's own ALSA, in a virtual machine: a loop of snd-aloop is the microphone, and really goes."""
 
 import json
 import os
