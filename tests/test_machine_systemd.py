@@ -1,0 +1,183 @@
+"""The unit of the Raspberry Pi, held against a real systemd: on its own here, and running in a virtual machine."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.machine import Machine, Unavailable
+
+UNITS = ROOT / "deployment" / "raspberry_pi"
+HANGS = int(os.environ.get("EDGE_LISTEN_HANGS", "2"))  # in a row
+EXPOSURE = 2.0  # of 10, as systemd-analyze counts it
+OUT = "/run/edge-listen.jsonl"
+CONFIG = 'wait = true\ndevice = "hw:0,1"\noutput = "jsonl"\nverbose = true\n'
+# The program is that of the checkout, and so are Python and its packages, in places that the sandbox lets see.
+# Everything else is as it is shipped.
+PACKAGES = Path(sysconfig.get_path("platlib"))
+DROP_IN = f"""[Service]
+BindReadOnlyPaths={sys.base_prefix}:/opt/python {PACKAGES.resolve()}:/opt/packages {ROOT}:/opt/source
+Environment=PYTHONPATH=/opt/source:/opt/packages
+ExecStartPre=/bin/sh /opt/probe
+ExecStart=
+ExecStart=/opt/python/bin/python3 -m edge.cli.listen --config /etc/edge-listen/edge-listen.toml
+StandardOutput=append:{OUT}
+"""
+# Runs in the sandbox before the program: what may be written, what is seen.
+PROBE = """exec 2>/dev/null
+for folder in / /etc /etc/edge-listen /usr /opt /opt/source /boot /home /root /run /var/lib /var/log /dev/shm; do
+    if true >$folder/probe; then echo "writes $folder"; fi
+done >$STATE_DIRECTORY/probe
+true >$CACHE_DIRECTORY/probe && true >/tmp/probe && echo "writes its own"  >>$STATE_DIRECTORY/probe
+{
+    [ -e /proc/asound/cards ] && echo "sees the sound cards"
+    [ -r /dev/mem ] && echo "reads memory"
+    ls /home/* /root/* && echo "sees homes"
+    [ -d /proc/1 ] && echo "sees other processes"
+    chown 1 /tmp/probe && echo "gives files away"
+    mount -t tmpfs none /tmp && echo mounts
+    unshare -U true && echo "makes namespaces"
+    kill -0 1 && echo "sends signals"
+    grep -q '^CapEff:.0*$' /proc/self/status || echo "has capabilities"
+    grep -q '^NoNewPrivs:.1$' /proc/self/status || echo "may get more"
+    [ "$(id -u)" = 0 ] && echo "is root"
+} >>$STATE_DIRECTORY/probe
+true
+"""
+SETUP = f"""
+mkdir -p /opt/python /opt/packages /opt/source /etc/edge-listen /etc/systemd/system/edge-listen.service.d
+cp {UNITS}/edge-listen.service /etc/systemd/system
+systemctl daemon-reload
+"""
+PLAY = """systemctl reset-failed player 2>/dev/null
+systemd-run -q --unit=player -p Restart=always aplay -q -D hw:Loopback,0 -f S16_LE -r 16000 -c 2 /dev/urandom"""
+# A decision that is made after this line.
+HEARS = f"""
+before=$(grep -c '"type": "window"' {OUT}); until [ "$(grep -c '"type": "window"' {OUT})" -gt "$before" ]
+do sleep 0.2; done"""
+NOW = "cut -d ' ' -f 1 /proc/uptime"
+
+
+def analysed(*arguments):
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not there")
+    return subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", ["edge-listen.service", "edge-update.service", "edge-update.timer"])
+def test_systemd_has_nothing_to_say_about_a_unit(tmp_path, name):
+    # The only thing that it would rightly say here: the commands are not installed.
+    for path in UNITS.glob("edge-*"):
+        (tmp_path / path.name).write_text(path.read_text().replace("/opt/edge-listen/bin/edge-", "/bin/true edge-"))
+    done = analysed("verify", "--man=no", str(tmp_path / name))
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+@pytest.mark.parametrize("name", ["edge-listen.service", "edge-update.service"])
+def test_a_unit_is_hardly_exposed(name):
+    done = analysed(
+        "security", "--offline=true", f"--threshold={round(EXPOSURE * 10)}", "--no-pager", str(UNITS / name)
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.fixture(scope="module")
+def machine():
+    if shutil.which("aplay") is None:
+        pytest.skip("alsa-utils not installed")
+    if not Path("/lib/systemd/systemd").exists():
+        pytest.skip("systemd not installed")
+    try:
+        started = Machine(system=True)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    with started:
+        started.run(SETUP)
+        for path, text in {
+            "/opt/probe": PROBE,
+            "/etc/edge-listen/edge-listen.toml": CONFIG,
+            "/etc/systemd/system/edge-listen.service.d/test.conf": DROP_IN,
+        }.items():
+            (started.folder / "text").write_text(text)
+            started.run(f"cp text {path}")
+        yield started
+
+
+@pytest.fixture(scope="module")
+def service(machine):
+    """It runs, and hears."""
+    machine.run(f"modprobe snd-aloop pcm_substreams=1; {PLAY}")
+    machine.run("systemctl daemon-reload; systemctl start edge-listen", timeout=60)
+    heard(machine, 30)
+    yield machine
+    print(machine.run("journalctl -u edge-listen -o short-monotonic --no-pager | tail -30", check=False).stdout)
+
+
+def heard(machine, seconds):
+    """Wait for a window, so many seconds of the guest's at most."""
+    done = machine.run(f"touch {OUT}; {HEARS}", timeout=seconds, check=False)
+    assert done.returncode == 0, machine.run("systemctl status -l edge-listen --no-pager", check=False).stdout
+
+
+def shown(machine, name):
+    return machine.run(f"systemctl show -P {name} edge-listen").stdout.strip()
+
+
+@pytest.mark.slow
+def test_listens_in_a_sandbox(service):
+    assert shown(service, "ActiveState") == "active"
+    seen = service.run("cat /var/lib/edge-listen/probe").stdout.splitlines()
+    assert seen == ["writes its own", "sees the sound cards"]
+    assert service.run("ls -ld /var/lib/private/edge-listen").stdout.startswith("drwx------")
+    status = service.run("cat /proc/$(systemctl show -P MainPID edge-listen)/status").stdout
+    assert "Seccomp:\t2" in status
+    print(shown(service, "MemoryCurrent"), shown(service, "MemoryPeak"), shown(service, "TasksCurrent"))
+
+
+@pytest.mark.slow
+def test_a_hung_process_listens_again_within_fifteen_seconds(service):
+    took = []
+    for _ in range(HANGS):
+        script = f"""
+        pid=$(systemctl show -P MainPID edge-listen)
+        {NOW}
+        kill -STOP $pid
+        while [ "$(systemctl show -P MainPID edge-listen)" = $pid ]; do sleep 0.3; done
+        {NOW}
+        {HEARS}
+        {NOW}"""
+        hung, noticed, again = map(float, service.run(script, timeout=90).stdout.split())
+        took.append((round(noticed - hung, 1), round(again - hung, 1)))
+    print(took)
+    assert max(again for _, again in took) <= 15.0
+
+
+@pytest.mark.slow
+def test_repeated_faults_are_no_end(service):
+    restarts = int(shown(service, "NRestarts"))
+    for _ in range(6):  # more than five in ten seconds, which ends a unit that does not say otherwise
+        kill = "until pid=$(systemctl show -P MainPID edge-listen); [ $pid != 0 ]; do sleep 0.3; done; kill -KILL $pid"
+        service.run(f"{kill}; while [ -e /proc/$pid ]; do sleep 0.1; done")
+    heard(service, 30)
+    assert int(shown(service, "NRestarts")) >= restarts + 6
+
+
+@pytest.mark.slow
+def test_ends_within_five_seconds(service):
+    began, ended = map(float, service.run(f"{NOW}; systemctl stop edge-listen; {NOW}").stdout.split())
+    assert ended - began <= 5.0
+    assert shown(service, "Result") == "success"
+
+
+@pytest.mark.slow
+def test_hears_a_card_whose_driver_was_loaded_later(service):
+    gone = "systemctl stop player edge-listen; for m in snd-aloop snd-pcm snd-timer snd; do rmmod $m; done"
+    service.run(f"{gone}; test ! -e /proc/asound")
+    service.run("systemctl start edge-listen", timeout=60)
+    service.run(f"modprobe snd-aloop pcm_substreams=1; {PLAY}")
+    heard(service, 30)
