@@ -66,7 +66,8 @@ def resident_mib() -> float:
 
 def main() -> None:
     """The first line of stdin says what to do, as JSON; blocks follow."""
-    os.nice(NICENESS)
+    with suppress(OSError):  # a sandbox may forbid it
+        os.nice(NICENESS)
     asked = json.loads(sys.stdin.buffer.readline())
     try:
         classifier = Classifier(Path(asked["model"]), provider=asked["provider"], threads=asked["threads"])
