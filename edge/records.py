@@ -78,6 +78,7 @@ class Recorder:
             top=[[label, round(score, 4)] for label, score in top],
             level_dbfs=_level(window),
             latency_ms=round(window.latency_ms, 2),
+            busy_ms=round(window.busy_ms, 2),
         )
 
     def status(self, window: Window, late: int = 0, *, news: bool = False) -> Iterator[Record]:

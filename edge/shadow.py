@@ -51,8 +51,8 @@ class Observed:
     disagreements: int  # of them, to which they gave different names, or only one gave a name
     events: int  # of the candidate
     current_events: int  # of the model in use, in the same time
-    latency_ms: tuple[float, ...]  # of the candidate's newest windows
-    current_latency_ms: tuple[float, ...]
+    busy_ms: tuple[float, ...]  # what front end and network took, of the candidate's newest windows
+    current_busy_ms: tuple[float, ...]
     memory_growth_mib: float  # of the candidate's process, since it had settled
     failed: str  # why it has ended, or hangs; empty while it goes on
 
@@ -64,11 +64,11 @@ class Shadow:
         self._waiting: queue.Queue[bytes | None] = queue.Queue(max(1, round(BEHIND_SECONDS / asked.hop_seconds)))
         self._rate = asked.sample_rate
         self._lock = threading.Lock()  # guards what is below
-        # of windows that wait for their counterpart: offset, label, latency
+        # of windows that wait for their counterpart: offset, label, ms
         self._decided: dict[str, deque[tuple[float, str | None, float]]] = {
             w: deque(maxlen=KEPT) for w in (OWN, THEIRS)
         }
-        self._latency: dict[str, deque[float]] = {w: deque(maxlen=KEPT) for w in (OWN, THEIRS)}  # ms
+        self._busy: dict[str, deque[float]] = {w: deque(maxlen=KEPT) for w in (OWN, THEIRS)}  # ms
         self._events = {OWN: 0, THEIRS: 0}
         self._since = math.inf  # seconds of stream: the end of the first window
         self._windows = self._disagreements = self._weighed = 0
@@ -109,7 +109,7 @@ class Shadow:
             growth = max(0.0, self._resident - self._settled) if self._settled else 0.0
             return Observed(
                 self._windows, self._disagreements, self._events[OWN], self._events[THEIRS],
-                tuple(self._latency[OWN]), tuple(self._latency[THEIRS]), growth, self._failed,
+                tuple(self._busy[OWN]), tuple(self._busy[THEIRS]), growth, self._failed,
             )  # fmt: skip
 
     def close(self) -> None:
@@ -155,7 +155,7 @@ class Shadow:
             if record["type"] == "event":
                 self._events[whose] += record["phase"] == "begin" and record["onset"] >= self._since
             elif record["type"] == "window":
-                self._decided[whose].append((record["offset"], record["label"], record["latency_ms"]))
+                self._decided[whose].append((record["offset"], record["label"], record["busy_ms"]))
                 self._compare()
                 if whose == OWN:
                     self._weigh(record["resident_mib"])
@@ -173,11 +173,11 @@ class Shadow:
             if own[0][0] != theirs[0][0]:
                 (own if own[0][0] < theirs[0][0] else theirs).popleft()
                 continue
-            (_, label, latency), (_, other, others) = own.popleft(), theirs.popleft()
+            (_, label, busy), (_, other, others) = own.popleft(), theirs.popleft()
             self._windows += 1
             self._disagreements += label != other
-            self._latency[OWN].append(latency)
-            self._latency[THEIRS].append(others)
+            self._busy[OWN].append(busy)
+            self._busy[THEIRS].append(others)
 
 
 def _whole(lines: Iterable[bytes]) -> Iterable[bytes]:

@@ -138,7 +138,7 @@ while header := sys.stdin.buffer.read(HEADER.size):
     sys.stdin.buffer.read(4 * n)
     window += 1
     {fault}
-    record = {{"type": "window", "offset": round((position + n) / 16000, 3), "label": None, "latency_ms": {latency},
+    record = {{"type": "window", "offset": round((position + n) / 16000, 3), "label": None, "busy_ms": {latency},
               "resident_mib": {resident}}}
     print(json.dumps(record), flush=True)
 """

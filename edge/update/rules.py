@@ -33,8 +33,9 @@ class ShadowRules:
     min_windows: int = 500  # decisions of both
     max_disagreement: float = 0.2  # share of the windows of which the two name different classes
     max_event_ratio: float = 3.0  # events of the candidate to those of the current model, and the other way round
-    max_latency_ratio: float = 2.0  # 95th percentile of the candidate to that of the current model
-    max_latency_ms: float = 250.0  # 95th percentile
+    # of what front end and network take for a decision, 95th percentile: to that of the current model, and by itself
+    max_latency_ratio: float = 2.0
+    max_latency_ms: float = 250.0
     max_memory_mib: float = 64.0  # that the process has grown by since the candidate was loaded and had run once
 
     def __post_init__(self) -> None:

@@ -227,7 +227,7 @@ class Follower:
 
 def report_of(observed: Observed, hop_seconds: float) -> ShadowReport:
     """What the rules are applied to."""
-    own, current = (_percentiles(latency) for latency in (observed.latency_ms, observed.current_latency_ms))
+    own, current = (_percentiles(busy) for busy in (observed.busy_ms, observed.current_busy_ms))
     return ShadowReport(
         seconds=observed.windows * hop_seconds,
         windows=observed.windows,
@@ -243,10 +243,10 @@ def report_of(observed: Observed, hop_seconds: float) -> ShadowReport:
     )
 
 
-def _percentiles(latency: tuple[float, ...]) -> tuple[float, float]:
-    if not latency:
+def _percentiles(busy: tuple[float, ...]) -> tuple[float, float]:
+    if not busy:
         return 0.0, 0.0
-    p50, p95 = np.percentile(latency, [50, 95])
+    p50, p95 = np.percentile(busy, [50, 95])
     return float(p50), float(p95)
 
 
