@@ -111,14 +111,14 @@ EXTRAS=http,metrics,mqtt,update # one that this version does not have is a warni
 
 new_release() { # in a subshell: makes a release beside the one in use, proves it, and prints its folder
     mkdir -p "$RELEASES"
-    release=$(mktemp -d "$RELEASES/$(date -u +%Y%m%d-%H%M%S).XXXX")
-    trap 'rm -rf "$release"' EXIT
-    chmod 755 "$release"
-    fill "$release" >&2
-    prove "$release" >&2
-    if bundled; then cp SHA256SUMS "$release/bundle"; else touch "$release/bundle"; fi # last: it is whole
+    made=$(mktemp -d "$RELEASES/$(date -u +%Y%m%d-%H%M%S).XXXX") # not local: the trap runs when the locals are gone
+    trap 'rm -rf "$made"' EXIT
+    chmod 755 "$made"
+    fill "$made" >&2 || fail "the new release cannot be made" "the one in use was kept; what pip says is above"
+    prove "$made" >&2
+    if bundled; then cp SHA256SUMS "$made/bundle"; else touch "$made/bundle"; fi # last: it is whole
     trap - EXIT
-    echo "$release"
+    echo "$made"
 }
 
 fill() { # fill FOLDER: the program and its libraries; pip compiles them, which the service may not
