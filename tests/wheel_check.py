@@ -37,7 +37,15 @@ def main(demo: str, truth: str) -> None:
     events = read_truth(Path(truth))
     found = named([json.loads(line) for line in done.stdout.splitlines()], events)
     assert len(found) >= 0.75 * len(events), f"named only {found}"
-    for command in ("edge-listen", "edge-classify", "edge-bench", "edge-inspect", "edge-calibrate", "edge-events", "edge-doctor"):
+    for command in (
+        "edge-listen",
+        "edge-classify",
+        "edge-bench",
+        "edge-inspect",
+        "edge-calibrate",
+        "edge-events",
+        "edge-doctor",
+    ):
         subprocess.run([scripts / command, "--version"], check=True)
     bench = [scripts / "edge-bench", "--rounds", "10", "--seconds", "0", "--output", "json"]
     measured = json.loads(subprocess.run(bench, capture_output=True, text=True, check=True).stdout)
