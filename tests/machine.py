@@ -1,7 +1,8 @@
 """A small virtual machine over this machine's files: a real kernel with ALSA and, if wanted, a real systemd.
 
 QEMU runs Debian's kernel without hardware help. The guest sees the host's root, read-only, at its own paths (so the
-checkout and its .venv too), under a layer that is forgotten at the end. Nothing here needs to be root.
+checkout and its .venv too), under a layer that is forgotten at the end. What it has read it keeps: a file that changes
+here is handed in by way of ``Machine.folder``. Nothing here needs to be root.
 
 Its time is its own: an instruction takes a nanosecond, however slow and busy this machine is. So what takes seconds in
 it is what a computer of a billion instructions a second takes: measure by the guest's clock. Working takes several

@@ -6,8 +6,10 @@ What is played is a ramp, so every sample tells which one it is; what the other 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -23,6 +25,7 @@ RATE, PERIOD, OTHER = 16_000, 32_749, -20_000
 DRIVER = Path("/sys/bus/platform/drivers/snd_aloop")
 HEARD_SECONDS = 1.0  # of sound between two faults
 GIVE_UP_SECONDS = 40.0
+HANGING_SECONDS = 90.0  # of one fault: then it is told where everything stands, and that is the end
 
 
 def play(card: int | str, samples: np.ndarray, rate: int = RATE) -> subprocess.Popen[bytes]:
@@ -108,6 +111,7 @@ def cycles(count: int) -> dict[str, object]:
     player, heard, rounds, before = play(0, ramp()), Heard(Supervised(Microphone("hw:0,1"))), [], {}
     heard.until("sound")
     for number in range(count + 2):
+        faulthandler.dump_traceback_later(HANGING_SECONDS, exit=True)
         heard.listen(HEARD_SECONDS)
         if number == 2:
             before, heard.breaks = standing(), 0
@@ -116,12 +120,14 @@ def cycles(count: int) -> dict[str, object]:
         _, reason = heard.until("outage")
         lost = time.monotonic() - gone
         taking.join()
+        player.kill()
         player.wait()
         heard.listen(0.5 + number % 3 / 2)
         plug(0)
         player, back = play(0, ramp()), time.monotonic()
         heard.until("sound")
         rounds.append({"lost": lost, "reason": reason, "back": time.monotonic() - back})
+        print(number, rounds[-1], standing(), heard.breaks, file=sys.stderr, flush=True)
     heard.listen(HEARD_SECONDS)
     after = standing()
     player.kill()
@@ -208,6 +214,7 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=["cycles", "another", "busy", "rate"])
     parser.add_argument("--count", type=int, default=1)
     asked = parser.parse_args()
+    faulthandler.dump_traceback_later(HANGING_SECONDS, exit=True)
     found = (
         cycles(asked.count)
         if asked.what == "cycles"
