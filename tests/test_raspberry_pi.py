@@ -191,7 +191,7 @@ def test_the_bundle_holds_what_a_device_needs(bundle):
     assert not {"torch", "scipy", "onnx"} & wanted
     installed = re.search(r"^EXTRAS=(\S+)", (PI / "install.sh").read_text(), re.MULTILINE)[1].split(",")
     assert set(installed) == set(bundle.EXTRAS)
-    assert all((PI / name).is_file() for name in bundle.FILES if name != "edge-listen.service")
+    assert all((PI / name).is_file() for name in bundle.FILES)
 
 
 # --- the page, and the check ---------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ def test_a_fence_that_says_neither_is_found():
 
 def test_the_page_names_the_places_of_install_sh():
     script = (PI / "install.sh").read_text()
-    for place in re.findall(r"^(?:PROGRAM|RELEASES|CONFIG|UNIT|RULES|JOURNAL)=(\S+)", script, re.MULTILINE):
+    for place in re.findall(r"^(?:PROGRAM|RELEASES|CONFIG|UNITS|RULES|JOURNAL)=(\S+)", script, re.MULTILINE):
         assert place in PAGE
 
 

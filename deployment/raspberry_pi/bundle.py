@@ -23,7 +23,6 @@ ROOT = HERE.parent.parent
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "edge")  # what our wheel is made of
 FILES = (
     "install.sh",
-    "edge-listen.service",
     "edge-listen.toml",
     "70-edge-listen-microphone.rules",
     "journald-volatile.conf",
@@ -56,7 +55,8 @@ def main() -> None:
 def fill(folder: Path, arch: str, pythons: list[str]) -> None:
     """The bundle as a folder, with the list of its files last."""
     (folder / "wheels").mkdir(parents=True)
-    for name in FILES:
+    units = [path.name for kind in ("service", "timer") for path in HERE.glob(f"edge-*.{kind}")]
+    for name in (*FILES, *units):
         shutil.copy(HERE / name, folder / name)
     extras = tuple(name for name in EXTRAS if name in project()["optional-dependencies"])
     for name, lines in (("ARCH", [arch]), ("PYTHONS", pythons), ("EXTRAS", [",".join(extras)])):

@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 PROGRAM=/opt/edge-listen           # a link to the release in use, switched at once
 RELEASES=/opt/edge-listen.releases # the one in use and the one before
 CONFIG=/etc/edge-listen
-UNIT=/etc/systemd/system/edge-listen.service
+UNITS=/etc/systemd/system
 RULES=/etc/udev/rules.d/70-edge-listen-microphone.rules
 JOURNAL=/etc/systemd/journald.conf.d/50-edge-listen.conf
 COMMANDS=/usr/local/bin
@@ -162,7 +162,10 @@ put() { # put FILE PLACE: if it differs, to a temporary name first
 put_once() { [ -e "$2" ] || put "$1" "$2"; } # the user's own from then on
 
 install_files() {
-    put edge-listen.service "$UNIT"
+    local unit
+    for unit in edge-*.service edge-*.timer; do # of these, only edge-listen.service is enabled
+        if [ -f "$unit" ]; then put "$unit" "$UNITS/$unit"; fi
+    done
     put_once edge-listen.toml "$CONFIG/edge-listen.toml"
     put_once 70-edge-listen-microphone.rules "$RULES"
     if [ "$1" = yes ]; then put journald-volatile.conf "$JOURNAL"; fi
@@ -221,13 +224,16 @@ roll_back() {
 }
 
 uninstall() { # uninstall PURGE
-    if systemd_runs; then systemctl --quiet disable --now edge-listen.service 2>/dev/null || true; fi
-    systemctl --quiet disable edge-listen.service 2>/dev/null || true
-    local link
+    local unit link
+    for unit in edge-update.timer edge-update.service edge-listen.service; do
+        if systemd_runs; then systemctl --quiet stop "$unit" 2>/dev/null || true; fi
+        systemctl --quiet disable "$unit" 2>/dev/null || true
+        rm -f "$UNITS/$unit"
+    done
     for link in "$COMMANDS"/edge-*; do
         case $(readlink "$link" || true) in "$PROGRAM"/*) rm "$link" ;; esac
     done
-    rm -rf "$UNIT" "$JOURNAL" "$PROGRAM" "$RELEASES"
+    rm -rf "$JOURNAL" "$PROGRAM" "$RELEASES"
     if [ "$1" = yes ]; then
         rm -rf "$CONFIG" "$RULES" /var/{lib,cache}/{,private/}edge-listen
         say "removed, with configuration and state; Debian's libportaudio2 was left"
