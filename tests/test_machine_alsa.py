@@ -33,8 +33,10 @@ def listening(machine):
 
     def run(what, *, cards=LOOP, timeout=120):
         machine.run(f"modprobe snd-aloop {cards}")
-        python = f"cd {ROOT} && PYTHONPATH={ROOT} OMP_NUM_THREADS=1 {ROOT}/.venv/bin/python"
-        done = machine.run(f"{python} {HERE}/listener.py {what}", timeout=timeout, check=False)
+        # The environment is that of the unit: each opening starts threads, and glibc would give each a heap of its own.
+        set_up = f"cd {ROOT} && export PYTHONPATH={ROOT} OMP_NUM_THREADS=1 MALLOC_ARENA_MAX=2"
+        command = f"{set_up} && {ROOT}/.venv/bin/python {HERE}/listener.py {what}"
+        done = machine.run(command, timeout=timeout, check=False)
         assert done.returncode == 0, done.stderr + done.stdout
         return json.loads(done.stdout.splitlines()[-1])
 
