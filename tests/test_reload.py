@@ -13,14 +13,20 @@ import pytest
 from tests.conftest import ROOT
 
 
+def reached_by_hangup():
+    """In the child: whoever runs the tests may have it ignored, as nohup does."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Running:
     """edge-listen as a service would run it; its records, and what it logs."""
 
     def __init__(self, config, *arguments):
         command = [sys.executable, "-m", "edge.cli.listen", "--config", str(config), "--output", "jsonl", *arguments]
         self.process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=reached_by_hangup,  # noqa: PLW1509 # it takes no lock
+        )  # fmt: skip
         self.records, self.logged, self.threads = Queue(), Queue(), []
         for pipe, queue in ((self.process.stdout, self.records), (self.process.stderr, self.logged)):
             self.threads.append(threading.Thread(target=self._follow, args=(pipe, queue), daemon=True))
