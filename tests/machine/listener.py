@@ -23,6 +23,7 @@ from edge.sources.supervised import Supervised
 
 RATE, PERIOD, OTHER = 16_000, 32_749, -20_000
 DRIVER = Path("/sys/bus/platform/drivers/snd_aloop")
+WARM = 4  # rounds until libraries and heaps are what they stay
 HEARD_SECONDS = 1.0  # of sound between two faults
 GIVE_UP_SECONDS = 40.0
 HANGING_SECONDS = 90.0  # of one fault: then it is told where everything stands, and that is the end
@@ -107,13 +108,13 @@ def standing() -> dict[str, int]:
 
 
 def cycles(count: int) -> dict[str, object]:
-    """The card goes and comes again, ``count`` times after two that warm up."""
+    """The card goes and comes again, ``count`` times after some that warm up."""
     player, heard, rounds, before = play(0, ramp()), Heard(Supervised(Microphone("hw:0,1"))), [], {}
     heard.until("sound")
-    for number in range(count + 2):
+    for number in range(count + WARM):
         faulthandler.dump_traceback_later(HANGING_SECONDS, exit=True)
         heard.listen(HEARD_SECONDS)
-        if number == 2:
+        if number == WARM:
             before, heard.breaks = standing(), 0
         gone = time.monotonic()
         taking = unplug(0)
@@ -133,7 +134,7 @@ def cycles(count: int) -> dict[str, object]:
     player.kill()
     player.wait()
     heard.close()
-    return {"rounds": rounds[2:], "before": before, "after": after, "breaks": heard.breaks, "foreign": heard.foreign}
+    return {"rounds": rounds[WARM:], "before": before, "after": after, "breaks": heard.breaks, "foreign": heard.foreign}
 
 
 def another() -> dict[str, object]:
