@@ -3,7 +3,7 @@ PYTHON ?= python3
 DATA ?= ../shared/data/esc50
 NEGATIVES ?= ../shared/data/negatives
 OPEN = --recipe open --outliers $(NEGATIVES) --backgrounds $(NEGATIVES)
-JOBS ?= 2
+JOBS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
