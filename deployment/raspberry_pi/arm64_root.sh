@@ -15,7 +15,7 @@ get=(apt-get -qq -y -o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sou
     -o "Dir::State::status=$apt/status" -o "Dir::State::lists=$apt/lists" -o "Dir::Cache=$apt/cache"
     -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o APT::Install-Recommends=false -o APT::Sandbox::User=)
 "${get[@]}" update
-"${get[@]}" install --download-only '?essential' apt procps python3 sudo systemd-sysv udev >/dev/null
+"${get[@]}" install --download-only '?essential' apt passwd procps python3 sudo systemd-sysv udev >/dev/null
 
 # Enough of each package for the scripts of the others to run; then dpkg does it in order.
 for folder in bin lib sbin; do ln -sfn "usr/$folder" "$root/$folder"; done
