@@ -42,7 +42,8 @@ class Away:
 
 def main():
     """``python -m tests.away KIND [options of edge-listen]``."""
-    import edge.cli.listen as command
+    from edge.cli import opening
+    from edge.cli.listen import main as command
 
     kinds = {
         "waiting": lambda: Away(*[outage()] * 1000, pause=1.0),
@@ -50,8 +51,8 @@ def main():
         "hanging": Hanging,
     }
     kind = sys.argv.pop(1)
-    command.the_source = lambda *_: kinds[kind]()
-    command.main()
+    opening.the_source = lambda *_: kinds[kind]()
+    command()
 
 
 class Hanging(Away):

@@ -6,9 +6,11 @@ thread asks, and whoever wants to know waits for a while only.
 
 from __future__ import annotations
 
+import ctypes.util
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -100,10 +102,24 @@ SERVER = SoundServer()
 def _library() -> Any:
     """The module pulsectl. Raises NoServer where it, or the library of PulseAudio that it loads, is not there."""
     try:
-        import pulsectl
+        with _without_a_compiler():
+            import pulsectl
     except (ImportError, OSError):
         raise NoServer from None
     return pulsectl
+
+
+@contextmanager
+def _without_a_compiler() -> Iterator[None]:
+    """Pulsectl asks for "libpulse", a name that the linker never knows: for that, ctypes runs a compiler where there is
+    one, which takes time and writes files. Told that there is none, it takes the right name.
+    """
+    find = ctypes.util.find_library
+    ctypes.util.find_library = lambda name: None if name == "libpulse" else find(name)
+    try:
+        yield
+    finally:
+        ctypes.util.find_library = find
 
 
 @dataclass(frozen=True)
