@@ -11,7 +11,7 @@ APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
 # A package that is there already is left alone; elsewhere than on Debian the user is told what is missing.
 need = dpkg-query -W -f '$${Status}' $(1) 2>/dev/null | grep -q 'ok installed' || { command -v apt-get >/dev/null && $(APT) update -qq && $(APT) install -y -qq --no-install-recommends $(1); } || { echo "install $(1) with your system's package manager" >&2; exit 1; }
 
-.PHONY: demo listen test deploy lint model bench bundle clean
+.PHONY: demo listen test deploy deploy-container deploy-pi lint model bench bundle clean
 
 demo: $(VENV)/.runtime  ## classify the bundled recording
 	$(BIN)/edge-listen --input examples/demo.ogg --realtime --output text
@@ -38,13 +38,17 @@ else
 	$(BIN)/python -m pytest -m "timed and not slow"
 endif
 
-deploy: $(VENV)/.test  ## image and bundle, built and tried: needs root, and is skipped where that or a tool is missing
+deploy: deploy-container deploy-pi  ## image and bundle, built and tried: needs root, and is skipped where that or a tool is missing
+
+deploy-container: $(VENV)/.test
 	@command -v buildah >/dev/null || { $(call need,buildah); }
 	@command -v debootstrap >/dev/null || { $(call need,debootstrap); }
+	deployment/container/check.sh
+
+deploy-pi: $(VENV)/.test
 	@$(call need,debian-archive-keyring)
 	@$(call need,qemu-user-static)
 	@$(call need,binfmt-support)
-	deployment/container/check.sh
 	deployment/raspberry_pi/check.sh
 
 lint: $(VENV)/.runtime $(VENV)/.lint  ## format, rules, types, import direction
