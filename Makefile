@@ -11,7 +11,7 @@ APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
 # A package that is there already is left alone; elsewhere than on Debian the user is told what is missing.
 need = dpkg-query -W -f '$${Status}' $(1) 2>/dev/null | grep -q 'ok installed' || { command -v apt-get >/dev/null && $(APT) update -qq && $(APT) install -y -qq --no-install-recommends $(1); } || { echo "install $(1) with your system's package manager" >&2; exit 1; }
 
-.PHONY: demo listen test deploy deploy-container deploy-pi lint model bench bundle clean
+.PHONY: demo listen test machine deploy deploy-container deploy-pi lint model bench bundle clean
 
 demo: $(VENV)/.runtime  ## classify the bundled recording
 	$(BIN)/edge-listen --input examples/demo.ogg --realtime --output text
@@ -37,6 +37,10 @@ else
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not timed"
 	$(BIN)/python -m pytest -m "timed and not slow"
 endif
+
+machine:  ## what the tests in a virtual machine need; without it they are skipped
+	@command -v qemu-system-x86_64 >/dev/null || { $(call need,qemu-system-x86); }
+	@command -v busybox >/dev/null || { $(call need,busybox-static); }
 
 deploy: deploy-container deploy-pi  ## image and bundle, built and tried: needs root, and is skipped where that or a tool is missing
 
