@@ -41,6 +41,8 @@ endif
 machine:  ## what the tests in a virtual machine need; without it they are skipped
 	@command -v qemu-system-x86_64 >/dev/null || { $(call need,qemu-system-x86); }
 	@command -v busybox >/dev/null || { $(call need,busybox-static); }
+	@command -v aplay >/dev/null || { $(call need,alsa-utils); }
+	@command -v systemd-analyze >/dev/null || { $(call need,systemd); }
 
 deploy: deploy-container deploy-pi  ## image and bundle, built and tried: needs root, and is skipped where that or a tool is missing
 
