@@ -28,7 +28,7 @@ echo arm64 >"$root/var/lib/dpkg/arch"
 printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d" # no services
 chmod 755 "$root/usr/sbin/policy-rc.d"
 mount -t proc proc "$root/proc" # not /sys: onnxruntime ends there when it reads the other processor's
-export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
+export QEMU_CPU=${QEMU_CPU:-cortex-a72} DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 # What this dpkg, which is of another architecture, warns of is settled by the one inside.
 dpkg --root="$root" --force-all --force-unsafe-io --unpack "$apt"/cache/archives/*.deb
 chroot "$root" dpkg --force-unsafe-io --configure -a
