@@ -68,6 +68,7 @@ else
 fi
 mount -t proc proc "$root/proc"
 echo "127.0.0.1 localhost $(hostname)" >"$root/etc/hosts"
+echo 'Defaults env_keep += "QEMU_CPU"' >"$root/etc/sudoers.d/qemu" # or sudo leaves it out
 rm -f dist/edge-listen-*-aarch64.tar.gz
 here() { python3 tests/doc_commands.py docs/raspberry-pi.md here; }
 pi() { python3 tests/doc_commands.py docs/raspberry-pi.md pi; }
