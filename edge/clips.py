@@ -11,8 +11,8 @@ import logging
 import queue
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock, Thread
@@ -26,7 +26,6 @@ from edge.events import Event
 from edge.records import Record, record
 from edge.ring import Overrun, RingBuffer
 from edge.settings import require
-from edge.sources.block import Block, Outage, Source
 
 F32 = NDArray[np.float32]
 
@@ -288,28 +287,3 @@ def as_flac(samples: F32, sample_rate: int) -> bytes:
     samples = np.clip(np.nan_to_num(samples), -1.0, 1.0)
     soundfile.write(file, samples, sample_rate, format="FLAC", subtype="PCM_16")
     return file.getvalue()
-
-
-class Tapped:
-    """A source whose blocks go to a recorder on their way."""
-
-    def __init__(self, source: Source, recorder: ClipRecorder) -> None:
-        self._source, self._recorder = source, recorder
-
-    @property
-    def name(self) -> str:
-        """That of the source, which a microphone knows once it is open."""
-        return self._source.name
-
-    def blocks(
-        self, sample_rate: int, length: int, first: int | None = None, channels: int = 1
-    ) -> Iterator[Block | Outage]:
-        """See :class:`edge.sources.block.Source`."""
-        return self._tapped(self._source.blocks(sample_rate, length, first, channels))
-
-    def _tapped(self, blocks: Iterator[Block | Outage]) -> Iterator[Block | Outage]:
-        with closing(blocks):  # type: ignore[type-var]  # a generator, which mypy knows as an iterator only
-            for block in blocks:
-                if isinstance(block, Block):
-                    self._recorder.push(block.samples, block.position)
-                yield block

@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 from edge.board import Board
 from edge.classifier import Classifier
 from edge.clip_folder import ClipFolder
-from edge.clips import ClipRecorder, ClipsConfig, Tapped
+from edge.clips import ClipRecorder, ClipsConfig
 from edge.config import DEFAULT_HOP, ModelSpec
 from edge.decisions import Detector
 from edge.errors import EdgeError
@@ -25,6 +25,7 @@ from edge.records import Record, Recorder, error_record, event_record, health_re
 from edge.rules import EventConfig
 from edge.sources.block import Block, Outage, Source
 from edge.sources.file import SoundFile
+from edge.sources.watched import Watched
 
 log = logging.getLogger("edge.listen")
 
@@ -226,7 +227,11 @@ class Clips:
             folder=plan.folder,
         )
         self._paths: dict[str, Path | None] = {}  # of events that have begun, by id
-        self.source = Tapped(source, self._recorder)
+        self.source = Watched(source, self._heard)
+
+    def _heard(self, block: Block | Outage) -> None:
+        if isinstance(block, Block):
+            self._recorder.push(block.samples, block.position)
 
     def window(self, window: Window) -> None:
         """What the voice filter must know."""
@@ -255,27 +260,3 @@ class Clips:
         """Write what waits, for ``timeout`` seconds at most, and tell it."""
         self._recorder.close(timeout)
         return self.news(source)
-
-
-class Watched:
-    """A source whose every sign of life is told."""
-
-    def __init__(self, source: Source, progress: Callable[[Block | Outage], None]) -> None:
-        self._source, self._progress = source, progress
-
-    @property
-    def name(self) -> str:
-        """That of the source."""
-        return self._source.name
-
-    def blocks(
-        self, sample_rate: int, length: int, first: int | None = None, channels: int = 1
-    ) -> Iterator[Block | Outage]:
-        """See :class:`edge.sources.block.Source`."""
-        return self._watched(self._source.blocks(sample_rate, length, first, channels))
-
-    def _watched(self, blocks: Iterator[Block | Outage]) -> Iterator[Block | Outage]:
-        with closing(blocks):  # type: ignore[type-var]  # a generator, which mypy knows as an iterator only
-            for block in blocks:
-                self._progress(block)
-                yield block

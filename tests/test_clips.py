@@ -16,7 +16,7 @@ import soundfile
 
 from edge import clip_folder, clips
 from edge.clip_folder import ClipFolder, NoRoom, clip_path, safe
-from edge.clips import ClipRecorder, ClipsConfig, Tapped
+from edge.clips import ClipRecorder, ClipsConfig
 from edge.config import build
 from edge.errors import EdgeError
 from edge.events import Event
@@ -24,7 +24,6 @@ from edge.history import Filter, find
 from edge.records import event_record
 from edge.rules import EventConfig, Rule
 from edge.sinks.sqlite import SqliteStore
-from edge.sources.block import Block
 from edge.store import StoreConfig, open_to_read
 from tests.test_store import small_disk  # noqa: F401  # a fixture
 
@@ -499,29 +498,6 @@ def test_the_store_knows_what_became_of_every_clip(rig, tmp_path):
     assert len(found) == 5
     assert [Path(e.clip).exists() for e in found] == [e.clip_pruned_at is None for e in found]
     assert found[0].clip_pruned_at == NOON
-
-
-def test_a_source_is_tapped(rig):
-    class Numbers:
-        name = "numbers"
-        closed = False
-
-        def blocks(self, sample_rate, length, first=None, channels=1):
-            assert (sample_rate, length, first, channels) == (RATE, 500, 4000, 1)
-            try:
-                for at in range(0, 20_000, 500):
-                    yield Block(np.full(500, 0.5, np.float32), at, 0.0)
-            finally:
-                Numbers.closed = True
-
-    r = rig()
-    tapped = Tapped(Numbers(), r.recorder)
-    assert tapped.name == "numbers"
-    with closing(tapped.blocks(RATE, 500, 4000)) as blocks:
-        taken = [next(blocks).position for _ in range(10)]
-    assert taken[-1] == 4500
-    assert Numbers.closed
-    assert r.recorder._ring.written == 5000
 
 
 def test_an_encoder_that_fails_costs_one_clip(rig, monkeypatch):

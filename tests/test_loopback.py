@@ -13,6 +13,7 @@ import soundfile
 from edge.bench.loopback import HEARD_SECONDS, Tap, arrival, chirp, trial_of
 from edge.bench.sound import Endless, synthetic_sound
 from edge.listener import Window
+from edge.sources.watched import Watched
 from tests.conftest import ROOT, run_module
 from tests.virtual_mic import RATE
 
@@ -47,8 +48,8 @@ def test_what_is_not_there_is_not_found():
 
 def test_a_tap_gives_what_it_gets_and_finds_a_place_in_it():
     sound = synthetic_sound(RATE)
-    tap = Tap(Endless(lambda rate: sound), seconds=100)
-    blocks = tap.blocks(RATE, 800, first=1600)
+    tap = Tap(RATE, seconds=100)
+    blocks = Watched(Endless(lambda rate: sound), tap.push).blocks(RATE, 800, first=1600)
     given = [next(blocks) for _ in range(20)]
     assert np.array_equal(np.concatenate([b.samples for b in given[1:]]), sound[: 19 * 800])
     wanted = 1600 + 3210  # a stream position; the endless sound begins anew after its first block
@@ -60,8 +61,8 @@ def test_a_tap_gives_what_it_gets_and_finds_a_place_in_it():
 
 
 def test_a_tap_forgets():
-    tap = Tap(Endless(synthetic_sound), seconds=0)
-    blocks = tap.blocks(RATE, 800)
+    tap = Tap(RATE, seconds=0)
+    blocks = Watched(Endless(synthetic_sound), tap.push).blocks(RATE, 800)
     for _ in range(10):
         next(blocks)
     assert len(tap._blocks) < 10

@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.errors import InputError
+from edge.sources.block import Block
 from edge.sources.file import SoundFile
 from edge.sources.pcm import PcmStream
 from edge.sources.reblock import reblock
+from edge.sources.watched import Watched
 
 RATE = 16_000
 
@@ -297,3 +300,26 @@ def test_raw_pcm_without_a_sample():
 def test_impossible_raw_pcm(rate, channels, channel):
     with pytest.raises(InputError):
         PcmStream(rate, channels, channel=channel)
+
+
+def test_a_source_is_watched():
+    class Numbers:
+        name = "numbers"
+        closed = False
+
+        def blocks(self, sample_rate, length, first=None, channels=1):
+            assert (sample_rate, length, first, channels) == (16_000, 500, 4000, 1)
+            try:
+                for at in range(0, 20_000, 500):
+                    yield Block(np.full(500, 0.5, np.float32), at, 0.0)
+            finally:
+                Numbers.closed = True
+
+    seen = []
+    watched = Watched(Numbers(), seen.append)
+    assert watched.name == "numbers"
+    with closing(watched.blocks(16_000, 500, 4000)) as blocks:
+        taken = [next(blocks) for _ in range(10)]
+    assert taken == seen
+    assert taken[-1].position == 4500
+    assert Numbers.closed

@@ -22,10 +22,11 @@ from edge.bench.machine import resident_bytes
 from edge.classifier import Classifier
 from edge.errors import DeviceError, InputError
 from edge.listener import Window, listen
-from edge.sources.block import Block, Outage, Source
+from edge.sources.block import Block, Outage
 from edge.sources.devices import portaudio, reason_of
 from edge.sources.file import SoundFile
 from edge.sources.microphone import Microphone
+from edge.sources.watched import Watched
 from edge.tuning import pick
 
 F32 = NDArray[np.float32]
@@ -66,50 +67,34 @@ class Loopback:
 
 
 class Tap:
-    """A source that keeps what the last seconds of another one gave."""
+    """What the last ``seconds`` of a source gave."""
 
-    def __init__(self, source: Source, seconds: float) -> None:
-        self._source, self._seconds = source, seconds
+    def __init__(self, rate: int, seconds: float) -> None:
+        self._rate, self._seconds = rate, seconds
         self._blocks: deque[tuple[int, float, F32]] = deque()  # position, time of the first sample, samples
-        self.rate = 0
 
-    @property
-    def name(self) -> str:
-        """The source's."""
-        return self._source.name
-
-    def blocks(
-        self, sample_rate: int, length: int, first: int | None = None, channels: int = 1
-    ) -> Iterator[Block | Outage]:
-        """See :class:`edge.sources.Source`."""
-        self.rate = sample_rate
-        return self._through(self._source.blocks(sample_rate, length, first, channels))
-
-    def _through(self, blocks: Iterator[Block | Outage]) -> Iterator[Block | Outage]:
-        with closing(blocks):  # type: ignore[type-var]  # a generator
-            for block in blocks:
-                if isinstance(block, Outage):
-                    yield block
-                    continue
-                samples = block.samples if block.samples.ndim == 1 else block.samples.mean(axis=1)
-                self._blocks.append((block.position, block.adc_time, np.array(samples)))
-                while self._blocks[0][1] < block.adc_time - self._seconds:
-                    self._blocks.popleft()
-                yield block
+    def push(self, block: Block | Outage) -> None:
+        """Keep it, and forget what is too old."""
+        if isinstance(block, Outage):
+            return
+        samples = block.samples if block.samples.ndim == 1 else block.samples.mean(axis=1)
+        self._blocks.append((block.position, block.adc_time, np.array(samples)))
+        while self._blocks[0][1] < block.adc_time - self._seconds:
+            self._blocks.popleft()
 
     def find(self, reference: F32, since: float) -> tuple[int, float] | None:
         """Position and time (Unix) of the first sample of ``reference`` in what was captured after ``since``."""
-        kept = [b for b in self._blocks if b[1] + len(b[2]) / self.rate > since]
+        kept = [b for b in self._blocks if b[1] + len(b[2]) / self._rate > since]
         if not kept:
             return None
-        before = max(0, round((since - kept[0][1]) * self.rate))  # samples of the first block
+        before = max(0, round((since - kept[0][1]) * self._rate))  # samples of the first block
         at = arrival(np.concatenate([samples for _, _, samples in kept])[before:], reference)
         if at is None:
             return None
         at += before
         for position, adc_time, samples in kept:
             if at < len(samples):
-                return position + at, adc_time + at / self.rate
+                return position + at, adc_time + at / self._rate
             at -= len(samples)
         return None
 
@@ -189,10 +174,11 @@ def measure_loopback(
     hop_seconds = spec.hop_samples(hop) / rate
     # A clip is named by windows full of it, and its next trial must not begin with one of them.
     follow = LEAST_SECONDS if clip is None else seconds + spec.window_seconds
-    tap = Tap(Microphone(device), PATIENCE_SECONDS + follow + hop_seconds)
+    tap = Tap(rate, PATIENCE_SECONDS + follow + hop_seconds)
+    source = Watched(Microphone(device), tap.push)
     random = np.random.default_rng(0)
     trials = []
-    with closing(listen(tap, classifier, hop)) as windows, closing(Player(output_device, sound, rate)) as player:  # type: ignore[type-var]
+    with closing(listen(source, classifier, hop)) as windows, closing(Player(output_device, sound, rate)) as player:  # type: ignore[type-var]
         before = next(windows)
         for _ in range(repeats):
             player.play(float(random.uniform(0, hop_seconds)))
@@ -205,11 +191,11 @@ def measure_loopback(
         memory = resident_bytes()
     if not trials:
         raise DeviceError(
-            f"{tap.name!r} does not hear what {player.name!r} plays",
+            f"{source.name!r} does not hear what {player.name!r} plays",
             remedy="turn both up, bring them closer, and see edge-listen --list-devices",
         )
     return Loopback(
-        microphone=tap.name,
+        microphone=source.name,
         output=player.name,
         sound=f"chirp of {CHIRP_SECONDS:g} s" if clip is None else clip.name,
         hop_seconds=hop_seconds,
