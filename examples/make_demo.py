@@ -173,7 +173,9 @@ def sound(label: str, duration: float, level_db: float = -16.0, seed: int = SEED
     samples = SOUNDS[label](np.random.default_rng([seed, *label.encode()]), duration)
     fade = np.minimum(1, np.minimum(seconds(duration), seconds(duration)[::-1]) / 0.02)
     samples = samples * fade
-    power = np.convolve(samples**2, np.ones(RATE) / RATE, "valid") if len(samples) > RATE else samples**2
+    total = np.cumsum(np.append(0.0, samples**2))
+    length = min(RATE, len(samples))
+    power = (total[length:] - total[:-length]) / length
     samples *= 10 ** (level_db / 20) / np.sqrt(power.max())
     return np.tanh(samples)
 
