@@ -344,6 +344,7 @@ class Soak:
         kind = self.random.choice(left)
         self.faults[kind] += 1
         self.planned[hour] = kind
+        print(kind, file=sys.stderr, flush=True)
         if kind == "receiver":
             self.receiver.away = True
             threading.Timer(2.0, setattr, (self.receiver, "away", False)).start()
