@@ -18,6 +18,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.bench.machine import resident_bytes
 from edge.calibration import calibrated
 from edge.classifier import Classifier
 from edge.errors import EdgeError, InputError
@@ -56,14 +57,6 @@ class Pipe:
             yield Block(samples if channels == 1 else samples.reshape(n, channels), position, adc_time, lost)
 
 
-def resident_mib() -> float:
-    """Memory of this process, MiB; 0 where the system does not tell."""
-    with suppress(OSError, ValueError):
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-    return 0.0
-
-
 def main() -> None:
     """The first line of stdin says what to do, as JSON; blocks follow."""
     with suppress(OSError):  # a sandbox may forbid it
@@ -78,7 +71,7 @@ def main() -> None:
         session = Session(Pipe(sys.stdin.buffer), classifier, Plan(events, asked["hop"], top_k=1))
         for record in session.records():
             if record["type"] in TOLD:
-                print(json.dumps(record | {"resident_mib": resident_mib()}), flush=True)
+                print(json.dumps(record | {"resident_mib": resident_bytes() / 2**20}), flush=True)
     except EdgeError as error:
         sys.exit(str(error))
 

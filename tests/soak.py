@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import random
-import resource
 import sqlite3
 import sys
 import threading
@@ -24,6 +23,8 @@ from pathlib import Path
 
 import click
 import numpy as np
+
+from edge.bench.machine import resident_bytes
 
 RATE = 16_000
 CALLBACK_SECONDS = 0.1  # longer than it is: each call costs as much as the sound in it
@@ -210,11 +211,6 @@ class Receiver:
         self.url = f"http://127.0.0.1:{self.server.server_port}/"
 
 
-def resident():
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize()
-
-
 def handles():
     return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
 
@@ -333,7 +329,7 @@ class Soak:
         return sum(float(line.split()[-1]) for line in scraped.splitlines() if line.split("{")[0] == name)
 
     def _measure(self):
-        self.memory.append(resident())
+        self.memory.append(resident_bytes())
         self.disk.append(size_of(self.folder))
         self.handles.append(handles())
         print(len(self.memory), round(self.memory[-1] / MIB, 2), *self.handles[-1], file=sys.stderr, flush=True)

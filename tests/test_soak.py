@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge.bench.machine import resident_bytes
 from edge.clips import ClipsConfig
 from edge.delivery import Delivery
 from edge.rules import EventConfig
@@ -21,6 +21,7 @@ from edge.sinks.sqlite import SqliteStore
 from edge.sources.block import Block
 from edge.store import StoreConfig
 from tests.conftest import ROOT
+from tests.soak import size_of
 from tests.virtual_mic import missing
 
 HOURS, SETTLED = 10, 3  # of sound; until then buffers and caches fill
@@ -46,15 +47,6 @@ class Loop:
             position, need = position + need, length
 
 
-def resident():
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize()
-
-
-def size_of(folder):
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
 @pytest.mark.slow
 def test_hours_with_clips_stay_within_their_bounds_of_memory_and_disk(tmp_path, classifier, minute):
     make = {
@@ -74,7 +66,7 @@ def test_hours_with_clips_stay_within_their_bounds_of_memory_and_disk(tmp_path, 
         events += record["type"] == "event"
         if record["type"] == "window" and record["offset"] >= 3600 * (hour + 1):
             hour += 1
-            memory.append(resident())
+            memory.append(resident_bytes())
             disk.append(size_of(tmp_path))
             descriptors.append(len(list(Path("/proc/self/fd").iterdir())))
     for sink in sinks.values():
