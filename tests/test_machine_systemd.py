@@ -36,6 +36,8 @@ done >$STATE_DIRECTORY/probe
 true >$CACHE_DIRECTORY/probe && true >/tmp/probe && echo "writes its own"  >>$STATE_DIRECTORY/probe
 {
     [ -e /proc/asound/cards ] && echo "sees the sound cards"
+    [ -r /etc/edge-listen/ours ] && echo "reads a password of its group"
+    [ -r /etc/edge-listen/roots ] && echo "reads one of root"
     [ -r /dev/mem ] && echo "reads memory"
     ls /home/* /root/* && echo "sees homes"
     [ -d /proc/1 ] && echo "sees other processes"
@@ -52,6 +54,8 @@ true
 SETUP = f"""
 mkdir -p /opt/python /opt/packages /opt/source /etc/edge-listen /etc/systemd/system/edge-listen.service.d
 cp {UNITS}/edge-listen.service /etc/systemd/system
+install -m 640 -g audio /dev/null /etc/edge-listen/ours
+install -m 600 /dev/null /etc/edge-listen/roots
 systemctl daemon-reload
 """
 PLAY = """systemctl reset-failed player 2>/dev/null
@@ -132,11 +136,20 @@ def shown(machine, name):
 def test_listens_in_a_sandbox(service):
     assert shown(service, "ActiveState") == "active"
     seen = service.run("cat /var/lib/edge-listen/probe").stdout.splitlines()
-    assert seen == ["writes its own", "sees the sound cards"]
+    assert seen == ["writes its own", "sees the sound cards", "reads a password of its group"]
     assert service.run("ls -ld /var/lib/private/edge-listen").stdout.startswith("drwx------")
     status = service.run("cat /proc/$(systemctl show -P MainPID edge-listen)/status").stdout
     assert "Seccomp:\t2" in status
     assert int(shown(service, "MemoryCurrent")) < 300 * 2**20, "near to MemoryHigh"
+
+
+@pytest.mark.slow
+def test_a_reload_reads_the_settings_again(service):
+    before = shown(service, "MainPID"), shown(service, "NRestarts")
+    service.run("echo 'hop = 0.96' >>/etc/edge-listen/edge-listen.toml; systemctl reload edge-listen")
+    service.run(f"until grep -q '\"hop_seconds\": 0.96' {OUT}; do sleep 0.2; done", timeout=30)
+    heard(service, 30)
+    assert (shown(service, "MainPID"), shown(service, "NRestarts")) == before
 
 
 @pytest.mark.slow
