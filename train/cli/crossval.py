@@ -80,4 +80,4 @@ def table(result: CrossValidation) -> str:
     mean = f"**{result.mean:.2%}** ± {100 * result.spread:.1f}"
     lines.append(f"| mean | {mean} | {result.window_mean:.2%} | {result.fp32_mean:.2%} |")
     cost = f"{result.macs / 1e6:.0f} MMAC a window, {result.bytes / 1000:.0f} kB"
-    return "\n".join([*lines, "", f"`{result.model}` on {result.dataset}: {cost}"])
+    return "\n".join([*lines, "", f"`{result.model}` on {result.clips} clips of {result.dataset}: {cost}"])
