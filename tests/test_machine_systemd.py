@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_module
 from tests.machine import Machine, Unavailable
 
 UNITS = ROOT / "deployment" / "raspberry_pi"
@@ -27,6 +27,20 @@ ExecStartPre=/bin/sh /opt/probe
 ExecStart=
 ExecStart=/opt/python/bin/python3 -m edge.cli.listen --config /etc/edge-listen/edge-listen.toml
 StandardOutput=append:{OUT}
+"""
+# The same for the updater, which takes releases from a folder and trusts what the owner has brought.
+UPDATE_DROP_IN = f"""[Service]
+BindReadOnlyPaths={sys.base_prefix}:/opt/python {PACKAGES.resolve()}:/opt/packages {ROOT}:/opt/source
+Environment=PYTHONPATH=/opt/source:/opt/packages
+ExecStart=
+ExecStart=/opt/python/bin/python3 -m edge.cli.update run --config /etc/edge-listen/edge-listen.toml
+"""
+UPDATE = """
+[update]
+url = "/srv/repository"
+root = "/etc/edge-listen/root.json"
+state = "/var/lib/edge-listen/update"
+shadow = { seconds = 10, min-windows = 20, max-disagreement = 1.0, max-latency-ratio = 10, max-latency-ms = 1000 }
 """
 # Runs in the sandbox before the program: what may be written, what is seen.
 PROBE = """exec 2>/dev/null
@@ -194,3 +208,34 @@ def test_hears_a_card_whose_driver_was_loaded_later(service):
     service.run("systemctl start edge-listen", timeout=60)
     service.run(f"modprobe snd-aloop pcm_substreams=1; {PLAY}")
     heard(service, 30)
+
+
+@pytest.fixture
+def published(machine):
+    """A release of another model in a repository, which the device trusts; the services know of it."""
+    keys, repository = machine.folder / "keys", machine.folder / "repository"
+    run_module("edge.cli.update", "keys", "new", keys)
+    tiny = ROOT / "edge" / "assets" / "edge-listen-tiny.int8.onnx"
+    run_module("edge.cli.update", "publish", repository, tiny, "--keys", keys)
+    (machine.folder / "more").write_text(UPDATE)
+    (machine.folder / "drop-in").write_text(UPDATE_DROP_IN)
+    machine.run(f"""
+    systemctl stop edge-listen
+    cp {UNITS}/edge-update.* /etc/systemd/system; mkdir -p /etc/systemd/system/edge-update.service.d
+    cp drop-in /etc/systemd/system/edge-update.service.d/test.conf
+    cp -r repository /srv/repository; cp keys/root.json /etc/edge-listen; chmod -R a+rX /srv/repository
+    {{ echo 'model = "update"'; cat /etc/edge-listen/edge-listen.toml more; }} >with-update
+    cp with-update /etc/edge-listen/edge-listen.toml; chmod 644 /etc/edge-listen/*
+    systemctl daemon-reload""")
+
+
+@pytest.mark.slow
+def test_a_new_model_is_fetched_tried_and_taken_up(service, published):
+    service.run("systemctl start edge-listen", timeout=60)
+    heard(service, 30)
+    before = shown(service, "MainPID")
+    done = service.run("systemctl start edge-update", timeout=120, check=False)
+    assert done.returncode == 0, service.run("journalctl -u edge-update --no-pager | tail -20").stdout
+    service.run(f'until grep -q \'"model": "edge-listen-tiny"\' {OUT}; do sleep 0.5; done', timeout=180)
+    heard(service, 30)
+    assert shown(service, "MainPID") == before
