@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +16,7 @@ from edge.listener import listen
 from edge.models import resolve
 from edge.sources.block import Source
 from edge.sources.file import SoundFile
-from edge.workers import start_worker
+from edge.workers import mapped
 
 F32 = NDArray[np.float32]
 
@@ -95,7 +92,7 @@ def classify_sources(
     """The results of ``sources``, which can be pickled, in their order, by ``workers`` processes (one for each core).
 
     Raises:
-        EdgeError: when the model cannot be used.
+        EdgeError: when the model cannot be used, or a worker dies.
     """
     path = resolve(model)  # once: workers do not ask the network
     workers = min(workers or os.cpu_count() or 1, len(sources))
@@ -103,15 +100,8 @@ def classify_sources(
         classifier = Classifier(path, provider=provider)
         yield from (classify_source(classifier, source, hop) for source in sources)
         return
-    # Spawned, not forked: onnxruntime's and libsndfile's locks do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, context, _start_worker, (path, provider))
-    try:
-        yield from executor.map(_work, ((source, hop) for source in sources), chunksize=4)
-    except BrokenProcessPool:
-        raise EdgeError("a worker process died", remedy="too little memory? use fewer --workers") from None
-    finally:
-        executor.shutdown(cancel_futures=True)
+    tasks = [(source, hop) for source in sources]
+    yield from mapped(_work, tasks, workers, start=_start_worker, arguments=(path, provider), chunk=4)
 
 
 _worker: Classifier  # of this process
@@ -119,7 +109,6 @@ _worker: Classifier  # of this process
 
 def _start_worker(model: Path, provider: str) -> None:
     global _worker  # noqa: PLW0603
-    start_worker()
     _worker = Classifier(model, provider=provider)
 
 

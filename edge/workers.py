@@ -4,8 +4,55 @@ from __future__ import annotations
 
 import os
 import signal
-from multiprocessing import connection, parent_process
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection, get_context, parent_process
 from threading import Thread
+from typing import Any, TypeVar
+
+from edge.errors import EdgeError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def mapped(
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int,
+    *,
+    start: Callable[..., None] | None = None,
+    arguments: tuple[Any, ...] = (),
+    chunk: int = 1,
+) -> Iterator[Result]:
+    """``work`` of each item, in their order, by so many processes; ``start(*arguments)`` begins each of them.
+
+    Raises EdgeError when one of them dies, and what ``work`` raises.
+    """
+    # Spawned, not forked: the locks and threads of onnxruntime, libsndfile and torch do not survive a fork.
+    executor = ProcessPoolExecutor(workers, get_context("spawn"), _start, (start, arguments))
+    try:
+        # Not executor.map, which cancels what waits as soon as a worker dies: Python 3.11 is just telling those futures
+        # of it, its thread fails at one that is cancelled, and then nobody ends the other workers.
+        waiting = deque(executor.submit(_all, work, items[i : i + chunk]) for i in range(0, len(items), chunk))
+        while waiting:
+            yield from waiting.popleft().result()
+    except BrokenProcessPool:
+        raise EdgeError("a worker process died", remedy="too little memory? use fewer processes") from None
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _start(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+    start_worker()
+    if start is not None:
+        start(*arguments)
+
+
+def _all(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    return [work(item) for item in items]
 
 
 def start_worker() -> None:

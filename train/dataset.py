@@ -8,10 +8,7 @@ import os
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Protocol
 
@@ -25,7 +22,7 @@ from torch import Tensor, nn
 from edge.config import FrontendConfig
 from edge.errors import EdgeError
 from edge.files import replacing, write_text
-from edge.workers import start_worker
+from edge.workers import mapped
 from train.effects import MicrophoneConfig, another_microphone
 from train.frontend import power_of
 from train.manifest import Clip
@@ -161,13 +158,8 @@ def _decoded(decoder: Decoder) -> Iterator[NDArray[np.float32] | str]:
     if workers < 2:
         yield from (_attempt(decoder, index) for index in _progress(decoder))
         return
-    # Spawned, not forked: torch's threads do not survive a fork.
-    with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (decoder,)) as executor:
-        results = executor.map(_work, range(len(decoder)), chunksize=8)
-        try:
-            yield from (next(results) for _ in _progress(decoder))
-        except BrokenProcessPool:
-            raise ValueError("a process ended while it computed features: too little memory?") from None
+    results = mapped(_work, range(len(decoder)), workers, start=_start_worker, arguments=(decoder,), chunk=8)
+    yield from (next(results) for _ in _progress(decoder))
 
 
 def _attempt(decoder: Decoder, index: int) -> NDArray[np.float32] | str:
@@ -182,7 +174,6 @@ _worker: Decoder  # of this process
 
 def _start_worker(decoder: Decoder) -> None:
     global _worker  # noqa: PLW0603
-    start_worker()
     torch.set_num_threads(1)
     _worker = decoder
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +12,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from edge.errors import EdgeError
-from edge.workers import start_worker
+from edge.workers import mapped
 from train.clip import Clip
 
 F32 = NDArray[np.float32]
@@ -80,14 +77,7 @@ def measure_all(clips: Sequence[Clip], workers: int | None = None) -> Iterator[F
     if workers <= 1:
         yield from map(measure, clips)
         return
-    # Spawned, not forked: libsndfile's locks do not survive a fork.
-    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), start_worker)
-    try:
-        yield from executor.map(measure, clips, chunksize=16)
-    except BrokenProcessPool:
-        raise EdgeError("a worker process died", remedy="too little memory? use fewer --workers") from None
-    finally:
-        executor.shutdown(cancel_futures=True)
+    yield from mapped(measure, clips, workers, chunk=16)
 
 
 def decibels(power: float) -> float:

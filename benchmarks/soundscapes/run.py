@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -26,9 +23,8 @@ from benchmarks.soundscapes.score import Score, score
 from benchmarks.soundscapes.truth import write_spans
 from edge.classifier import Classifier
 from edge.config import ModelSpec
-from edge.errors import EdgeError
 from edge.files import replacing
-from edge.workers import start_worker
+from edge.workers import mapped
 from train.clip import Clip
 
 VERSION = 1  # raised when the same request makes other sound
@@ -162,11 +158,4 @@ def _in_processes(work: Any, parts: Sequence[int], jobs: int) -> Iterator[Any]:
     if jobs <= 1:
         yield from map(work, parts)
         return
-    # Spawned, not forked: onnxruntime's and libsndfile's locks do not survive a fork.
-    executor = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), start_worker)
-    try:
-        yield from executor.map(work, parts)
-    except BrokenProcessPool:
-        raise EdgeError("a worker process died", remedy="too little memory? use fewer --jobs") from None
-    finally:
-        executor.shutdown(cancel_futures=True)
+    yield from mapped(work, parts, jobs)

@@ -1,0 +1,82 @@
+"""Work for several processes: its order, its errors, and the death of one of them."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from edge.errors import EdgeError
+from edge.workers import mapped
+from tests.conftest import ROOT
+
+DEATH = """
+import os, signal, sys, time
+from edge.errors import EdgeError
+from edge.workers import mapped
+
+def work(item):
+    if item == 0:
+        time.sleep(5)  # until all of it waits
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+if __name__ == "__main__":
+    try:
+        list(mapped(work, range(20_000), 2))
+    except EdgeError as error:
+        sys.exit(str(error))
+"""
+_begun = 0
+
+
+def begin(number):
+    global _begun  # noqa: PLW0603
+    _begun = number
+
+
+def work(item):
+    if item < 0:
+        raise ValueError(f"{item} is negative")
+    return item * item + _begun
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+def test_results_come_in_the_order_of_the_items(chunk):
+    found = list(mapped(work, range(11), 2, start=begin, arguments=(3,), chunk=chunk))
+    assert found == [item * item + 3 for item in range(11)]
+
+
+def test_an_error_of_the_work_comes_with_what_was_before_it():
+    results = mapped(work, [2, -1, 3], 2)
+    assert next(results) == 4
+    with pytest.raises(ValueError, match="-1 is negative"):
+        next(results)
+
+
+def test_whoever_wants_no_more_waits_for_nothing():
+    results = mapped(work, range(50_000), 2)
+    assert next(results) == 0
+    results.close()
+
+
+def test_a_worker_that_dies_ends_all_of_them(tmp_path):
+    """With much that waits, which Python 3.11's own ``map`` does not survive: the others go on for ever."""
+    script = tmp_path / "death.py"
+    script.write_text(DEATH)
+    done = subprocess.run(
+        [sys.executable, script],
+        capture_output=True, text=True, timeout=100, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.stderr == "a worker process died (too little memory? use fewer processes)\n"
+    assert done.returncode == 1
+
+
+def test_the_error_is_one_of_ours():
+    with pytest.raises(EdgeError, match="a worker process died"):
+        list(mapped(_die, [signal.SIGKILL], 1))
+
+
+def _die(number):
+    os.kill(os.getpid(), number)
