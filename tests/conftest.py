@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ os.environ["XDG_STATE_HOME"] = os.devnull
 import numpy as np
 import pytest
 import soundfile
+from click.testing import CliRunner
 
 from edge.classifier import Classifier
 from edge.models import BUNDLED
@@ -38,6 +40,15 @@ def run_module(module, *arguments, code=0, timeout=300, **options):
     )  # fmt: skip
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
+    return done
+
+
+def run_here(module, *arguments, code=0):
+    """As :func:`run_module`, in this process: for the many mistakes, as torch takes seconds to start."""
+    command = importlib.import_module(f"{module}.__main__").main
+    done = CliRunner().invoke(command, [*map(str, arguments)], prog_name=f"python -m {module}")
+    assert done.exit_code == code, done.output
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done
 
 

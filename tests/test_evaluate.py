@@ -18,7 +18,7 @@ from edge.models import BUNDLED
 from edge.sources.file import SoundFile
 from models import build
 from models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from tests.conftest import ROOT, run_module
+from tests.conftest import ROOT, run_here, run_module
 from tests.scoring import read_truth
 from train.degraded import Degraded
 from train.effects import DEGRADATIONS
@@ -294,12 +294,12 @@ def test_command_names_what_it_leaves_out(folders, tmp_path):
 
 
 def test_mistakes_end_in_one_line(folders, tmp_path):
-    assert "fold 9 has no clips" in command(folders, "--fold", 9, code=1).stderr
+    assert "fold 9 has no clips" in run_here("train", "evaluate", folders, "--fold", 9, code=1).stderr
     (tmp_path / "file").touch()
     picture = tmp_path / "file" / "x.png"
-    done = command(folders, "--fold", 5, "--workers", 1, "--picture", picture, code=1)
+    done = run_here("train", "evaluate", folders, "--fold", 5, "--workers", 1, "--picture", picture, code=1)
     assert "cannot be written" in done.stderr
-    done = command("x" * 300, "--workers", 1, "--picture", tmp_path / "x.png", code=1)
+    done = run_here("train", "evaluate", "x" * 300, "--workers", 1, "--picture", tmp_path / "x.png", code=1)
     assert "x… cannot be read: File name too long" in done.stderr
 
 

@@ -37,7 +37,7 @@ from export.verify import (
 from models import build
 from models.checkpoint import Checkpoint, save_checkpoint
 from models.layers import fold_batch_norm
-from tests.conftest import run_module
+from tests.conftest import run_here, run_module
 from tests.test_listener import Blocks
 from train.evaluate import Heard
 from train.manifest import ManifestError, read_manifest
@@ -347,7 +347,7 @@ def test_the_golden_signal_is_neither_silent_nor_clipped():
 
 def test_mistakes_end_in_one_line(data, checkpoint, tmp_path):
     def check_fails(path, message, *options, code=1):
-        done = run_module("export", path, "--licence", LICENCE, "--out", tmp_path / "out", *options, code=code)
+        done = run_here("export", path, "--licence", LICENCE, "--out", tmp_path / "out", *options, code=code)
         assert message in done.stderr
 
     (tmp_path / "x.pt").write_text("no checkpoint")
@@ -397,7 +397,7 @@ def test_other_data_is_not_taken_for_that_of_the_training(data, checkpoint, tmp_
         run(checkpoint, more, tmp_path / "out", same=True)
     save_checkpoint(tmp_path / "c.pt", checkpoint)
     options = ("--licence", LICENCE, "--out", tmp_path / "o", "--data", more)
-    assert "leave --data out" in run_module("export", tmp_path / "c.pt", *options, code=1).stderr
+    assert "leave --data out" in run_here("export", tmp_path / "c.pt", *options, code=1).stderr
 
 
 def test_nothing_held_out_is_said_and_not_measured(data, checkpoint, tmp_path):

@@ -13,7 +13,7 @@ from edge.bulk import FileResult
 from edge.classifier import Classifier
 from models.checkpoint import load_checkpoint
 from models.pretrained import BUNDLED
-from tests.conftest import SHARED
+from tests.conftest import SHARED, run_here
 from tests.test_train import (  # noqa: F401  # a fixture
     RATE,
     Interrupted,
@@ -240,7 +240,7 @@ def test_mistakes_are_named_in_one_line(folders, table, tmp_path):  # noqa: F811
     with pytest.raises(ValueError, match=r"1 windows of a batch of 1; allowed: what makes 1 to 0"):
         TrainConfig(outlier_share=0.9, outliers=str(table)).outliers_in(1)
     (table / "negatives.csv").write_text("name\n")
-    done = train("fit", folders, "--recipe", "open", "--outliers", table, "--out", tmp_path / "bad", code=1)
+    done = run_here("train", "fit", folders, "--recipe", "open", "--outliers", table, "--out", tmp_path / "bad", code=1)
     assert done.stderr.splitlines()[-1].startswith(f"Error: {table / 'negatives.csv'} has no column 'filename'")
 
 

@@ -6,7 +6,7 @@ import soundfile
 
 from edge.config import FrontendConfig
 from edge.sources.file import SoundFile
-from tests.conftest import run_module
+from tests.conftest import run_here
 from train.cli.preview import run
 from train.config import read_recipe
 from train.effects import DEGRADATIONS
@@ -106,8 +106,8 @@ def test_rebuilt_sound_has_the_frequency_of_its_log_mel(folders):
 
 
 def test_mistakes_end_in_one_line(folders, tmp_path):
-    done = run_module("train", "preview", folders, "--clip", tmp_path / "no.wav", "--out", tmp_path / "o", code=1)
+    done = run_here("train", "preview", folders, "--clip", tmp_path / "no.wav", "--out", tmp_path / "o", code=1)
     assert "does not exist" in done.stderr
     assert not (tmp_path / "o").exists()
-    done = run_module("train", "preview", "x" * 300, "--out", tmp_path / "o", code=1)
+    done = run_here("train", "preview", "x" * 300, "--out", tmp_path / "o", code=1)
     assert "x… cannot be read: File name too long" in done.stderr

@@ -11,7 +11,7 @@ import soundfile
 
 from models import build
 from models.checkpoint import ORIGIN, Checkpoint, save_checkpoint
-from tests.conftest import run_module
+from tests.conftest import run_here
 from train import figures
 from train.config import TrainConfig
 from train.manifest import Clip, Manifest
@@ -122,7 +122,7 @@ def test_a_run_that_goes_on_ends_in_half_a_line(run):
 def test_what_is_no_run_is_named(tmp_path, run):
     with pytest.raises(ValueError, match=f"{tmp_path} holds no run, none of config.json"):
         write_report(tmp_path)
-    done = run_module("train", "report", tmp_path / "nothing", code=1)
+    done = run_here("train", "report", tmp_path / "nothing", code=1)
     assert done.stderr.startswith(f"Error: {tmp_path / 'nothing'} holds no run")
 
 

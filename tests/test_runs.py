@@ -12,7 +12,7 @@ import torch
 
 from models import build
 from models.checkpoint import load_checkpoint
-from tests.conftest import ESC50, ROOT, needs_esc50, run_module
+from tests.conftest import ESC50, ROOT, needs_esc50, run_here, run_module
 from tests.test_train import folders, write_tone  # noqa: F401  # a fixture
 from train.crossval import histories
 
@@ -179,4 +179,4 @@ def test_an_epoch_of_real_clips_is_fast(tmp_path):
 
 
 def test_mistakes_of_cross_validation(folders, tmp_path):  # noqa: F811
-    assert "fold 7 has no clips" in run_module("train", "crossval", folders, "--fold", 7, code=1).stderr
+    assert "fold 7 has no clips" in run_here("train", "crossval", folders, "--fold", 7, code=1).stderr

@@ -18,7 +18,7 @@ import torch
 from edge.config import FrontendConfig
 from models import build
 from models.checkpoint import load_checkpoint
-from tests.conftest import ROOT, run_module
+from tests.conftest import ROOT, run_here, run_module
 from train.augment import AugmentConfig
 from train.config import RECIPES, TrainConfig, read_recipe
 from train.dataset import View, WindowSampler, load_features
@@ -579,23 +579,29 @@ def test_commands_from_folder_to_listening(folders, tmp_path):
 
 
 def test_mistakes_end_in_one_line(folders, tmp_path):
-    assert "is not a folder" in train("fit", tmp_path / "no", "--out", tmp_path / "o", code=1).stderr
-    assert "fold 9 has no clips" in train("fit", folders, "--test-fold", 9, code=1).stderr
-    assert "there is no recipe 'magic'" in train("fit", folders, "--recipe", "magic", code=1).stderr
+    assert "is not a folder" in run_here("train", "fit", tmp_path / "no", "--out", tmp_path / "o", code=1).stderr
+    assert "fold 9 has no clips" in run_here("train", "fit", folders, "--test-fold", 9, code=1).stderr
+    assert "there is no recipe 'magic'" in run_here("train", "fit", folders, "--recipe", "magic", code=1).stderr
     (tmp_path / "bad.toml").write_text("epoch = 3\n")
-    assert "unknown key epoch; there are" in train("fit", folders, "--recipe", tmp_path / "bad.toml", code=1).stderr
-    assert "the model has no class high, low, middle" in train("evaluate", folders, code=1).stderr
-    assert "fold 9 has no clips" in train("evaluate", folders, "--fold", 9, code=1).stderr
-    both = train("fit", folders, "--test-fold", 4, "--validation-fold", 4, code=1)
+    assert (
+        "unknown key epoch; there are"
+        in run_here("train", "fit", folders, "--recipe", tmp_path / "bad.toml", code=1).stderr
+    )
+    assert "the model has no class high, low, middle" in run_here("train", "evaluate", folders, code=1).stderr
+    assert "fold 9 has no clips" in run_here("train", "evaluate", folders, "--fold", 9, code=1).stderr
+    both = run_here("train", "fit", folders, "--test-fold", 4, "--validation-fold", 4, code=1)
     assert "fold 4 cannot be both looked at and never looked at" in both.stderr
     assert (
-        "there is no device 'tpu' here; allowed: auto, cpu" in train("fit", folders, "--device", "tpu", code=1).stderr
+        "there is no device 'tpu' here; allowed: auto, cpu"
+        in run_here("train", "fit", folders, "--device", "tpu", code=1).stderr
     )
-    assert "give another --out" in train("fit", folders, "--out", "/proc/none", code=1).stderr
-    assert "belongs to the data" in train("fit", folders, "--set", "test_fold=3", code=1).stderr
-    contradiction = train("fit", folders, "--init", "bundled", "--set", "model.last_width=8", code=1)
+    assert "give another --out" in run_here("train", "fit", folders, "--out", "/proc/none", code=1).stderr
+    assert "belongs to the data" in run_here("train", "fit", folders, "--set", "test_fold=3", code=1).stderr
+    contradiction = run_here("train", "fit", folders, "--init", "bundled", "--set", "model.last_width=8", code=1)
     assert "contradict each other" in contradiction.stderr
     shutil.rmtree(folders / "high")
     for path in (folders / "low").iterdir():
         path.write_text("no sound")
-    assert ".wav cannot be read" in train("fit", folders, "--out", tmp_path / "o", "--strict", code=1).stderr
+    assert (
+        ".wav cannot be read" in run_here("train", "fit", folders, "--out", tmp_path / "o", "--strict", code=1).stderr
+    )

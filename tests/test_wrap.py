@@ -25,7 +25,7 @@ from export.to_onnx import to_onnx
 from export.wrap import wrap
 from models import build
 from models.cost import count_macs as count_of_torch
-from tests.conftest import ROOT, run_module
+from tests.conftest import ROOT, run_here, run_module
 
 LABELS = ["dog", "rain", "siren"]
 MELS = {
@@ -386,11 +386,11 @@ def test_the_contract_of_the_documentation(tmp_path, demo):
 def test_the_command_ends_in_one_line(tmp_path):
     save(tmp_path / "birds.onnx", seeded(Frames), torch.randn(1, 98, 40))
     (tmp_path / "c.json").write_text(json.dumps(CONTRACT | {"layout": "BMT"}))
-    done = run_module("export", "wrap", tmp_path / "birds.onnx", "--contract", tmp_path / "c.json", code=1)
+    done = run_here("export", "wrap", tmp_path / "birds.onnx", "--contract", tmp_path / "c.json", code=1)
     assert len(done.stderr.splitlines()) == 1
     assert "axis M of input x is 98" in done.stderr
     (tmp_path / "c.json").write_text("{")
-    done = run_module("export", "wrap", tmp_path / "birds.onnx", "--contract", tmp_path / "c.json", code=1)
+    done = run_here("export", "wrap", tmp_path / "birds.onnx", "--contract", tmp_path / "c.json", code=1)
     assert "c.json cannot be read" in done.stderr
 
 
