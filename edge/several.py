@@ -11,6 +11,7 @@ from time import monotonic
 
 from edge.board import Board
 from edge.errors import EdgeError, SettingsError
+from edge.names import slug
 from edge.records import Record
 from edge.session import Session
 
@@ -26,15 +27,19 @@ LOOP = "\0records"  # its name on the board; no source is called so
 class Several:
     """Sessions that run beside each other. One that fails does not stop the others.
 
-    Raises SettingsError for two of one name.
+    Raises SettingsError for two of one name, or of names that differ in spaces, signs or capitals alone.
     """
 
     def __init__(self, sessions: Sequence[Session], board: Board | None = None) -> None:
         """``board`` is that of the sessions: it is told that their records are taken."""
-        names = [session.name for session in sessions]
-        for name in names:
-            if names.count(name) > 1:
-                raise SettingsError(f"two sources are called {name!r}", remedy="give each a name of its own")
+        names: dict[str, str] = {}  # by what topics and ids call them
+        for name in (session.name for session in sessions):
+            if (other := names.get(slug(name))) is not None:
+                called = (
+                    repr(name) if other == name else f"{other!r} and {name!r}, which are one name in topics and ids"
+                )
+                raise SettingsError(f"two sources are called {called}", remedy="give each a name of its own")
+            names[slug(name)] = name
         self._sessions, self._board = sessions, board or Board()
         self._waiting: queue.Queue[Record | Session] = queue.Queue(WAITING)  # a session: it has ended
         self._errors: list[EdgeError] = []

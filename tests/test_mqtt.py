@@ -11,8 +11,9 @@ import pytest
 from edge.config import build
 from edge.delivery import Delivery
 from edge.errors import EdgeError, SinkError
+from edge.names import slug
 from edge.sinks.homeassistant import HomeAssistant, HomeAssistantConfig
-from edge.sinks.mqtt import Mqtt, MqttConfig, slug
+from edge.sinks.mqtt import Mqtt, MqttConfig
 from tests.receivers import Mosquitto, Subscriber, event, free_port, ids, needs_mosquitto, wait_until
 
 pytestmark = pytest.mark.timed

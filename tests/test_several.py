@@ -159,7 +159,11 @@ def test_what_is_named_on_the_command_line_comes_first(tmp_path, demo):
         ("[[sources]]\nname = 'a'\nfile = 'a.wav'", "sources[0] has an unknown key 'file'"),
         ("[[sources]]\nname = 'a'\ninput = 'a.wav'\ndevice = 'usb'", "allowed: nothing beside device"),
         ("[[sources]]\nname = ''", "sources.name is ''"),
-        ("[[sources]]\nname = 'a'\n[[sources]]\nname = 'a'", "two sources are called 'a'"),
+        ("[[sources]]\nname = 'a'\n[[sources]]\nname = 'a'", "two sources are called 'a' ("),
+        (
+            "[[sources]]\nname = 'The yard'\n[[sources]]\nname = 'the-yard'",
+            "called 'The yard' and 'the-yard', which are",
+        ),
         ("[[sources]]\nname = 'a'\nevents.confirm = 0", "confirm is 0; allowed: 1 to 1000"),
         ("[events]\nonly = ['hund']", "a class in events is 'hund'"),
         ("events = 3", "events is 3"),

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import edge
+from edge.names import slug
 from edge.records import Record
-from edge.sinks.mqtt import OFF, OFFLINE, ON, ONLINE, Message, Mqtt, MqttConfig, slug
+from edge.sinks.mqtt import OFF, OFFLINE, ON, ONLINE, Message, Mqtt, MqttConfig
 
 if TYPE_CHECKING:
     from paho.mqtt import client as paho

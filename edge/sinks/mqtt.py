@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from edge.board import HEARING
 from edge.errors import SinkError
 from edge.extras import need
+from edge.names import slug
 from edge.records import Record
 from edge.secret import read_secret
 
@@ -204,17 +204,6 @@ class Mqtt:
             self._why = f"connection lost: {reason}"
         self._connected.clear()
         self._confirmed.put(None)
-
-
-def slug(text: str) -> str:
-    """``text`` as it may stand in a topic and an id: small letters, digits and underscores.
-
-    What is not ASCII would be lost, so that a digest tells such texts apart.
-    """
-    plain = re.sub("[^a-z0-9]+", "_", text.lower()).strip("_")
-    if text.isascii() and plain:
-        return plain
-    return f"{plain}_{hashlib.sha256(text.encode()).hexdigest()[:8]}".lstrip("_")
 
 
 def _json(record: Record) -> str:

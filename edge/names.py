@@ -1,0 +1,17 @@
+"""Names as others can take them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+
+def slug(text: str) -> str:
+    """``text`` as it may stand in a topic and an id: small letters, digits and underscores.
+
+    What is not ASCII would be lost, so that a digest tells such texts apart.
+    """
+    plain = re.sub("[^a-z0-9]+", "_", text.lower()).strip("_")
+    if text.isascii() and plain:
+        return plain
+    return f"{plain}_{hashlib.sha256(text.encode()).hexdigest()[:8]}".lstrip("_")
