@@ -1,4 +1,5 @@
-"""Which test files need no more than a device has: ``python -m tests.arm64`` prints them, ``--others`` the others.
+"""Which test files need no more than a device has: ``python -m tests.arm64`` prints them, ``--others`` the others,
+``--alone`` those of them that start no other program, which takes half a minute under emulation each time.
 
 Of a device: our wheel, its extras, and libraries for testing that have wheels for aarch64. Read by
 deployment/raspberry_pi/check.sh, which runs these files in an arm64 root under emulation.
@@ -7,6 +8,7 @@ deployment/raspberry_pi/check.sh, which runs these files in an arm64 root under 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,10 +46,15 @@ def missing(path: Path, *, anywhere: bool = True) -> set[str]:
     return found
 
 
+def starts_programs(path: Path) -> bool:
+    """Or uses a virtual microphone or machine."""
+    return bool(re.search("subprocess|run_module|virtual_mic|tests.machine", path.read_text()))
+
+
 def main() -> None:
     for path in sorted(TESTS.glob("test_*.py")):
         why = missing(path)
-        if "--others" not in sys.argv and not why:
+        if "--others" not in sys.argv and not why and not ("--alone" in sys.argv and starts_programs(path)):
             print(f"tests/{path.name}")
         if "--others" in sys.argv and why:
             print(f"tests/{path.name}: needs {', '.join(sorted(why))}")

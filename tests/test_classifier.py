@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import platform
 import shutil
 
 import numpy as np
@@ -28,9 +29,11 @@ def whole(classifier, samples):
     return classifier.run(frames, classifier.new_ring())[0]
 
 
-def assert_same(decision, other):
-    assert decision.energy == other.energy
-    assert np.array_equal(decision.probs, other.probs)
+def assert_same(classifier, decision, other):
+    """Bit for bit; but onnxruntime's float32 convolutions for ARM sum in another order where the length is another."""
+    exact = classifier.spec.provenance.precision == "int8" or platform.machine() in {"x86_64", "AMD64"}
+    assert decision.energy == pytest.approx(other.energy, abs=0 if exact else 1e-5, rel=0)
+    np.testing.assert_allclose(decision.probs, other.probs, rtol=0, atol=0 if exact else 1e-6)
 
 
 @given(data=st.data(), columns=st.integers(1, 41), seed=st.integers(0, 100))
@@ -50,7 +53,7 @@ def test_streamed_equals_whole_over_a_minute(either, minute, data, columns, seed
     assert len(decisions) == 1 + (spec.frontend.n_frames(len(minute)) - spec.window_frames) // hop
     for index in {0, 1, len(decisions) - 1, *rng.integers(0, len(decisions), 12).tolist()}:
         at = index * stream.hop_samples
-        assert_same(decisions[index], whole(either, minute[at : at + spec.window_samples]))
+        assert_same(either, decisions[index], whole(either, minute[at : at + spec.window_samples]))
 
 
 def test_hops_of_changing_length_equal_whole(either, minute):
@@ -67,7 +70,7 @@ def test_hops_of_changing_length_equal_whole(either, minute):
         end += hop
         streamed, ring = either.run(np.ascontiguousarray(frames[:, :, end - hop - keep : end]), ring)
         afresh, _ = either.run(np.ascontiguousarray(frames[:, :, end - spec.window_frames : end]), either.new_ring())
-        assert_same(streamed, afresh)
+        assert_same(either, streamed, afresh)
 
 
 @pytest.mark.parametrize(("more", "windows"), [(-1, 1), (0, 1), (1, 1)])

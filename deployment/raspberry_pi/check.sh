@@ -3,7 +3,8 @@
 # by the commands of docs/raspberry-pi.md. A line for each thing checked, PASS or FAIL; the exit code is 1 where one failed.
 # Needs root and .venv (make), and of Debian: binfmt-support debian-archive-keyring qemu-user-static.
 #   deployment/raspberry_pi/check.sh           some of the test suite there
-#   deployment/raspberry_pi/check.sh --whole   all of it that a device can run: hours, for emulation is slow
+#   deployment/raspberry_pi/check.sh --alone   of what a device can run, all that starts no other program
+#   deployment/raspberry_pi/check.sh --whole   all of it that a device can run: many hours, for emulation is slow
 #   SUITE=trixie …                             Debian 13, with Python 3.13, instead of 12
 #   QEMU_CPU=cortex-a53 …                      a Pi 3's processor instead of a Pi 4's
 #   KEEP=folder …                              make the system once, and keep it there for the next time
@@ -50,9 +51,10 @@ cleanup() {
 }
 trap cleanup EXIT
 
-# there COMMAND: run by a shell in the emulated system, at home, without a network
+# there COMMAND: run by a shell in the emulated system, at home, without a network but its own
+LOOPBACK='import fcntl, socket, struct; fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sh", b"lo", 1))' # SIOCSIFFLAGS, IFF_UP
 there() {
-    unshare --net chroot "$root" env -i HOME=$HOME_THERE LC_ALL=C.UTF-8 OMP_NUM_THREADS=1 QEMU_CPU="$QEMU_CPU" \
+    unshare --net sh -c "python3 -c '$LOOPBACK'; exec \"\$@\"" sh chroot "$root" env -i HOME=$HOME_THERE LC_ALL=C.UTF-8 OMP_NUM_THREADS=1 QEMU_CPU="$QEMU_CPU" \
         PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin bash -c "cd ~ && $1"
 }
 
@@ -67,6 +69,10 @@ else
     if [ -n "${KEEP:-}" ]; then tar -C "$root" --one-file-system -cf "$archive" .; fi
 fi
 mount -t proc proc "$root/proc"
+for device in null:3 zero:5 random:8 urandom:9; do # or the first who writes to /dev/null makes a file of it
+    rm -f "$root/dev/${device%:*}"
+    mknod -m 666 "$root/dev/${device%:*}" c 1 "${device#*:}"
+done
 echo "127.0.0.1 localhost $(hostname)" >"$root/etc/hosts"
 echo 'Defaults env_keep += "QEMU_CPU"' >"$root/etc/sudoers.d/qemu" # or sudo leaves it out
 rm -f dist/edge-listen-*-aarch64.tar.gz
@@ -154,11 +160,14 @@ suite() { # suite FILE…: with the libraries for testing beside the installed p
     there "cd /src && PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/opt/tests /opt/edge-listen/bin/python -m pytest -q -p no:cacheprovider -m 'not slow and not timed' $*"
 }
 files=("${SOME[@]}")
-if [ "${1:-}" = --whole ]; then
+case ${1:-} in
+--alone) mapfile -t files < <(python3 -m tests.arm64 --alone) ;;
+--whole)
     mapfile -t files < <(python3 -m tests.arm64)
     echo "     not run there:"
     python3 -m tests.arm64 --others | sed 's/^/     /'
-fi
+    ;;
+esac
 check "tests pass there: ${files[*]#tests/}" suite "${files[@]}"
 tail -1 "$scratch/log" | sed 's/^/     /'
 
