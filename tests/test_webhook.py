@@ -179,7 +179,7 @@ def test_a_receiver_that_hangs_is_a_failure_after_the_timeout(receiver, webhook)
     with pytest.raises(SinkError, match="timed out") as caught:
         sink.write(event(0))
     assert caught.value.retry
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 5  # the default is 10, and an emulated processor is slow
 
 
 def test_the_cool_down_holds_back_events_of_the_same_label(receiver, webhook):
