@@ -20,21 +20,17 @@ CONFIG = 'wait = true\ndevice = "hw:0,1"\noutput = "jsonl"\nverbose = true\n'
 # The program is that of the checkout, and so are Python and its packages, in places that the sandbox lets see.
 # Everything else is as it is shipped.
 PACKAGES = Path(sysconfig.get_path("platlib"))
-DROP_IN = f"""[Service]
+SERVICE = f"""[Service]
 BindReadOnlyPaths={sys.base_prefix}:/opt/python {PACKAGES.resolve()}:/opt/packages {ROOT}:/opt/source
 Environment=PYTHONPATH=/opt/source:/opt/packages
-ExecStartPre=/bin/sh /opt/probe
 ExecStart=
-ExecStart=/opt/python/bin/python3 -m edge.cli.listen --config /etc/edge-listen/edge-listen.toml
+ExecStart=/opt/python/bin/python3 -m edge.cli."""
+DROP_IN = f"""{SERVICE}listen --config /etc/edge-listen/edge-listen.toml
+ExecStartPre=/bin/sh /opt/probe
 StandardOutput=append:{OUT}
 """
-# The same for the updater, which takes releases from a folder and trusts what the owner has brought.
-UPDATE_DROP_IN = f"""[Service]
-BindReadOnlyPaths={sys.base_prefix}:/opt/python {PACKAGES.resolve()}:/opt/packages {ROOT}:/opt/source
-Environment=PYTHONPATH=/opt/source:/opt/packages
-ExecStart=
-ExecStart=/opt/python/bin/python3 -m edge.cli.update run --config /etc/edge-listen/edge-listen.toml
-"""
+UPDATE_DROP_IN = f"{SERVICE}update run --config /etc/edge-listen/edge-listen.toml\n"
+# The updater takes releases from a folder, and trusts what the owner has brought.
 UPDATE = """
 [update]
 url = "/srv/repository"

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 import train.search
 from models import architectures, build
-from tests.conftest import run_module
+from tests.conftest import run_here, run_module
 from tests.test_train import SMALL, folders, write_tone  # noqa: F401  # a fixture
 from train.cli.search import command
 from train.config import TrainConfig, config_of, read_recipe
@@ -336,8 +336,8 @@ def test_the_command(folders, tmp_path):  # noqa: F811
     assert lines[0].startswith("trial 0: ")
     assert lines[1].startswith(str(tmp_path / "out" / "best.toml"))
     space.write_text("speed = 3")
-    failed = CliRunner().invoke(command, list(map(str, (folders, *options))))
-    assert (failed.exit_code, failed.stdout) == (1, "")
+    failed = run_here("train", "search", folders, *options, code=1)
+    assert failed.stdout == ""
     assert "Error: search space" in failed.stderr
     assert "speed is no setting" in failed.stderr
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import importlib.util
 import itertools
 import json
@@ -15,9 +16,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import soundfile
-from click.testing import CliRunner
 
-from benchmarks.soundscapes.__main__ import main
 from benchmarks.soundscapes.activity import Activity, regions
 from benchmarks.soundscapes.backgrounds import PINK, pink, read_backgrounds
 from benchmarks.soundscapes.decide import detect
@@ -31,7 +30,7 @@ from benchmarks.soundscapes.scene import MIXED, NEGATIVES, SILENCE, SceneConfig,
 from benchmarks.soundscapes.score import Counts, Score, score
 from benchmarks.soundscapes.truth import Detection, Span, Truth, read_spans, write_spans
 from edge.errors import InputError
-from tests.conftest import ESC50, ROOT, SHARED
+from tests.conftest import ESC50, ROOT, SHARED, run_here
 from train.clip import Clip
 from train.negatives import HALVES, halves
 
@@ -608,10 +607,7 @@ def detector(monkeypatch):
         monkeypatch.setitem(sys.modules, "edge.decisions", types.SimpleNamespace(Detector=_Detector))
 
 
-def soundscapes(*arguments, code=0):
-    done = CliRunner().invoke(main, [str(a) for a in arguments])
-    assert done.exit_code == code, (done.output, done.exception)
-    return done
+soundscapes = functools.partial(run_here, "benchmarks.soundscapes")
 
 
 KEYS = {

@@ -10,7 +10,6 @@ import onnx
 import pytest
 import tomli_w
 import torch
-from click.testing import CliRunner
 from onnx import TensorProto, helper
 from onnxruntime.quantization import quantize_dynamic
 from torch import nn
@@ -19,7 +18,6 @@ from edge.classifier import Classifier
 from edge.config import FrontendConfig
 from edge.errors import ContractError
 from edge.features import make_frontend
-from export.__main__ import main
 from export.macs import count_macs
 from export.to_onnx import to_onnx
 from export.wrap import wrap
@@ -398,7 +396,6 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     save(tmp_path / "birds.onnx", seeded(Frames), torch.randn(1, 98, 40))
     (tmp_path / "c.json").write_text(json.dumps(CONTRACT))
     (tmp_path / "file").touch()
-    arguments = ("wrap", str(tmp_path / "birds.onnx"), "--contract", str(tmp_path / "c.json"))
-    done = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "file" / "out")])
-    assert done.exit_code == 1
+    arguments = ("wrap", tmp_path / "birds.onnx", "--contract", tmp_path / "c.json")
+    done = run_here("export", *arguments, "--out", tmp_path / "file" / "out", code=1)
     assert re.search("file/out cannot be written: Not a directory; give another --out", done.output)

@@ -54,7 +54,8 @@ trap cleanup EXIT
 # there COMMAND: run by a shell in the emulated system, at home, without a network but its own
 LOOPBACK='import fcntl, socket, struct; fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sh", b"lo", 1))' # SIOCSIFFLAGS, IFF_UP
 there() {
-    unshare --net sh -c "python3 -c '$LOOPBACK'; exec \"\$@\"" sh chroot "$root" env -i HOME=$HOME_THERE LC_ALL=C.UTF-8 OMP_NUM_THREADS=1 QEMU_CPU="$QEMU_CPU" \
+    unshare --net sh -c "python3 -c '$LOOPBACK'; exec \"\$@\"" sh chroot "$root" env -i \
+        HOME=$HOME_THERE LC_ALL=C.UTF-8 OMP_NUM_THREADS=1 QEMU_CPU="$QEMU_CPU" \
         PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin bash -c "cd ~ && $1"
 }
 
