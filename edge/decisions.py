@@ -17,7 +17,8 @@ from edge.rules import SILENCE, UNKNOWN, EventConfig, Outcome, outcomes_of
 F64 = NDArray[np.float64]
 
 FAINT = 0.1  # share of the threshold from which a score is more than nothing: a sound may have begun
-ONSET_SECONDS = 1.0  # before the first window in which it is, where its beginning is looked for
+HEARD_SECONDS = 0.7  # of a sound, as a rule, when its score first is more than nothing
+ONSET_SECONDS = 2.0, 1.0  # before and after where it is expected, in which a beginning is looked for
 MEMORY_SECONDS = 10.0  # of envelope
 
 
@@ -149,8 +150,11 @@ class Detector:
         over = self._over.get(place, 0.0)
         if window.bands is None:
             return max(over, min(before, faint))
-        earliest = max(over, window.onset if self._last is None else max(window.onset, faint - ONSET_SECONDS))
-        return self._envelope.onset(earliest, min(window.offset, max(faint, earliest + ONSET_SECONDS)))
+        if self._last is None:  # all of the window is new
+            return self._envelope.onset(max(over, window.onset), window.offset)
+        expected = max(faint, window.onset) - HEARD_SECONDS
+        earliest, latest = expected - ONSET_SECONDS[0], min(window.offset, expected + ONSET_SECONDS[1])
+        return self._envelope.onset(max(over, earliest), max(over, latest), expected)
 
     def _heard_until(self, run: _Run, window: Window) -> float:
         return window.offset if window.bands is None else self._envelope.offset(run.onset, window.offset)

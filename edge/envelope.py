@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 F32 = NDArray[np.float32]
 
 BANDS = 8  # groups of mel bands, in each of which a sound may begin
-RISE_FRAMES = 5  # averaged on each side of a rise
+RISE_SECONDS = 0.5  # averaged on each side of a rise, where there is so much: a syllable or a click is no beginning
 LEAST_RISE = 0.02  # in log-mel units, mean over the bands; less is no beginning
+EARLY, LATE = 1.0, 0.3  # seconds, standard deviations of a beginning that is before or after where it is expected
+SMOOTH_FRAMES = 5  # averaged, so that one frame alone neither begins nor ends anything
 ACTIVE = 0.35  # share of its usual strength above the background, in dB, from which a sound is still there
 DROP = 20.0  # dB below its usual strength, from which it is not, however quiet the background was
 
@@ -45,30 +47,35 @@ class Envelope:
         self._bands = np.concatenate([self._bands, bands], axis=1)[:, -self._size :]
         self._end = offset
 
-    def onset(self, earliest: float, latest: float) -> float:
-        """The steepest rise between two times (seconds of stream); ``latest`` where nothing rises."""
-        x, n = self._bands, RISE_FRAMES
-        if x.shape[1] < 2 * n:
+    def onset(self, earliest: float, latest: float, expected: float | None = None) -> float:
+        """The clearest rise between two times (seconds of stream), where one near to what is ``expected`` is likelier;
+        ``latest`` where nothing rises.
+        """
+        x, n = self._bands, max(SMOOTH_FRAMES, round(RISE_SECONDS / self._frame_seconds))
+        first, last = max(SMOOTH_FRAMES, self._place(earliest)), min(x.shape[1] - SMOOTH_FRAMES, self._place(latest))
+        if first > last:
             return latest
-        means = np.cumsum(np.pad(x, ((0, 0), (1, 0))), axis=1, dtype=np.float64)
-        means = (means[:, n:] - means[:, :-n]) / n  # [BANDS, i]: of frames i to i + n - 1
-        rise = np.maximum(means[:, n:] - means[:, :-n], 0).mean(axis=0)  # [i]: from before frame i + n to after it
-        first, last = self._place(earliest) - n, self._place(latest) - n
-        first, last = max(0, first), min(len(rise), last + 1)
-        if first >= last:
-            return latest
-        best = first + int(rise[first:last].argmax())
-        return self._time(best + n) if rise[best] >= LEAST_RISE else latest
+        sums = np.cumsum(np.pad(x, ((0, 0), (1, 0))), axis=1, dtype=np.float64)
+        at = np.arange(first, last + 1)
+        before, after = np.maximum(at - n, 0), np.minimum(at + n, x.shape[1])
+        rise = (sums[:, after] - sums[:, at]) / (after - at) - (sums[:, at] - sums[:, before]) / (at - before)
+        rise = np.maximum(rise, 0).mean(axis=0)  # [i]: from before frame at[i] to after it
+        likely = np.ones(len(at))
+        if expected is not None:
+            late = self._end - (x.shape[1] - at) * self._frame_seconds - expected
+            likely = np.exp(-0.5 * np.square(late / np.where(late < 0, EARLY, LATE)))
+        best = int((rise * likely).argmax())
+        return self._time(first + best) if rise[best] >= LEAST_RISE else latest
 
     def offset(self, onset: float, latest: float) -> float:
         """When a sound that began at ``onset`` was last heard, at most ``latest`` (seconds of stream)."""
         start, stop = max(0, self._place(onset)), min(self._bands.shape[1], self._place(latest))
-        if stop - start < RISE_FRAMES:
+        if stop - start < SMOOTH_FRAMES:
             return latest
         before = self._bands[:, max(0, start - 2 * self._size // 5) : max(1, start - 1)]
         background = np.median(before, axis=1) if start > 1 else self._bands[:, start:stop].min(axis=1)
         strength = np.maximum(self._bands[:, start:stop] - background[:, None], 0).mean(axis=0)
-        strength = np.convolve(strength, np.full(RISE_FRAMES, 1 / RISE_FRAMES), "same")
+        strength = np.convolve(strength, np.full(SMOOTH_FRAMES, 1 / SMOOTH_FRAMES), "same")
         usual = np.quantile(strength, 0.95)
         heard = np.flatnonzero(strength > max(ACTIVE * usual, usual - DROP * self._units_of_db))
         return min(latest, self._time(start + int(heard[-1]) + 1)) if usual > LEAST_RISE and len(heard) else latest

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from edge.decisions import Detector, model_id
+from edge.envelope import Envelope
 from edge.errors import SettingsError
 from edge.listener import Window
 from edge.rules import EventConfig, Rule, events_of, outcomes_of
@@ -291,6 +292,47 @@ def test_the_onset_in_a_recording_shorter_than_a_window(classifier):
     begin, end = heard_at(classifier, 1.0, 0.5, 2.0, rule(confirm=1))
     assert begin.onset == pytest.approx(1.0, abs=0.1)
     assert end.offset == 2.0
+
+
+def test_the_onset_is_that_of_a_sound_that_is_recognised_late(classifier):
+    """Its score is more than nothing two seconds after it has begun, and so is what clicked meanwhile."""
+    hop = 0.5
+    detector = Detector(dataclasses.replace(classifier.spec, labels=LABELS, thresholds={}), rule(confirm=1))
+    bands = np.random.default_rng(1).normal(0, 0.02, (8, 1200)).astype(np.float32)  # 12 s
+    bands[:, 801:] += 0.3  # from 8.01 s on
+    bands[:, 930:933] += 0.6
+    found = []
+    for n in range(17):
+        offset = 4 + n * hop
+        last = round(offset * 100)
+        new = bands[:, max(0, last - (50 if n else 400)) : last]
+        score = 0.9 if offset >= 10 else 0.0
+        found += detector.push(dataclasses.replace(window(n, dog=score), bands=new))
+    assert [e.onset for e in found] == [pytest.approx(8.01, abs=0.03)]
+
+
+def envelope_of(steps, seconds=10.0):
+    """Of noise that gets louder at ``steps``: (seconds, log-mel units)."""
+    bands = np.random.default_rng(1).normal(0, 0.02, (8, round(100 * seconds))).astype(np.float32)
+    for at, height in steps:
+        bands[:, round(100 * at) :] += height
+    envelope = Envelope(seconds, 0.01)
+    envelope.push(bands, seconds)
+    return envelope
+
+
+def test_of_two_beginnings_the_likelier_is_taken():
+    envelope = envelope_of([(4.0, 0.3), (6.0, 0.3)])
+    for expected, found in ((4.0, 4.0), (6.0, 6.0), (5.3, 4.0)):  # a sound is heard late rather than early
+        assert envelope.onset(3.0, 7.0, expected) == pytest.approx(found, abs=0.03)
+    assert envelope_of([(4.0, 0.9), (6.0, 0.1)]).onset(3.0, 7.0) == pytest.approx(4.0, abs=0.03)
+
+
+def test_where_nothing_rises_or_is_remembered_a_sound_begins_at_the_latest():
+    assert envelope_of([]).onset(3.0, 7.0, 5.0) == 7.0
+    assert envelope_of([(4.0, -0.5)]).onset(3.0, 7.0, 5.0) == 7.0
+    assert envelope_of([(4.0, 0.5)]).onset(-30.0, -20.0) == -20.0
+    assert envelope_of([(0.02, 0.5)], 0.06).onset(0.0, 0.06) == 0.06  # too short to tell
 
 
 def test_the_minimum_duration_is_of_the_sound(classifier):
