@@ -64,15 +64,20 @@ def test_write_allocates_nothing():
     ring, block = RingBuffer(16_000, 2), np.ones((320, 2), np.float32)
     for _ in range(200):
         ring.write(block)
-    tracemalloc.start()
-    ring.write(block)
-    before, _ = tracemalloc.get_traced_memory()
-    tracemalloc.reset_peak()
-    for _ in range(1000):
+
+    def most():
+        tracemalloc.start()
         ring.write(block)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak - before < block.nbytes / 2  # counters and views, but no array
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        for _ in range(1000):
+            ring.write(block)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return peak - before
+
+    least = min(most() for _ in range(5))  # other threads of the test run may allocate something meanwhile
+    assert least < block.nbytes / 2  # counters and views, but no array
 
 
 def test_a_producer_in_another_thread_is_never_seen_half_done():
