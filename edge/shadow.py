@@ -47,7 +47,8 @@ class Asked:
 class Observed:
     """What became of a candidate so far."""
 
-    windows: int  # that both have decided on
+    seconds: float  # of sound that both have decided on
+    windows: int  # in which they have
     disagreements: int  # of them, to which they gave different names, or only one gave a name
     events: int  # of the candidate
     current_events: int  # of the model in use, in the same time
@@ -62,7 +63,8 @@ class Shadow:
 
     def __init__(self, model: Path, asked: Asked) -> None:
         self._waiting: queue.Queue[bytes | None] = queue.Queue(max(1, round(BEHIND_SECONDS / asked.hop_seconds)))
-        self._rate = asked.sample_rate
+        self._rate, self._hop_seconds = asked.sample_rate, asked.hop_seconds
+        self._said: deque[bytes] = deque(maxlen=1)  # the last line of what it has against it
         self._lock = threading.Lock()  # guards what is below
         # of windows that wait for their counterpart: offset, label, ms
         self._decided: dict[str, deque[tuple[float, str | None, float]]] = {
@@ -88,8 +90,10 @@ class Shadow:
             "sound": [asked.sample_rate, asked.channels],
         }  # fmt: skip
         self._waiting.put(json.dumps(first).encode() + b"\n")
-        for work in (self._write, self._read):
-            threading.Thread(target=work, name="shadow", daemon=True).start()
+        listening = threading.Thread(target=self._listen, name="shadow", daemon=True)
+        listening.start()
+        for work, given in ((self._write, ()), (self._read, (listening,))):
+            threading.Thread(target=work, args=given, name="shadow", daemon=True).start()
 
     def heard(self, block: Block) -> None:
         """A block, the first one a whole window. It never waits."""
@@ -108,8 +112,9 @@ class Shadow:
         with self._lock:
             growth = max(0.0, self._resident - self._settled) if self._settled else 0.0
             return Observed(
-                self._windows, self._disagreements, self._events[OWN], self._events[THEIRS],
-                tuple(self._busy[OWN]), tuple(self._busy[THEIRS]), growth, self._failed,
+                self._windows * self._hop_seconds, self._windows, self._disagreements,
+                self._events[OWN], self._events[THEIRS], tuple(self._busy[OWN]), tuple(self._busy[THEIRS]), growth,
+                self._failed,
             )  # fmt: skip
 
     def close(self) -> None:
@@ -135,15 +140,21 @@ class Shadow:
                 file.write(data)
                 file.flush()
 
-    def _read(self) -> None:
+    def _listen(self) -> None:
+        """The thread that hears its complaints, however many: a full pipe would make it wait for ever."""
+        with self._pipe(self._process.stderr) as said:
+            self._said.extend(filter(bytes.strip, said))
+
+    def _read(self, listening: threading.Thread) -> None:
         """The thread that hears what it says, to its end."""
-        with self._pipe(self._process.stdout) as lines, self._pipe(self._process.stderr) as said:
+        with self._pipe(self._process.stdout) as lines:
             for line in _whole(lines):
                 self._count(OWN, json.loads(line))
-            words = said.read().decode(errors="replace").strip().splitlines()
+        listening.join()
         code = self._process.wait()
         if not self._closing:
-            self._fail(words[-1][:200] if words and code == 1 else f"it ended with {_ending(code)}")
+            words = b"".join(self._said).decode(errors="replace").strip()
+            self._fail(words[:200] if words and code == 1 else f"it ended with {_ending(code)}")
 
     @staticmethod
     def _pipe(file: IO[bytes] | None) -> IO[bytes]:

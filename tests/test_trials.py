@@ -147,6 +147,7 @@ FAULTS = {
     "leaks": (("pass", "1.0", "50.0 + 10 * window"), "memory"),
     "crashes": (("window == 5 and __import__('os').abort()", "1.0", "50.0"), "crashed: it ended with signal 6"),
     "hangs": (("window == 5 and time.sleep(1000)", "1.0", "50.0"), "behind"),
+    "complains": (("window == 5 and sys.exit('careful\\n' * 99_999 + 'no luck')", "1.0", "50.0"), "crashed: no luck"),
 }
 
 

@@ -30,7 +30,7 @@ log = logging.getLogger("edge.update")
 
 POLL_SECONDS = 60.0  # between two looks for a candidate
 JUDGING_SECONDS = 1.0  # between two looks at one that listens
-NOTHING = Observed(0, 0, 0, 0, (), (), 0.0, "")
+NOTHING = Observed(0.0, 0, 0, 0, 0, (), (), 0.0, "")
 LONGEST_WINDOW = 10.0  # seconds that are kept for a successor
 
 
@@ -66,7 +66,6 @@ class Trials:
         self._current, self._path = classifier, classifier.path
         self._followers: list[Follower] = []
         self._trial: _Trial | None = None
-        self._hop_seconds = 0.0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="trials", daemon=True)
 
@@ -126,7 +125,7 @@ class Trials:
             )
             self._end()
             return
-        report = report_of(trial.shadow.observed(), self._hop_seconds)
+        report = report_of(trial.shadow.observed())
         verdict = judge(trial.candidate.rules, report)
         if verdict.decision == "wait":
             return
@@ -142,12 +141,11 @@ class Trials:
         if not all(follower.takes(spec) for follower in self._followers):
             reason = "its sample rate, channels, hop or window are not those of the model in use"
             log.warning("release %s is not tried: %s", candidate.number, reason)
-            self._versions.reject(candidate, reason, report_of(NOTHING, 0.0))
+            self._versions.reject(candidate, reason, report_of(NOTHING))
             return
         log.info("release %s is tried beside the model in use", candidate.number)
-        asked = self._asked(self._current.spec)
-        self._hop_seconds = asked.hop_seconds
-        self._trial = _Trial(candidate, Shadow(candidate.path, asked), spec.window_samples)
+        shadow = Shadow(candidate.path, self._asked(self._current.spec))
+        self._trial = _Trial(candidate, shadow, spec.window_samples)
 
     def _end(self) -> None:
         trial, self._trial = self._trial, None
@@ -225,11 +223,11 @@ class Follower:
             self._shadow = shadow
 
 
-def report_of(observed: Observed, hop_seconds: float) -> ShadowReport:
+def report_of(observed: Observed) -> ShadowReport:
     """What the rules are applied to."""
     own, current = (_percentiles(busy) for busy in (observed.busy_ms, observed.current_busy_ms))
     return ShadowReport(
-        seconds=observed.windows * hop_seconds,
+        seconds=observed.seconds,
         windows=observed.windows,
         disagreements=observed.disagreements,
         events_current=observed.current_events,
