@@ -34,7 +34,7 @@ test: $(VENV)/.train $(VENV)/.test  ## the fast tests; make test ARGS="-m slow" 
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not timed"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow and not timed"
 	$(BIN)/python -m pytest -m "timed and not slow"
 endif
 

@@ -29,7 +29,14 @@ ESC50 = SHARED / "data" / "esc50"
 FP32 = BUNDLED.with_name("edge-listen.onnx")
 
 
+LONGEST = ("test_runs", "test_train", "test_export", "test_listen")  # begin first: the last one would run alone
+
 needs_esc50 = pytest.mark.skipif(not ESC50.is_dir(), reason=f"real recordings are not there: {ESC50}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files as a whole, the longest first."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 def run_module(module, *arguments, code=0, timeout=300, **options):

@@ -414,6 +414,6 @@ def test_the_data_of_a_run_is_found_beside_its_checkpoint(data, checkpoint, tmp_
     run_module("export", tmp_path / "checkpoint.pt", "--licence", LICENCE, "--out", tmp_path / "out", "--name", "x")
     assert Classifier(tmp_path / "out" / "x.int8.onnx").spec.provenance.accuracy is not None
     named = ("--data", tmp_path / "manifest.jsonl", "--out", tmp_path / "out", "--name", "my model")
-    run_module("export", tmp_path / "checkpoint.pt", "--licence", LICENCE, *named)
+    run_here("export", tmp_path / "checkpoint.pt", "--licence", LICENCE, *named)
     made_by = f"`python -m export checkpoint.pt --data {tmp_path}/manifest.jsonl --name 'my model' --licence"
     assert made_by in (tmp_path / "out" / "my model.md").read_text()

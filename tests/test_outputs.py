@@ -3,7 +3,6 @@
 import json
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -31,7 +30,7 @@ def events_in(lines):
 
 
 def test_every_place_has_the_same_events(tmp_path, demo, env):
-    program = f'{sys.executable} -c \'import sys; open("{tmp_path}/ran", "a").write(sys.stdin.read() + chr(10))\''
+    program = f"sh -c 'cat >> {tmp_path}/ran; echo >> {tmp_path}/ran'"  # quick: at the end only so much is waited for
     with http_receiver() as web:
         done = listen(
             "--input", demo, "--output", "jsonl", "--log", tmp_path / "log.jsonl", "--db", tmp_path / "e.db",

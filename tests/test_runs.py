@@ -117,7 +117,7 @@ def test_cross_validation_measures_the_exported_files(folders, recipe, tmp_path)
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert {name: list(folds) for name, folds in histories(tmp_path / "cv").items()} == {"result": ["fold-4", "fold-5"]}
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "cv").rglob("*.onnx")}
-    run_module("train", *command)
+    run_here("train", *command)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cv").rglob("*.onnx")} == stamps
 
 
