@@ -27,7 +27,7 @@ import numpy as np
 from edge.bench.machine import resident_bytes
 
 RATE = 16_000
-CALLBACK_SECONDS = 0.1  # longer than it is: each call costs as much as the sound in it
+CALLBACK_SECONDS = 0.3  # longer than it is: each call costs as much as the sound in it
 AHEAD = 0.8  # of the ring: the device is not faster than the listener, who waits for half of it at most
 FAULT_SECONDS = 30.0  # that a fault lasts
 MIB = 1 << 20
