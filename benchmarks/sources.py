@@ -13,6 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import click
 
@@ -23,7 +24,9 @@ LISTEN = [sys.executable, "-m", "edge.cli.listen", "--output", "jsonl", "--confi
 class Cost:
     """What listening took."""
 
-    share: float  # of one core, without the start of the process
+    start_seconds: float  # of processor: the start of the process, and its first second
+    share: float  # of one core, without that
+    ended: int  # sources that ended as they should, the fewest of a round
     latencies_ms: tuple[float, ...]  # of all decisions, from the last sample to the decision
 
 
@@ -32,7 +35,7 @@ def cost(recording: Path, sources: int, seconds: float, rounds: int = 1) -> Cost
 
     What a process uses in ``seconds`` more than in the first second is shared among them.
     """
-    shares, latencies = [], []
+    starts, shares, ended, latencies = [], [], [], []
     with TemporaryDirectory() as folder:
         config = Path(folder) / "listen.toml"
         table = "[[sources]]\nname = {}\ninput = {}\n"
@@ -40,19 +43,20 @@ def cost(recording: Path, sources: int, seconds: float, rounds: int = 1) -> Cost
         for _ in range(rounds):
             start, _ = _listened(config, 1.0)
             used, told = _listened(config, 1.0 + seconds)
+            starts.append(start)
             shares.append((used - start) / seconds)
-            latencies += told
-    return Cost(statistics.median(shares), tuple(latencies))
+            ended.append(sum(record["type"] == "end" for record in told))
+            latencies += [record["latency_ms"] for record in told if record["type"] == "window"]
+    return Cost(statistics.median(starts), statistics.median(shares), min(ended), tuple(latencies))
 
 
-def _listened(config: Path, seconds: float) -> tuple[float, list[float]]:
-    """Processor seconds of a process that listens for ``seconds``, and the latencies of its decisions."""
+def _listened(config: Path, seconds: float) -> tuple[float, list[Any]]:
+    """Processor seconds of a process that listens for ``seconds``, and its records."""
     before = os.times()
     told = subprocess.run([*LISTEN, config, "--duration", str(seconds)], stdout=subprocess.PIPE, check=True)
     after = os.times()
-    records = map(json.loads, told.stdout.splitlines())
     used = after.children_user + after.children_system - before.children_user - before.children_system
-    return used, [record["latency_ms"] for record in records if record["type"] == "window"]
+    return used, [json.loads(line) for line in told.stdout.splitlines()]
 
 
 @click.command()

@@ -62,7 +62,7 @@ class Envelope:
         rise = np.maximum(rise, 0).mean(axis=0)  # [i]: from before frame at[i] to after it
         likely = np.ones(len(at))
         if expected is not None:
-            late = self._end - (x.shape[1] - at) * self._frame_seconds - expected
+            late = self._time(first) + (at - first) * self._frame_seconds - expected
             likely = np.exp(-0.5 * np.square(late / np.where(late < 0, EARLY, LATE)))
         best = int((rise * likely).argmax())
         return self._time(first + best) if rise[best] >= LEAST_RISE else latest

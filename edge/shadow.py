@@ -64,7 +64,6 @@ class Shadow:
     def __init__(self, model: Path, asked: Asked) -> None:
         self._waiting: queue.Queue[bytes | None] = queue.Queue(max(1, round(BEHIND_SECONDS / asked.hop_seconds)))
         self._rate, self._hop_seconds = asked.sample_rate, asked.hop_seconds
-        self._said: deque[bytes] = deque(maxlen=1)  # the last line of what it has against it
         self._lock = threading.Lock()  # guards what is below
         # of windows that wait for their counterpart: offset, label, ms
         self._decided: dict[str, deque[tuple[float, str | None, float]]] = {
@@ -90,10 +89,8 @@ class Shadow:
             "sound": [asked.sample_rate, asked.channels],
         }  # fmt: skip
         self._waiting.put(json.dumps(first).encode() + b"\n")
-        listening = threading.Thread(target=self._listen, name="shadow", daemon=True)
-        listening.start()
-        for work, given in ((self._write, ()), (self._read, (listening,))):
-            threading.Thread(target=work, args=given, name="shadow", daemon=True).start()
+        for work in (self._write, self._read):
+            threading.Thread(target=work, name="shadow", daemon=True).start()
 
     def heard(self, block: Block) -> None:
         """A block, the first one a whole window. It never waits."""
@@ -140,20 +137,21 @@ class Shadow:
                 file.write(data)
                 file.flush()
 
-    def _listen(self) -> None:
-        """The thread that hears its complaints, however many: a full pipe would make it wait for ever."""
-        with self._pipe(self._process.stderr) as said:
-            self._said.extend(filter(bytes.strip, said))
-
-    def _read(self, listening: threading.Thread) -> None:
+    def _read(self) -> None:
         """The thread that hears what it says, to its end."""
-        with self._pipe(self._process.stdout) as lines:
+        last: deque[bytes] = deque(maxlen=1)  # line of its complaints
+        with self._pipe(self._process.stdout) as lines, self._pipe(self._process.stderr) as said:
+            # Meanwhile, however much that is: a full pipe would make it wait for ever.
+            complaints = threading.Thread(
+                target=last.extend, args=(filter(bytes.strip, said),), name="shadow", daemon=True
+            )
+            complaints.start()
             for line in _whole(lines):
                 self._count(OWN, json.loads(line))
-        listening.join()
+            complaints.join()
         code = self._process.wait()
         if not self._closing:
-            words = b"".join(self._said).decode(errors="replace").strip()
+            words = b"".join(last).decode(errors="replace").strip()
             self._fail(words[:200] if words and code == 1 else f"it ended with {_ending(code)}")
 
     @staticmethod
