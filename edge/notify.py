@@ -15,6 +15,7 @@ log = logging.getLogger("edge.notify")
 
 LOOK_SECONDS = 1.0  # between two looks at the board, at most
 SEND_SECONDS = 1.0  # that systemd may take to read
+RELOAD_SECONDS = 60.0  # in which all is closed and read anew; what takes longer hangs
 
 
 class Notifier:
@@ -29,6 +30,7 @@ class Notifier:
         self._watchdog = _watchdog_seconds(environment)  # None: there is none
         self._socket: socket.socket | None = None
         self._ready, self._status = False, ""
+        self._told_end = False  # how it ends has been said
         self._ending = Event()
         self._thread = Thread(target=self._run, name="notify", daemon=True)
 
@@ -43,25 +45,34 @@ class Notifier:
         if self._socket is None:
             return
         self.stopping()
+        self._ending.set()
+        self._board.wake()
         self._thread.join(2 * SEND_SECONDS)
         self._socket.close()
 
     def stopping(self) -> None:
         """It comes to its end, which may take some seconds."""
-        if not self._ending.is_set():
-            self._ending.set()
-            self._board.wake()
-            self._send("STOPPING=1")
+        self._ending.set()
+        self._tell_end("STOPPING=1")
 
     def reloading(self) -> None:
-        """Settings are read anew; ``READY=1`` follows when the sources are heard again."""
-        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
-        self._ready = False
+        """Settings are read anew; the next notifier says ``READY=1`` when the sources are heard again.
+
+        ``STOPPING=1`` does not follow: until its own ``kill -HUP`` has ended, systemd keeps the last word only, and it
+        would kill a service that says so and goes on. Until the end there is still progress, but nothing is ready.
+        """
+        self._board.promise("reload", RELOAD_SECONDS)
+        self._tell_end(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+    def _tell_end(self, message: str) -> None:
+        if not self._told_end:
+            self._told_end = True
+            self._send(message)
 
     def look(self) -> None:
         """Tell what has changed, and that there is progress."""
         told = self._board.sources()
-        if not self._ready and told and all(health.state != "starting" for health in told.values()):
+        if not (self._ready or self._told_end) and told and all(health.state != "starting" for health in told.values()):
             self._ready = True
             self._send("READY=1")
         if told and (status := self._board.sentence()) != self._status:

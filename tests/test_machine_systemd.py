@@ -167,7 +167,7 @@ def test_a_hung_process_listens_again_within_fifteen_seconds(service):
     took = []
     for _ in range(HANGS):
         script = f"""
-        pid=$(systemctl show -P MainPID edge-listen)
+        until pid=$(systemctl show -P MainPID edge-listen); [ $pid != 0 ]; do sleep 0.3; done
         {NOW}
         kill -STOP $pid
         while [ "$(systemctl show -P MainPID edge-listen)" = $pid ]; do sleep 0.3; done

@@ -1,7 +1,9 @@
 """SIGHUP: the configuration file is read again, and what cannot be leaves everything as it was."""
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,11 +23,11 @@ def reached_by_hangup():
 class Running:
     """edge-listen as a service would run it; its records, and what it logs."""
 
-    def __init__(self, config, *arguments):
-        command = [sys.executable, "-m", "edge.cli.listen", "--config", str(config), "--output", "jsonl", *arguments]
+    def __init__(self, config, **environment):
+        command = [sys.executable, "-m", "edge.cli.listen", "--config", str(config), "--output", "jsonl"]
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            preexec_fn=reached_by_hangup,  # noqa: PLW1509 # it takes no lock
+            env=os.environ | environment, preexec_fn=reached_by_hangup,  # noqa: PLW1509 # it takes no lock
         )  # fmt: skip
         self.records, self.logged, self.threads = Queue(), Queue(), []
         for pipe, queue in ((self.process.stdout, self.records), (self.process.stderr, self.logged)):
@@ -85,6 +87,28 @@ def test_the_file_is_read_again(config, demo):
         assert running.next("end")["reason"] == "interrupted"
         assert running.process.wait(10) == 0
         assert "Traceback" not in running.log()
+
+
+def test_systemd_hears_of_no_end_while_it_reloads(config, demo, tmp_path):
+    """It would take it at its word, and kill it ten seconds later."""
+    config.write_text(f'input = "{demo}"\nrealtime = true\nmodel = "tiny"\n')
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(20)
+
+        def until(wanted):
+            while (said := systemd.recv(4096).decode().split("\n")[0]) != wanted:
+                assert said.startswith("STATUS="), said
+
+        with Running(config, NOTIFY_SOCKET=str(tmp_path / "notify")) as running:
+            until("READY=1")
+            for _ in range(2):
+                running.process.send_signal(signal.SIGHUP)
+                until("RELOADING=1")
+                until("READY=1")
+            running.process.send_signal(signal.SIGTERM)
+            until("STOPPING=1")
+            assert running.process.wait(10) == 0
 
 
 @pytest.mark.parametrize(

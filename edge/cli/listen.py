@@ -175,12 +175,9 @@ def main(context: click.Context, /, config: Path | None, list_devices: bool, **s
         if list_devices:
             print_devices()
             return
-        asked = asked_of(context)
-        while True:
-            run(asked, interrupts)
-            if not interrupts.again():
-                return
-            asked = renewed(context, asked)
+        asked: Asked | None = asked_of(context)
+        while asked is not None:
+            asked = run(context, asked, interrupts)
 
 
 @dataclass(frozen=True)
@@ -259,8 +256,8 @@ def settings_from(options: dict[str, Any], tables: dict[str, Any]) -> Settings:
     return Settings(**options, events=events, sources=sources, event_table=table, threshold=threshold, clips=clips)
 
 
-def run(asked: Asked, interrupts: Interrupts) -> None:
-    """Listen until the source ends, the duration is over or a signal comes.
+def run(context: click.Context, asked: Asked, interrupts: Interrupts) -> Asked | None:
+    """Listen until the source ends, the duration is over or a signal comes; what to go on with after SIGHUP.
 
     Raises:
         EdgeError: after an error record has gone to the sinks.
@@ -269,15 +266,18 @@ def run(asked: Asked, interrupts: Interrupts) -> None:
     from edge.board import Board
     from edge.notify import Notifier
 
-    board = Board()
-    with Notifier(board) as notifier, assembled(asked, board) as (listening, records, spread):
-        try:
-            follow(listening, records, spread, interrupts)
-        finally:
-            if interrupts.hung_up:
-                notifier.reloading()
-            else:
-                notifier.stopping()
+    board, again = Board(), False
+    with Notifier(board) as notifier:  # to the end of the reading: the watchdog waits for that as well
+        with assembled(asked, board) as (listening, records, spread):
+            try:
+                follow(listening, records, spread, interrupts)
+            finally:
+                again = interrupts.again()
+                if again:
+                    notifier.reloading()
+                else:
+                    notifier.stopping()
+        return renewed(context, asked) if again and not interrupts.noted else None
 
 
 @contextmanager
