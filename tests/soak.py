@@ -197,10 +197,13 @@ class Receiver:
         self.away, self.taken = False, 0
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"  # a connection for all
+
             def do_POST(self):
                 json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 receiver.taken += not receiver.away
                 self.send_response(503 if receiver.away else 204)
+                self.send_header("Content-Length", "0")
                 self.end_headers()
 
             def log_message(self, *_):
@@ -260,7 +263,7 @@ class Soak:
         self.reasons, self.events, self.faults = Counter(), 0, Counter()
         self.seen = defaultdict(set)  # hour → reasons
         self.memory, self.disk, self.handles = [], [], []
-        self.planned = {}
+        self.planned = []  # kind, hour of the sound in which it began
 
     def run(self):
         """All hours; returns the findings."""
@@ -309,7 +312,7 @@ class Soak:
                 continue
             self._measure()
             hour += 1
-            if self.hour() >= self.hours or self._break(hour) == "renewed":
+            if self.hour() >= self.hours or self._break() == "renewed":
                 session.stop()
         return hour
 
@@ -334,12 +337,12 @@ class Soak:
         self.handles.append(handles())
         print(len(self.memory), round(self.memory[-1] / MIB, 2), *self.handles[-1], file=sys.stderr, flush=True)
 
-    def _break(self, hour):
+    def _break(self):
         fewest = min(self.faults[kind] for kind in self.kinds)
         left = [kind for kind in self.kinds if self.faults[kind] == fewest]
         kind = self.random.choice(left)
         self.faults[kind] += 1
-        self.planned[hour] = kind
+        self.planned.append((kind, int(self.hour())))
         print(kind, file=sys.stderr, flush=True)
         if kind == "receiver":
             self.receiver.away = True
@@ -368,11 +371,11 @@ class Soak:
         sink.write = write
 
     def _unseen(self):
-        """The faults that left no reason in their hour."""
+        """The faults that left no reason in the hour in which they began, or the next."""
         return [
-            (hour, kind)
-            for hour, kind in self.planned.items()
-            if FAULTS[kind] and FAULTS[kind] not in self.seen[hour - 1] | self.seen[hour]
+            (kind, hour)
+            for kind, hour in self.planned
+            if FAULTS[kind] and FAULTS[kind] not in self.seen[hour] | self.seen[hour + 1]
         ]
 
     def scraped(self):

@@ -1,6 +1,7 @@
 """A source that goes away and comes back, by clocks of the tests' own; what a device delivers, measured."""
 
 import contextlib
+import math
 import threading
 import time
 from contextlib import closing
@@ -240,6 +241,22 @@ def test_hosts_lose_whole_periods():
         # One flag is of the loss; others are of nothing, before it is settled and after it.
         clock.called(written, now + random.uniform(0, 0.008), i in (20, 47, 50, 51, 70), 512)
     assert clock.lost == 2560
+
+
+@pytest.mark.parametrize("period", [320, 1600, 4800, 8192])
+def test_what_is_flagged_is_counted_once_whenever_it_happens(period):
+    """Also where the calls that settle it last for seconds, in which what is lost is not yet known."""
+    calls_a_second = RATE / period
+    for phase in range(math.ceil(calls_a_second * 2)):
+        clock, written, now = StreamClock(RATE), 0, 0.0
+        for i in range(math.ceil(60 * calls_a_second)):
+            written, now = written + period, now + period / RATE
+            flagged, gap = (i == math.ceil(10 * calls_a_second) + phase, i == math.ceil(40 * calls_a_second))
+            now += 0.5 * (flagged or gap)
+            clock.called(written, now, flagged, period)
+            if i == math.ceil(35 * calls_a_second):
+                assert clock.lost == 8000, phase
+        assert clock.lost == 16_000, phase
 
 
 def test_quality_of_a_clean_signal():

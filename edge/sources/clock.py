@@ -19,6 +19,7 @@ FOLLOW = 0.001  # seconds a second by which zero may move without loss: the drif
 FLAG_SECONDS = 0.002  # the same of what is flagged
 FLAG_CALLS = 8  # calls before and after an overflow flag that are held against each other
 DRIFT_SECONDS, DRIFT_LONGEST = 60, 900  # from which the drift is known; that it is measured over
+DRIFT_EVERY = 10  # seconds after which it is measured again: that costs more than a decision
 MISMATCH = 0.005  # drift from which it is the wrong rate rather than a clock
 
 
@@ -39,6 +40,8 @@ class StreamClock:
 
     def __init__(self, rate: int, *, whole: bool = False) -> None:
         self.lost = 0  # samples that never came, so far
+        # How much faster the device is than the computer; None before a minute is over.
+        self.drift_ppm: float | None = None
         self._rate, self._whole = rate, whole
         self._recent: deque[float] = deque(maxlen=FLAG_CALLS)  # zero by the last calls, raw
         self._flags: deque[_Flag] = deque()  # those that are not settled yet
@@ -47,6 +50,7 @@ class StreamClock:
         self._zeros: deque[float] = deque(maxlen=2)  # the same of the two seconds before, corrected
         self._lows: deque[tuple[int, float]] = deque(maxlen=DRIFT_LONGEST)  # second, raw zero by it
         self._losses: deque[tuple[int, float]] = deque(maxlen=1000)  # second, what zero moved by through a loss
+        self._ended = 0  # seconds that have been counted
         self._reference: float | None = None  # where zero is, as corrected by what has been lost
         self._ahead = 0.0  # seconds that were counted as lost too much
 
@@ -64,18 +68,16 @@ class StreamClock:
         if second != self._second:
             self._end_second()
             self._second, self._low, self._zero = second, np.inf, np.inf
-        self._low, self._zero = min(self._low, zero), min(self._zero, zero - self.lost / self._rate)
+        self._low = min(self._low, zero)
+        if not self._flags:  # else it is not known yet what is lost
+            self._zero = min(self._zero, zero - self.lost / self._rate)
 
     def time_of(self, position: float) -> float:
         """When the sample at ``position`` was converted."""
         zeros = [self._zero, *self._zeros] if self._reference is None else [self._zero, self._reference]
         return min(zeros) + (position + self.lost) / self._rate
 
-    @property
-    def drift_ppm(self) -> float | None:
-        """How much faster the device is than the computer; None before a minute is over."""
-        if len(self._lows) < DRIFT_SECONDS:
-            return None
+    def _drift(self) -> float:
         seconds = np.array([second for second, _ in self._lows], float)
         lows = np.array([low for _, low in self._lows])
         steps = np.diff(lows[-DRIFT_SECONDS:]) / np.diff(seconds[-DRIFT_SECONDS:])
@@ -97,8 +99,12 @@ class StreamClock:
     def _end_second(self) -> None:
         if self._second is None:
             return
+        self._ended += 1
         self._lows.append((self._second, self._low))
-        self._zeros.append(self._zero)
+        if len(self._lows) >= DRIFT_SECONDS and self._ended % DRIFT_EVERY == 0:
+            self.drift_ppm = self._drift()
+        if np.isfinite(self._zero):
+            self._zeros.append(self._zero)
         if self._flags or len(self._lows) < SETTLING:
             return
         zero = min(self._zeros)
