@@ -13,6 +13,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge.audio import to_channels
 from edge.errors import InputError
 from edge.sources.block import Block
 from edge.sources.file import SoundFile
@@ -68,6 +69,17 @@ def test_channel_and_mix(tmp_path):
     assert np.allclose(SoundFile(path, channel=1).read(RATE), -0.25)
     with pytest.raises(InputError, match=r"channel 2 .* has 2"):
         SoundFile(path, channel=2).read(RATE)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_a_mix_is_the_mean_and_leaves_the_channels_alone(channels):
+    samples = np.random.default_rng(1).standard_normal((1000, channels)).astype(np.float32)
+    before = samples.copy()
+    mixed = to_channels(samples, 1)
+    assert mixed.dtype == np.float32
+    assert np.allclose(mixed, samples.mean(axis=1), atol=1e-6)
+    assert np.array_equal(samples, before)
+    assert not np.shares_memory(mixed, samples)
 
 
 def test_two_channels(tmp_path):

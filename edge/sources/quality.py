@@ -21,8 +21,8 @@ class _Part:
 
     n: int  # samples of each channel
     clipped: int  # of all channels
-    sums: F32  # [channels]
-    alive: NDArray[np.bool_]  # [channels], where not all is zero
+    sums: tuple[float, ...]  # of each channel
+    alive: tuple[bool, ...]  # of each channel: not all is zero
 
 
 class Quality:
@@ -41,9 +41,9 @@ class Quality:
         if max(native.max(), -native.min()) >= FULL_SCALE:
             clipped = int(np.count_nonzero(np.abs(native) >= FULL_SCALE))
         # Column by column, by BLAS: numpy's reductions over the first axis of so narrow an array are far slower.
-        ones, columns = np.ones(len(native), np.float32), native.T
-        sums = np.array([np.dot(column, ones) for column in columns])
-        alive = np.array([np.dot(column, column) > 0 for column in columns])
+        ones, columns = np.ones(len(native), np.float32), np.ascontiguousarray(native.T)
+        sums = tuple(float(np.dot(column, ones)) for column in columns)
+        alive = tuple(bool(np.dot(column, column) > 0) for column in columns)
         self._parts.append(_Part(len(native), clipped, sums, alive))
         self._n += len(native)
         while self._n - self._parts[0].n >= self._most:
@@ -59,13 +59,13 @@ class Quality:
         """Mean of the channel whose mean is furthest from zero."""
         if not self._parts:
             return 0.0
-        means = np.sum([part.sums for part in self._parts], axis=0) / self._n
-        return float(means[np.argmax(np.abs(means))])
+        means = [sum(part.sums[c] for part in self._parts) / self._n for c in range(self._channels)]
+        return max(means, key=abs)
 
     @property
     def dead_channels(self) -> tuple[int, ...]:
         """Those of nothing but zeros, where others are not."""
         if not self._parts:
             return ()
-        alive = np.any([part.alive for part in self._parts], axis=0)
-        return tuple(int(c) for c in np.flatnonzero(~alive)) if alive.any() else ()
+        alive = [any(part.alive[c] for part in self._parts) for c in range(self._channels)]
+        return tuple(c for c, lives in enumerate(alive) if not lives) if any(alive) else ()
