@@ -1,6 +1,7 @@
-"""The processor that several sources cost, in real time: ``edge-listen`` itself, in a process of its own.
+"""The processor that listening costs, in real time: ``edge-listen`` itself, in a process of its own.
 
 python -m benchmarks.sources examples/demo.ogg --sources 8
+python -m benchmarks.sources --device usb
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,16 +32,16 @@ class Cost:
     latencies_ms: tuple[float, ...]  # of all decisions, from the last sample to the decision
 
 
-def cost(recording: Path, sources: int, seconds: float, rounds: int = 1) -> Cost:
-    """Of as many ``sources``, each of which plays ``recording``: the median of ``rounds``.
+def cost(sources: Sequence[tuple[str, str]], seconds: float, rounds: int = 1) -> Cost:
+    """Of ``sources``, each ``input`` and a recording, or ``device`` and a microphone: the median of ``rounds``.
 
     What a process uses in ``seconds`` more than in the first second is shared among them.
     """
     starts, shares, ended, latencies = [], [], [], []
     with TemporaryDirectory() as folder:
         config = Path(folder) / "listen.toml"
-        table = "[[sources]]\nname = {}\ninput = {}\n"
-        config.write_text("".join(table.format(json.dumps(str(n)), json.dumps(str(recording))) for n in range(sources)))
+        table = '[[sources]]\nname = "{}"\n{} = {}\n'
+        config.write_text("".join(table.format(n, kind, json.dumps(name)) for n, (kind, name) in enumerate(sources)))
         for _ in range(rounds):
             start, _ = _listened(config, 1.0)
             used, told = _listened(config, 1.0 + seconds)
@@ -60,17 +62,21 @@ def _listened(config: Path, seconds: float) -> tuple[float, list[Any]]:
 
 
 @click.command()
-@click.argument("recording", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--sources", type=click.IntRange(min=1), default=8, show_default=True)
+@click.argument("recording", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--sources", type=click.IntRange(min=1), default=8, show_default=True, help="That play the recording.")
+@click.option("--device", help="A microphone instead: a part of its name.")
 @click.option("--seconds", type=click.FloatRange(min=1), default=40.0, show_default=True, help="Of each round.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
-def main(recording: Path, sources: int, seconds: float, rounds: int) -> None:
-    """The share of a core that it takes to listen to RECORDING as often as that."""
-    found = cost(recording.absolute(), sources, seconds, rounds)
-    worst = max(found.latencies_ms)
-    click.echo(
-        f"{sources} sources: {found.share:.1%} of a core, {len(found.latencies_ms)} decisions, {worst:.0f} ms at worst"
-    )
+def main(recording: Path | None, sources: int, device: str | None, seconds: float, rounds: int) -> None:
+    """The share of a core that it takes to listen to RECORDING as often as that, or to a microphone."""
+    if (recording is None) == (device is None):
+        raise click.UsageError("name either a RECORDING or a --device")
+    asked = [("input", str(recording.absolute()))] * sources if recording else [("device", str(device))]
+    found = cost(asked, seconds, rounds)
+    if not found.latencies_ms:
+        raise click.ClickException(f"no decision was made in {seconds:g} seconds")
+    made, worst = len(found.latencies_ms), max(found.latencies_ms)
+    click.echo(f"{len(asked)} sources: {found.share:.2%} of a core, {made} decisions, {worst:.0f} ms at worst")
 
 
 if __name__ == "__main__":

@@ -380,7 +380,7 @@ def test_without_ffmpeg_it_says_what_to_install(monkeypatch, tmp_path):
 @pytest.mark.timed
 def test_eight_files_in_real_time(demo):
     """No decision is late, and a core is mostly idle."""
-    found = cost(demo, sources=8, seconds=19.0)
+    found = cost([("input", str(demo))] * 8, seconds=19.0)
     assert found.ended == 8
     assert len(found.latencies_ms) > 8 * 30
     assert max(found.latencies_ms) < 480
