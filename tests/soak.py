@@ -83,7 +83,7 @@ class SoundTime:
     def sleep(self, seconds):
         if not self.flowing:
             self.advance(seconds)
-        time.sleep(0.0002)
+        time.sleep(0.002)
 
 
 class Fault:
@@ -146,7 +146,7 @@ class World:
             if not clock.flowing or held.ring.closing:
                 return
             while held.ring.written - held.ring.read_to > AHEAD * held.ring.capacity and not held.ring.closing:
-                time.sleep(0.0002)
+                time.sleep(0.002)
             clock.advance(frames / RATE)
             real_callback(held, self.samples(frames), frames, times, self.status(held, frames))
 
@@ -388,7 +388,7 @@ class Soak:
 @click.option("--hours", type=int, default=24, show_default=True)
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--model", default="tiny", show_default=True)
-@click.option("--hop", type=float, default=1.92, show_default=True)
+@click.option("--hop", type=float, default=3.84, show_default=True)
 @click.option("--sink", "kinds", multiple=True, default=KINDS, help="What is on; [default: all]")
 @click.option("--fault", "faults", multiple=True, type=click.Choice([*FAULTS]), default=[*FAULTS])
 @click.option("--folder", type=click.Path(path_type=Path), required=True)
