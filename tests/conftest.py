@@ -29,7 +29,10 @@ ESC50 = SHARED / "data" / "esc50"
 FP32 = BUNDLED.with_name("edge-listen.onnx")
 
 
-LONGEST = ("test_runs", "test_train", "test_export", "test_listen")  # begin first: the last one would run alone
+LONGEST = (  # begin first: the last one would run alone
+    "test_runs", "test_train", "test_export", "test_listen",
+    "test_machine_systemd", "test_soak", "test_machine_alsa", "test_microphone_real",
+)  # fmt: skip
 
 needs_esc50 = pytest.mark.skipif(not ESC50.is_dir(), reason=f"real recordings are not there: {ESC50}")
 
