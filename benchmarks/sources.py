@@ -55,7 +55,9 @@ def cost(sources: Sequence[tuple[str, str]], seconds: float, rounds: int = 1) ->
 def _listened(config: Path, seconds: float) -> tuple[float, list[Any]]:
     """Processor seconds of a process that listens for ``seconds``, and its records."""
     before = os.times()
-    told = subprocess.run([*LISTEN, config, "--duration", str(seconds)], stdout=subprocess.PIPE, check=True)
+    told = subprocess.run([*LISTEN, config, "--duration", str(seconds)], check=False, stdout=subprocess.PIPE)
+    if told.returncode:
+        raise click.ClickException(f"edge-listen ended with {told.returncode}")
     after = os.times()
     used = after.children_user + after.children_system - before.children_user - before.children_system
     return used, [json.loads(line) for line in told.stdout.splitlines()]
@@ -63,15 +65,15 @@ def _listened(config: Path, seconds: float) -> tuple[float, list[Any]]:
 
 @click.command()
 @click.argument("recording", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--sources", type=click.IntRange(min=1), default=8, show_default=True, help="That play the recording.")
+@click.option("--sources", type=click.IntRange(min=1), show_default="8", help="That play the recording.")
 @click.option("--device", help="A microphone instead: a part of its name.")
 @click.option("--seconds", type=click.FloatRange(min=1), default=40.0, show_default=True, help="Of each round.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
-def main(recording: Path | None, sources: int, device: str | None, seconds: float, rounds: int) -> None:
+def main(recording: Path | None, sources: int | None, device: str | None, seconds: float, rounds: int) -> None:
     """The share of a core that it takes to listen to RECORDING as often as that, or to a microphone."""
-    if (recording is None) == (device is None):
-        raise click.UsageError("name either a RECORDING or a --device")
-    asked = [("input", str(recording.absolute()))] * sources if recording else [("device", str(device))]
+    if (recording is None) == (device is None) or (device and sources):
+        raise click.UsageError("name either a RECORDING, and --sources, or a --device")
+    asked = [("input", str(recording.absolute()))] * (sources or 8) if recording else [("device", str(device))]
     found = cost(asked, seconds, rounds)
     if not found.latencies_ms:
         raise click.ClickException(f"no decision was made in {seconds:g} seconds")

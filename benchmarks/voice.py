@@ -24,7 +24,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from edge.audio import Resampler
+from edge.audio import Resampler, to_channels
 from edge.files import replacing
 from edge.voice import FRONTEND, RATE, SEGMENT, STEP, features, threshold, voice_score
 
@@ -52,7 +52,7 @@ def load(path: Path) -> F32:
     """A recording as mono at RATE."""
     path = path if path.exists() else path.with_suffix(".ogg")
     samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    return Resampler(rate, RATE)(np.ascontiguousarray(samples.mean(axis=1)), last=True)
+    return Resampler(rate, RATE)(to_channels(samples, 1), last=True)
 
 
 def table(path: Path) -> list[dict[str, str]]:

@@ -19,7 +19,7 @@ def to_channels(samples: F32, channels: int, channel: int | None = None) -> F32:
     if channel is not None:
         samples = samples[:, channel : channel + 1]
     if channels == 1:
-        return _mixed(samples)
+        return np.ascontiguousarray(samples[:, 0]) if samples.shape[1] == 1 else _mixed(samples)
     return (
         np.repeat(samples, channels, axis=1) if samples.shape[1] == 1 else np.ascontiguousarray(samples[:, :channels])
     )

@@ -15,13 +15,14 @@ log = logging.getLogger("edge.notify")
 
 LOOK_SECONDS = 1.0  # between two looks at the board, at most
 SEND_SECONDS = 1.0  # that systemd may take to read
-RELOAD_SECONDS = 60.0  # in which all is closed and read anew; what takes longer hangs
+RELOAD_SECONDS = 60.0  # in which all is closed and read anew, and the same until it is open again; else it hangs
+RELOAD = "\0reload"  # its name on the board; no source is called so
 
 
 class Notifier:
     """Within it, systemd knows: when the sources are heard or waited for (``READY=1``), how they are (``STATUS=``), and
     that there is progress (``WATCHDOG=1``), which is not said by a process whose loop hangs, nor when a source has been
-    waited for too long. In the end, ``STOPPING=1``.
+    waited for too long. In the end, ``STOPPING=1`` or ``RELOADING=1``.
     """
 
     def __init__(self, board: Board, environment: Mapping[str, str] = os.environ) -> None:
@@ -45,7 +46,6 @@ class Notifier:
         if self._socket is None:
             return
         self.stopping()
-        self._ending.set()
         self._board.wake()
         self._thread.join(2 * SEND_SECONDS)
         self._socket.close()
@@ -61,7 +61,7 @@ class Notifier:
         ``STOPPING=1`` does not follow: until its own ``kill -HUP`` has ended, systemd keeps the last word only, and it
         would kill a service that says so and goes on. Until the end there is still progress, but nothing is ready.
         """
-        self._board.promise("reload", RELOAD_SECONDS)
+        self._board.promise(RELOAD, RELOAD_SECONDS)
         self._tell_end(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def _tell_end(self, message: str) -> None:

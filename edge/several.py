@@ -54,7 +54,6 @@ class Several:
         try:
             yield from self._taken(None)
         finally:
-            self._board.leave(LOOP)
             self._stop()
         self._raise()
 
@@ -85,18 +84,21 @@ class Several:
 
     def _taken(self, until: float | None) -> Iterator[Record]:
         """What the sessions say, to their end. Raises queue.Empty when the clock is past ``until``."""
-        while self._running:
-            self._board.promise(LOOP, HANGING_SECONDS)
-            try:
-                taken = self._waiting.get(timeout=TURN_SECONDS if until is None else max(0.0, until - monotonic()))
-            except queue.Empty:
-                if until is None:
-                    continue
-                raise
-            if isinstance(taken, Session):
-                self._running.remove(taken)
-            else:
-                yield taken
+        try:
+            while self._running:
+                self._board.promise(LOOP, HANGING_SECONDS)
+                try:
+                    taken = self._waiting.get(timeout=TURN_SECONDS if until is None else max(0.0, until - monotonic()))
+                except queue.Empty:
+                    if until is None:
+                        continue
+                    raise
+                if isinstance(taken, Session):
+                    self._running.remove(taken)
+                else:
+                    yield taken
+        finally:
+            self._board.leave(LOOP)
 
     def _raise(self) -> None:
         for failure in (*self._failures, *self._errors):

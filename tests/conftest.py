@@ -30,8 +30,8 @@ FP32 = BUNDLED.with_name("edge-listen.onnx")
 
 
 LONGEST = (  # begin first: the last one would run alone
-    "test_runs", "test_train", "test_export", "test_listen",
     "test_machine_systemd", "test_soak", "test_machine_alsa", "test_microphone_real",
+    "test_runs", "test_train", "test_export", "test_listen",
 )  # fmt: skip
 
 needs_esc50 = pytest.mark.skipif(not ESC50.is_dir(), reason=f"real recordings are not there: {ESC50}")
@@ -39,7 +39,8 @@ needs_esc50 = pytest.mark.skipif(not ESC50.is_dir(), reason=f"real recordings ar
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files as a whole, the longest first."""
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 def run_module(module, *arguments, code=0, timeout=300, **options):

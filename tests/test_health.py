@@ -12,11 +12,13 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from edge.board import WAITING_SECONDS, Board
+from edge.cli import listen as listen_command
 from edge.clips import ClipsConfig
 from edge.delivery import Delivery
 from edge.errors import InputError
@@ -250,7 +252,8 @@ def test_a_session_stops_during_an_outage(classifier):
 
 
 def test_several_stop_during_an_outage(classifier):
-    board = Board()
+    clock = Clock()
+    board = Board(clock)
     plan = Plan(board=board)
     sources = [Away(5.0, *[outage()] * 1000, pause=0.2), Away(*[outage()] * 1000, pause=0.2)]
     sessions = [Session(s, classifier, plan, name) for s, name in zip(sources, "ab", strict=True)]
@@ -264,6 +267,8 @@ def test_several_stop_during_an_outage(classifier):
     started = time.monotonic()
     taken += several.interrupted()
     assert time.monotonic() - started < 3
+    clock.now += 60
+    assert board.alive(), "nothing is expected of what has ended"
     assert {r["source"]: r["reason"] for r in of_type("end", taken)} == {"a": "interrupted", "b": "interrupted"}
 
 
@@ -432,6 +437,24 @@ def test_no_watchdog_is_no_watchdog(systemd, environment):
         assert taken.recv(4096) == b"STATUS=listening"
         notifier.look()
     assert taken.recv(4096) == b"STOPPING=1"
+
+
+def test_what_hangs_while_it_is_opened_makes_no_progress(monkeypatch):
+    clock, seen = Clock(), []
+    board = Board(clock)
+
+    @contextlib.contextmanager
+    def assembled(*_):
+        seen.append(board.alive())
+        clock.now += 60.1
+        seen.append(board.alive())
+        yield None, None, None
+
+    monkeypatch.setattr(listen_command, "assembled", assembled)
+    monkeypatch.setattr(listen_command, "follow", lambda *_: seen.append(board.alive()))
+    with Notifier(board, {}) as notifier:
+        assert not listen_command.listened(None, board, notifier, SimpleNamespace(again=lambda: False))
+    assert seen == [True, False, True]
 
 
 def test_without_systemd_there_is_no_thread():

@@ -74,6 +74,7 @@ systemd-run -q --unit=player -p Restart=always aplay -q -D hw:Loopback,0 -f S16_
 HEARS = f"""
 before=$(grep -c '"type": "window"' {OUT}); until [ "$(grep -c '"type": "window"' {OUT})" -gt "$before" ]
 do sleep 0.2; done"""
+PID = "until pid=$(systemctl show -P MainPID edge-listen); [ $pid != 0 ]; do sleep 0.3; done"
 NOW = "cut -d ' ' -f 1 /proc/uptime"
 
 
@@ -167,7 +168,7 @@ def test_a_hung_process_listens_again_within_fifteen_seconds(service):
     took = []
     for _ in range(HANGS):
         script = f"""
-        until pid=$(systemctl show -P MainPID edge-listen); [ $pid != 0 ]; do sleep 0.3; done
+        {PID}
         {NOW}
         kill -STOP $pid
         while [ "$(systemctl show -P MainPID edge-listen)" = $pid ]; do sleep 0.3; done
@@ -184,8 +185,7 @@ def test_a_hung_process_listens_again_within_fifteen_seconds(service):
 def test_repeated_faults_are_no_end(service):
     restarts = int(shown(service, "NRestarts"))
     for _ in range(6):  # more than five in ten seconds, which ends a unit that does not say otherwise
-        kill = "until pid=$(systemctl show -P MainPID edge-listen); [ $pid != 0 ]; do sleep 0.3; done; kill -KILL $pid"
-        service.run(f"{kill}; while [ -e /proc/$pid ]; do sleep 0.1; done")
+        service.run(f"{PID}; kill -KILL $pid; while [ -e /proc/$pid ]; do sleep 0.1; done")
     heard(service, 30)
     assert int(shown(service, "NRestarts")) >= restarts + 6
 

@@ -79,7 +79,6 @@ def test_a_mix_is_the_mean_and_leaves_the_channels_alone(channels):
     assert mixed.dtype == np.float32
     assert np.allclose(mixed, samples.mean(axis=1), atol=1e-6)
     assert np.array_equal(samples, before)
-    assert not np.shares_memory(mixed, samples)
 
 
 def test_two_channels(tmp_path):

@@ -257,6 +257,7 @@ def test_what_is_flagged_is_counted_once_whenever_it_happens(period):
             if i == math.ceil(35 * calls_a_second):
                 assert clock.lost == 8000, phase
         assert clock.lost == 16_000, phase
+        assert abs(clock.drift_ppm) < 200, phase  # a loss is no drift
 
 
 def test_quality_of_a_clean_signal():

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.audio import Resampler
+from edge.audio import Resampler, to_channels
 from edge.bench.machine import resident_bytes
 from edge.classifier import Classifier
 from edge.errors import DeviceError, InputError
@@ -77,7 +77,7 @@ class Tap:
         """Keep it, and forget what is too old."""
         if isinstance(block, Outage):
             return
-        samples = block.samples if block.samples.ndim == 1 else block.samples.mean(axis=1)
+        samples = block.samples if block.samples.ndim == 1 else to_channels(block.samples, 1)
         self._blocks.append((block.position, block.adc_time, np.array(samples)))
         while self._blocks[0][1] < block.adc_time - self._seconds:
             self._blocks.popleft()

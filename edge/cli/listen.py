@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from edge.board import Board
     from edge.cli.sources import SourceConfig
     from edge.clips import ClipsConfig
+    from edge.notify import Notifier
     from edge.records import Record
     from edge.session import Session
     from edge.several import Several
@@ -266,18 +267,30 @@ def run(context: click.Context, asked: Asked, interrupts: Interrupts) -> Asked |
     from edge.board import Board
     from edge.notify import Notifier
 
-    board, again = Board(), False
+    board = Board()
     with Notifier(board) as notifier:  # to the end of the reading: the watchdog waits for that as well
-        with assembled(asked, board) as (listening, records, spread):
-            try:
-                follow(listening, records, spread, interrupts)
-            finally:
-                again = interrupts.again()
-                if again:
-                    notifier.reloading()
-                else:
-                    notifier.stopping()
-        return renewed(context, asked) if again and not interrupts.noted else None
+        if not listened(asked, board, notifier, interrupts):
+            return None
+        following = renewed(context, asked)
+    return None if interrupts.noted else following
+
+
+def listened(asked: Asked, board: Board, notifier: Notifier, interrupts: Interrupts) -> bool:
+    """Listen; whether SIGHUP has ended it. Raises as :func:`run`."""
+    from edge.notify import RELOAD, RELOAD_SECONDS
+
+    board.promise(RELOAD, RELOAD_SECONDS)
+    with assembled(asked, board) as (listening, records, spread):
+        board.leave(RELOAD)
+        try:
+            follow(listening, records, spread, interrupts)
+        finally:
+            again = interrupts.again()
+            if again:
+                notifier.reloading()
+            else:
+                notifier.stopping()
+    return again
 
 
 @contextmanager

@@ -27,6 +27,7 @@ MISMATCH = 0.005  # drift from which it is the wrong rate rather than a clock
 class _Flag:
     """An overflow that the host has flagged."""
 
+    second: int  # the first of which all calls come after it
     before: float  # zero by the calls before it
     lost: int  # what was known to be lost then
     after: list[float] = field(default_factory=list)  # zero by the calls since
@@ -56,15 +57,14 @@ class StreamClock:
 
     def called(self, written: int, now: float, flagged: bool, frames: int = 1) -> None:
         """The host has delivered ``frames``, up to position ``written``; ``flagged``: it says that some are missing."""
-        zero = now - written / self._rate
+        zero, second = now - written / self._rate, int(now)
         if flagged and self._recent:
-            self._flags.append(_Flag(min(self._recent), self.lost))
+            self._flags.append(_Flag(second + (second == self._second), min(self._recent), self.lost))
         for flag in self._flags:
             flag.after.append(zero)
         while self._flags and len(self._flags[0].after) == FLAG_CALLS:
             self._settle(self._flags.popleft(), frames if self._whole else 1)
         self._recent.append(zero)
-        second = int(now)
         if second != self._second:
             self._end_second()
             self._second, self._low, self._zero = second, np.inf, np.inf
@@ -94,7 +94,7 @@ class StreamClock:
         gap = unit * round(moved * self._rate / unit)
         if gap > 0 and (unit > 1 or moved > FLAG_SECONDS):
             self.lost += gap
-            self._losses.append((self._second or 0, gap / self._rate))
+            self._losses.append((flag.second, gap / self._rate))
 
     def _end_second(self) -> None:
         if self._second is None:
