@@ -193,6 +193,6 @@ def test_a_crash_at_every_call(tmp_path):
 def test_killed_at_random_instants(tmp_path):
     """An updater and a listener at the same time; half a minute."""
     seen = helper("kill", KILLS, 1, tmp_path)
-    assert seen["kills"] == 2 * KILLS
-    assert seen["models seen"] > 2
-    assert seen["states seen"] > 4
+    assert seen["kills"] >= 2 * KILLS
+    assert seen["models seen"] >= MODELS_SEEN
+    assert seen["states seen"] >= STATES_SEEN
