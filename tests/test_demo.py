@@ -31,8 +31,8 @@ def test_the_script_makes_the_bundled_scene(demo, tmp_path):
     made, _ = soundfile.read(tmp_path / "demo.ogg")
     assert rate == make_demo.RATE
     assert len(made) == len(bundled) == 60 * rate
-    # Encoders and FFTs of other versions may differ in the last bits; the scene is the same.
-    assert np.abs(made - bundled).max() < 0.02
+    # Other encoders, and other processors, spread their errors otherwise; the scene is the same.
+    assert np.std(made - bundled) < 0.02 * np.std(bundled)
 
 
 def test_truth_is_of_the_model_s_classes(demo, classifier):

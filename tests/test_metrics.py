@@ -7,6 +7,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -165,8 +166,10 @@ def test_the_computer_is_looked_at(tmp_path):
 
 def test_the_process_is_seen(metrics):
     found = values(scraped(metrics))
-    assert found["process_resident_memory_bytes"] > 1e6
     assert found["process_open_fds"] > 3
+    if Path("/proc/self/stat").read_text().rpartition(")")[2].split()[21] == "0":
+        pytest.skip("an emulator's /proc/self/stat does not tell the memory")
+    assert found["process_resident_memory_bytes"] > 1e6
 
 
 def test_a_slow_client_keeps_nobody_waiting(metrics, monkeypatch):

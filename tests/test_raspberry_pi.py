@@ -176,7 +176,8 @@ def test_the_same_inputs_make_the_same_bytes(bundle, tmp_path):
     first, second = (path.read_bytes() for path in archives)
     assert first == second
     out = tmp_path / "out"
-    shutil.unpack_archive(archives[0], out, filter="data")
+    out.mkdir()
+    subprocess.run(["tar", "xf", archives[0], "-C", out], check=True)  # as on the device
     folder = out / "edge-listen-1-aarch64"
     assert os.access(folder / "install.sh", os.X_OK)
     assert (folder / "wheels" / "a.whl").read_text() == "a.whl"

@@ -16,6 +16,8 @@ from tests.conftest import ROOT
 from tests.update_world import (
     DEEDS,
     FALLBACK,
+    MODELS_SEEN,
+    STATES_SEEN,
     World,
     bytes_of,
     content,

@@ -238,8 +238,8 @@ def live(world, seed, role):
 
 
 def kill(count, seed, folder):
-    """Kill an updater and a listener at ``count`` random instants, and at more on a machine that is too busy for the two to
-    get anywhere in between. Returns what was seen.
+    """Kill an updater and a listener at ``count`` random instants, and at more where a machine is too busy for the two
+    to get anywhere in between. Returns what was seen.
     """
     chance, world = random.Random(seed), World(folder)
     allowed, seen, numbers, kills = [FALLBACK], set(), set(), 0

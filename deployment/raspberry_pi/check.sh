@@ -4,7 +4,8 @@
 # Needs root and .venv (make), and of Debian: binfmt-support debian-archive-keyring qemu-user-static.
 #   deployment/raspberry_pi/check.sh           some of the test suite there
 #   deployment/raspberry_pi/check.sh --alone   of what a device can run, all that starts no other program
-#   deployment/raspberry_pi/check.sh --whole   all of it that a device can run: many hours, for emulation is slow
+#   deployment/raspberry_pi/check.sh --whole   all of it that a device can run: hours, for emulation is slow
+#   deployment/raspberry_pi/check.sh FILE…     these test files
 #   SUITE=trixie …                             Debian 13, with Python 3.13, instead of 12
 #   QEMU_CPU=cortex-a53 …                      a Pi 3's processor instead of a Pi 4's
 #   KEEP=folder …                              make the system once, and keep it there for the next time
@@ -46,8 +47,8 @@ refused() { # refused WORDS COMMAND…: the command fails, in one line that says
 scratch=$(mktemp -d /tmp/edge-pi.XXXXXX)
 root=$scratch/root
 cleanup() {
-    umount "$root/proc" 2>/dev/null || true
-    mountpoint -q "$root/proc" || rm -rf "$scratch"
+    umount "$root/proc" "$root/dev/shm" 2>/dev/null || true
+    mountpoint -q "$root/proc" || mountpoint -q "$root/dev/shm" || rm -rf "$scratch"
 }
 trap cleanup EXIT
 
@@ -74,6 +75,8 @@ for device in null:3 zero:5 random:8 urandom:9; do # or the first who writes to 
     rm -f "$root/dev/${device%:*}"
     mknod -m 666 "$root/dev/${device%:*}" c 1 "${device#*:}" || skip "no devices can be made"
 done
+mkdir -p "$root/dev/shm"
+mount -t tmpfs -o size=1g tmpfs "$root/dev/shm" || skip "no shared memory can be mounted"
 echo "127.0.0.1 localhost $(hostname)" >"$root/etc/hosts"
 echo 'Defaults env_keep += "QEMU_CPU"' >"$root/etc/sudoers.d/qemu" # or sudo leaves it out
 rm -f dist/edge-listen-*-aarch64.tar.gz
@@ -157,8 +160,11 @@ suite() { # suite FILE…: with the libraries for testing beside the installed p
         --python-version "${PYTHONS[$SUITE]}" "${platforms[@]}" $(python3 -c 'from tests.arm64 import LIBRARIES; print(*LIBRARIES)')
     rm -rf "$root"/opt/tests/{numpy,numpy-*,numpy.libs} # the installed ones are tested
     git ls-files -z ':!edge' | tar --null -T - -cf - | tar -C "$root/src" -xf -
-    ln -sfn "$(chroot "$root" /opt/edge-listen/bin/python -c 'import edge; print(edge.__path__[0])')" "$root/src/edge"
-    there "cd /src && PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/opt/tests /opt/edge-listen/bin/python -m pytest -q -p no:cacheprovider -m 'not slow and not timed' $*"
+    local edge
+    edge=$(chroot "$root" /opt/edge-listen/bin/python -c 'import edge; print(edge.__path__[0])')
+    ln -sfn "$edge" "$root/src/edge"
+    echo /opt/tests >"$root$(dirname "$edge")/tests.pth" # not PYTHONPATH, which some tests set
+    there "cd /src && PYTHONDONTWRITEBYTECODE=1 /opt/edge-listen/bin/python -m pytest -q -p no:cacheprovider -m 'not slow and not timed' $*"
 }
 files=("${SOME[@]}")
 case ${1:-} in
@@ -168,6 +174,7 @@ case ${1:-} in
     echo "     not run there:"
     python3 -m tests.arm64 --others | sed 's/^/     /'
     ;;
+tests/*) files=("$@") ;;
 esac
 check "tests pass there: ${files[*]#tests/}" suite "${files[@]}"
 tail -1 "$scratch/log" | sed 's/^/     /'
