@@ -47,8 +47,9 @@ refused() { # refused WORDS COMMAND…: the command fails, in one line that says
 scratch=$(mktemp -d /tmp/edge-pi.XXXXXX)
 root=$scratch/root
 cleanup() {
-    umount "$root/proc" "$root/dev/shm" 2>/dev/null || true
-    mountpoint -q "$root/proc" || mountpoint -q "$root/dev/shm" || rm -rf "$scratch"
+    umount "$root/proc" "$root/sys" "$root/dev/shm" 2>/dev/null || true
+    for place in proc sys dev/shm; do if mountpoint -q "$root/$place"; then return; fi; done
+    rm -rf --one-file-system "$scratch"
 }
 trap cleanup EXIT
 
@@ -71,6 +72,8 @@ else
     if [ -n "${KEEP:-}" ]; then tar -C "$root" --one-file-system -cf "$archive" .; fi
 fi
 mount -t proc proc "$root/proc"
+mkdir -p "$root/sys"
+mount -t sysfs -o ro sysfs "$root/sys"
 for device in null:3 zero:5 random:8 urandom:9; do # or the first who writes to /dev/null makes a file of it
     rm -f "$root/dev/${device%:*}"
     mknod -m 666 "$root/dev/${device%:*}" c 1 "${device#*:}" || skip "no devices can be made"
@@ -164,7 +167,7 @@ suite() { # suite FILE…: with the libraries for testing beside the installed p
     edge=$(chroot "$root" /opt/edge-listen/bin/python -c 'import edge; print(edge.__path__[0])')
     ln -sfn "$edge" "$root/src/edge"
     echo /opt/tests >"$root$(dirname "$edge")/tests.pth" # not PYTHONPATH, which some tests set
-    there "cd /src && PYTHONDONTWRITEBYTECODE=1 /opt/edge-listen/bin/python -m pytest -q -p no:cacheprovider -m 'not slow and not timed' $*"
+    there "cd /src && PYTHONDONTWRITEBYTECODE=1 EDGE_LISTEN_PATIENCE=10 /opt/edge-listen/bin/python -m pytest -q -p no:cacheprovider -m 'not slow and not timed' $*"
 }
 files=("${SOME[@]}")
 case ${1:-} in
