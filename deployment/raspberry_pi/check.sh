@@ -19,6 +19,7 @@ SOME=(tests/test_config.py tests/test_devices.py tests/test_files.py tests/test_
 HOME_THERE=/home/pi
 # A Pi 4's processor. What qemu takes unasked has SVE, which no Pi has: qemu 7.2 is eight times slower with it, and numpy 2.5 wrong.
 export QEMU_CPU=${QEMU_CPU:-cortex-a72}
+declare -A PARTS=([cortex-a53]=0xd03 [cortex-a72]=0xd08 [cortex-a76]=0xd0b) # as /proc/cpuinfo names them
 
 skip() { echo "SKIP deployment/raspberry_pi: $1"; exit 0; }
 [ "$(id -u)" = 0 ] || skip "not root"
@@ -47,8 +48,8 @@ refused() { # refused WORDS COMMAND…: the command fails, in one line that says
 scratch=$(mktemp -d /tmp/edge-pi.XXXXXX)
 root=$scratch/root
 cleanup() {
-    umount "$root/proc" "$root/sys" "$root/dev/shm" 2>/dev/null || true
-    for place in proc sys dev/shm; do if mountpoint -q "$root/$place"; then return; fi; done
+    umount "$root/proc/cpuinfo" "$root/proc" "$root/dev/shm" 2>/dev/null || true
+    for place in proc dev/shm; do if mountpoint -q "$root/$place"; then return; fi; done
     rm -rf --one-file-system "$scratch"
 }
 trap cleanup EXIT
@@ -72,8 +73,14 @@ else
     if [ -n "${KEEP:-}" ]; then tar -C "$root" --one-file-system -cf "$archive" .; fi
 fi
 mount -t proc proc "$root/proc"
-mkdir -p "$root/sys"
-mount -t sysfs -o ro sysfs "$root/sys"
+# What onnxruntime asks the processor's name of: an emulated system would find the host's there.
+mkdir -p "$root/sys/devices/system/cpu"
+echo 0-1 | tee "$root/sys/devices/system/cpu/possible" >"$root/sys/devices/system/cpu/present"
+for i in 0 1; do
+    printf 'processor\t: %s\nFeatures\t: fp asimd evtstrm crc32 cpuid\nCPU implementer\t: 0x41\nCPU architecture: 8\n' $i
+    printf 'CPU variant\t: 0x0\nCPU part\t: %s\nCPU revision\t: 3\n\n' "${PARTS[$QEMU_CPU]-0xd08}"
+done >"$root/etc/cpuinfo"
+mount --bind "$root/etc/cpuinfo" "$root/proc/cpuinfo"
 for device in null:3 zero:5 random:8 urandom:9; do # or the first who writes to /dev/null makes a file of it
     rm -f "$root/dev/${device%:*}"
     mknod -m 666 "$root/dev/${device%:*}" c 1 "${device#*:}" || skip "no devices can be made"
