@@ -34,6 +34,10 @@ LONGEST = (  # begin first: the last one would run alone
     "test_runs", "test_train", "test_export", "test_listen",
 )  # fmt: skip
 
+STAT = Path("/proc/self/stat")
+# qemu's translation of a program: what memory it has is neither told nor limited.
+EMULATED = STAT.exists() and STAT.read_text().rpartition(")")[2].split()[21] == "0"
+not_emulated = pytest.mark.skipif(EMULATED, reason="an emulated processor, where memory is neither told nor limited")
 needs_esc50 = pytest.mark.skipif(not ESC50.is_dir(), reason=f"real recordings are not there: {ESC50}")
 
 

@@ -20,7 +20,7 @@ from edge.errors import DeviceError
 from edge.health import REASONS
 from edge.models import BUNDLED
 from edge.sources.devices import input_devices
-from tests.conftest import ROOT, run_module
+from tests.conftest import ROOT, not_emulated, run_module
 
 SCHEMA = jsonschema.Draft202012Validator(json.loads((ROOT / "docs" / "jsonl.schema.json").read_text()))
 BASE = {k: v for k, v in os.environ.items() if not k.startswith("EDGE_LISTEN_")}
@@ -518,6 +518,7 @@ def test_nothing_heavy_is_loaded():
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT, env=BASE)
 
 
+@not_emulated
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_listening_takes_little_memory_and_neither_torch_nor_scipy(demo):
     script = (

@@ -26,7 +26,7 @@ from edge.update.prove import prove
 from edge.update.release import Release, release_of
 from edge.update.transport import Web
 from edge.update.updates import UpdateConfig, Updates, choose
-from tests.conftest import ROOT, run_module
+from tests.conftest import ROOT, not_emulated, run_module
 from tests.update_world import FALLBACK, World, content, disk_fails, in_memory
 
 TINY = BUNDLED.with_name("edge-listen-tiny.int8.onnx")
@@ -207,9 +207,13 @@ def test_a_model_that_is_none(tmp_path):
         prove(path)
 
 
-def test_a_model_that_takes_too_long_or_too_much():
+def test_a_model_that_takes_too_long():
     with pytest.raises(UpdateError, match=r"has not proven itself within 0.05 s"):
         prove(TINY, seconds=0.05)
+
+
+@not_emulated
+def test_a_model_that_takes_too_much():
     with pytest.raises(UpdateError, match=r"^model: "):
         prove(TINY, memory_mib=8)
 

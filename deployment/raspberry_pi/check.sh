@@ -48,8 +48,8 @@ refused() { # refused WORDS COMMAND…: the command fails, in one line that says
 scratch=$(mktemp -d /tmp/edge-pi.XXXXXX)
 root=$scratch/root
 cleanup() {
-    umount "$root/proc/cpuinfo" "$root/proc" "$root/dev/shm" 2>/dev/null || true
-    for place in proc dev/shm; do if mountpoint -q "$root/$place"; then return; fi; done
+    umount "$root/proc/cpuinfo" "$root/proc" "$root/dev/pts" "$root/dev/shm" 2>/dev/null || true
+    for place in proc dev/pts dev/shm; do if mountpoint -q "$root/$place"; then return; fi; done
     rm -rf --one-file-system "$scratch"
 }
 trap cleanup EXIT
@@ -81,11 +81,13 @@ for i in 0 1; do
     printf 'CPU variant\t: 0x0\nCPU part\t: %s\nCPU revision\t: 3\n\n' "${PARTS[$QEMU_CPU]-0xd08}"
 done >"$root/etc/cpuinfo"
 mount --bind "$root/etc/cpuinfo" "$root/proc/cpuinfo"
-for device in null:3 zero:5 random:8 urandom:9; do # or the first who writes to /dev/null makes a file of it
+for device in null:3 zero:5 full:7 random:8 urandom:9; do # or the first who writes to /dev/null makes a file of it
     rm -f "$root/dev/${device%:*}"
     mknod -m 666 "$root/dev/${device%:*}" c 1 "${device#*:}" || skip "no devices can be made"
 done
-mkdir -p "$root/dev/shm"
+mkdir -p "$root/dev/pts" "$root/dev/shm"
+mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts" || skip "no terminals can be made"
+ln -sf pts/ptmx "$root/dev/ptmx"
 mount -t tmpfs -o size=1g tmpfs "$root/dev/shm" || skip "no shared memory can be mounted"
 echo "127.0.0.1 localhost $(hostname)" >"$root/etc/hosts"
 echo 'Defaults env_keep += "QEMU_CPU"' >"$root/etc/sudoers.d/qemu" # or sudo leaves it out
