@@ -227,6 +227,22 @@ def test_two_channels_are_captured(fake):
         assert np.array_equal(next(blocks).samples, samples[:, expected])
 
 
+def test_what_is_no_sample_is_silence(fake, caplog):
+    """Of a float device, or a filter before it, that is broken."""
+    samples = np.full((4800, 2), 0.5, np.float32)
+    samples[100, 0], samples[200, 1], samples[2000], samples[3000, 0] = np.nan, np.inf, -np.inf, 1e9
+    portaudio = fake(rates=(16_000,))
+    blocks = started(Microphone(), portaudio, 16_000, 1600, samples, 16_000, channels=2)
+    got = [next(blocks) for _ in range(3)]
+    assert [(int(place), channel) for place, channel in np.argwhere(np.concatenate([b.samples for b in got]) == 0)] == [
+        (100, 0), (200, 1), (2000, 0), (2000, 1), (3000, 0),
+    ]  # fmt: skip
+    assert all(0.4 < b.signal.dc_offset < 0.6 for b in got)
+    assert [r.getMessage() for r in caplog.records if "no sample" in r.getMessage()] == [
+        f"{portaudio.devices[0]['name']!r} delivers what is no sample, nan; it is heard as silence"
+    ]
+
+
 def test_a_gap_is_measured_by_the_clock(fake, monkeypatch):
     """Flags say that samples are missing, not how many."""
     now = [100.0]

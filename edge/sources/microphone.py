@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.audio import Resampler, silence, to_channels
+from edge.audio import Resampler, first_bad, silence, to_channels, without_bad
 from edge.errors import DeviceError
 from edge.ring import Overrun, RingBuffer
 from edge.sources.block import Block, Signal
@@ -26,6 +27,8 @@ from edge.sources.quality import Quality
 from edge.sources.supervised import Yielded
 
 F32 = NDArray[np.float32]
+
+log = logging.getLogger("edge.listen")
 
 RING_SECONDS = 10.0  # how long the listener may be busy before samples are lost
 # After an unplug ALSA's callback stops, and nothing else tells: the stream stays "active". Seconds in which we could
@@ -199,6 +202,7 @@ class Microphone:
         # Sample i of the resampler is native sample origin + i / ratio, whatever its filter still holds back.
         read = origin = opened.skip
         given, position, overrun, told, overflows = 0, 0, 0, 0, 0
+        told_bad = False
         while True:
             missing = math.ceil((need - len(pending)) / ratio)
             # A window may be longer than the ring: take it in parts.
@@ -216,6 +220,10 @@ class Microphone:
             while capture.calls:
                 clock.called(*capture.calls.popleft(), capture.frames)
             read += len(native)
+            if (bad := first_bad(native)) is not None:  # a float device, or a filter before it, that is broken
+                if not told_bad:
+                    log.warning("%r delivers what is no sample, %g; it is heard as silence", self.name, bad[1])
+                native, told_bad = without_bad(native), True
             quality.push(native)
             resampled = resample(to_channels(native, channels, self.channel))
             given += len(resampled)
