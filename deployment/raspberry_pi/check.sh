@@ -175,8 +175,8 @@ suite() { # suite FILE…: with the libraries for testing beside the installed p
     local edge
     edge=$(chroot "$root" /opt/edge-listen/bin/python -c 'import edge; print(edge.__path__[0])')
     ln -sfn "$edge" "$root/src/edge"
-    echo /opt/tests >"$root$(dirname "$edge")/tests.pth" # not PYTHONPATH, which some tests set
-    there "cd /src && PYTHONDONTWRITEBYTECODE=1 EDGE_LISTEN_PATIENCE=10 /opt/edge-listen/bin/python -m pytest -q -p no:cacheprovider -m 'not slow and not timed' $*"
+    there "echo /opt/tests >$(dirname "$edge")/tests.pth" # not PYTHONPATH, which some tests set
+    there "cd /src && PYTHONDONTWRITEBYTECODE=1 EDGE_LISTEN_PATIENCE=10 /opt/edge-listen/bin/python -m pytest -q -rf --tb=short -p no:cacheprovider -m 'not slow and not timed' $*"
 }
 files=("${SOME[@]}")
 case ${1:-} in
