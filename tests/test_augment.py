@@ -123,6 +123,27 @@ def test_noise_and_background_have_their_level():
     assert max(silent.abs().max(), none.abs().max()) < 1e-4
 
 
+def test_backgrounds_are_as_of_other_places():
+    """Moved in frequency and equalised, half of them two at once; the clips themselves stay."""
+    power, targets = batch(200)
+    lines = torch.full((200, 1, 10, 64), 1e-9)
+    lines[torch.arange(200), :, :, 30 + torch.arange(200) % 2 * 20] = 1.0
+    augment = Augment(AugmentConfig(elsewhere=0.25).alone("background"), FRONTEND)
+    torch.manual_seed(0)
+    there = augment.elsewhere(lines)[:, 0, 0]
+    peaks = ((there > 1e-3) & (there >= there.roll(1, 1)) & (there > there.roll(-1, 1))).sum(1)
+    assert 0.4 < (peaks > 1).float().mean() < 0.6  # as many as are two
+    alone = there[peaks == 1]
+    centres = augment.centres[alone.argmax(1)]
+    assert centres.unique().numel() > 8
+    assert 0.7 * augment.centres[30] < centres.min() < centres.max() < 1.4 * augment.centres[50]
+    assert alone.amax(1).log10().std() > 0.3  # of equalisers
+    assert torch.equal(Augment(AugmentConfig().alone("background"), FRONTEND).elsewhere(lines), lines)
+    frames, _ = augmented(AugmentConfig(elsewhere=0.25).alone(), power, targets, lines)
+    same, _ = augmented(AugmentConfig().alone(), power, targets)
+    assert torch.equal(frames, same)
+
+
 def test_a_delayed_sound_begins_within_the_window():
     """Silence, then the beginning of the sound; a quarter of its power stays."""
     torch.manual_seed(5)

@@ -17,6 +17,8 @@ from train.frontend import log_scale, mel_centres
 Range = tuple[float, float]
 QUIETEST = 1e-9  # power that counts as silence
 DELAYED_POWER = 0.25  # share of a clip's power that a delay leaves in the window
+ELSEWHERE_DB = 9.0  # equalisation of what is to sound like other places
+TWO_AT_ONCE, TWO_DB = 0.5, (-10.0, 10.0)  # probability that it is two recordings, and the ratio of their power
 
 # What switches a part on, and which of these are probabilities of a clip (of a batch: mix, mixstyle).
 SWITCHES = (
@@ -42,6 +44,7 @@ class AugmentConfig:
     direct_db: Range = (-5.0, 15.0)  # the direct sound above the reverberation
     background: float = 0.5  # probability of a background recording, where some are given
     background_snr_db: Range = (0.0, 30.0)
+    elsewhere: float = 0.0  # backgrounds and outliers as of other places: relative change of frequency; see Augment
     noise: float = 0.35  # probability of coloured noise; of samples: white
     noise_snr_db: Range = (0.0, 30.0)
     mixstyle: float = 0.0  # probability of another clip's spectral balance (Freq-MixStyle, Schmid 2022), for each batch
@@ -80,6 +83,10 @@ class Augment:
                 f"n_mels {frontend.n_mels} with n_fft {frontend.n_fft}: some bands have no frequency of their own; "
                 "use fewer n_mels, or a larger n_fft"
             )
+        self._elsewhere: Augment | None = None
+        if config.elsewhere:
+            other = replace(config, shift=config.elsewhere, equalise_db=ELSEWHERE_DB)
+            self._elsewhere = Augment(replace(other.alone("shift", "equalise_db"), elsewhere=0.0), frontend)
         bandwidth = torch.gradient(self.centres)[0]
         bins = (bandwidth * frontend.n_fft / frontend.sample_rate).clamp_min(1.0)
         self.flutter = 1 / bins.sqrt()  # [n_mels] how far noise power in a band strays in one frame
@@ -90,12 +97,13 @@ class Augment:
         """
         c = self.config
         self.centres, self.flutter = self.centres.to(power.device), self.flutter.to(power.device)
-        power = power @ self._filters(power).unsqueeze(1)
+        power = power @ self.filters(power).unsqueeze(1)
         if torch.rand(()) < c.mix:
             power, targets = between_class_mix(power, targets, multi_label=self.multi_label)
         power = _on_some(power, c.delay, lambda some, _: delayed(some))
         power = _on_some(power, c.reverberation, self._reverberate)
         if backgrounds is not None:
+            backgrounds = self.elsewhere(backgrounds)
             power = _on_some(
                 power, c.background, lambda some, of: add_power(some, backgrounds[of], c.background_snr_db)
             )
@@ -105,7 +113,19 @@ class Augment:
             frames = mix_style(frames)
         return self._masked(frames), targets
 
-    def _filters(self, power: Tensor) -> Tensor:
+    def elsewhere(self, power: Tensor) -> Tensor:
+        """Backgrounds or outliers [B, channels, T, n_mels] → the same as of other places, where that is configured.
+
+        There are few recordings of what is none of the classes, and they would be learnt by heart: so they are shifted
+        in frequency and equalised more than a clip may be, and half of them are two at once.
+        """
+        if self._elsewhere is None:
+            return power
+        power = power @ self._elsewhere.filters(power).unsqueeze(1)
+        others = power.roll(1, 0)
+        return _on_some(power, TWO_AT_ONCE, lambda some, of: add_power(some, others[of], TWO_DB))
+
+    def filters(self, power: Tensor) -> Tensor:
         """A matrix a clip that shifts frequency, equalises, limits the band, sets the gain: [B, n_mels, n_mels]."""
         c, (batch, n_mels) = self.config, (len(power), self.frontend.n_mels)
         factor = 1 + uniform(power, (batch, 1), -c.shift, c.shift)
@@ -162,6 +182,10 @@ class Augment:
 
 class WaveAugment:
     """Samples and targets → the same, augmented: for networks that hear waves."""
+
+    def elsewhere(self, samples: Tensor) -> Tensor:
+        """Backgrounds or outliers [B, channels, n, 1] stay as they are; see :meth:`Augment.elsewhere`."""
+        return samples
 
     def __init__(self, config: AugmentConfig, *, multi_label: bool = False) -> None:
         self.config, self.multi_label = config, multi_label

@@ -136,7 +136,8 @@ def _train(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
             backgrounds = data.backgrounds(len(clips), rng)
             frames, soft_targets = augment(power.to(group.device), targets[clips], backgrounds)
             if n_outliers:  # apart from the clips, so that they are not mixed with them
-                others = augment(data.outliers(n_outliers, rng), unnamed, data.backgrounds(n_outliers, rng))
+                outliers = augment.elsewhere(data.outliers(n_outliers, rng))
+                others = augment(outliers, unnamed, data.backgrounds(n_outliers, rng))
                 frames, soft_targets = (torch.cat(pair) for pair in zip((frames, soft_targets), others, strict=True))
             frames = group.share(frames).contiguous(memory_format=torch.channels_last)
             soft_targets = group.share(soft_targets)

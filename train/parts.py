@@ -90,7 +90,8 @@ class Parts:
         """Windows of background noise: [count, channels, window_frames, n_mels]; None where none is given."""
         if self._background is None:
             return None
-        return self._background.windows(rng.choice(self._background.chosen, count), 0.0, rng).to(self._device)
+        chosen = rng.choice(self._background.chosen, count)
+        return self._background.windows(chosen, self.config.augment.stretch, rng).to(self._device)
 
     def outliers(self, count: int, rng: np.random.Generator) -> Tensor:
         """Windows of none of the classes, heard and stretched like theirs: [count, channels, window_frames, n_mels]."""
