@@ -96,7 +96,7 @@ class Augment:
         n_mels, T], targets [B, n_labels]).
         """
         c = self.config
-        self.centres, self.flutter = self.centres.to(power.device), self.flutter.to(power.device)
+        self.flutter = self.flutter.to(power.device)
         power = power @ self.filters(power).unsqueeze(1)
         if torch.rand(()) < c.mix:
             power, targets = between_class_mix(power, targets, multi_label=self.multi_label)
@@ -128,6 +128,7 @@ class Augment:
     def filters(self, power: Tensor) -> Tensor:
         """A matrix a clip that shifts frequency, equalises, limits the band, sets the gain: [B, n_mels, n_mels]."""
         c, (batch, n_mels) = self.config, (len(power), self.frontend.n_mels)
+        self.centres = self.centres.to(power.device)
         factor = 1 + uniform(power, (batch, 1), -c.shift, c.shift)
         wanted = self.centres / factor  # [B, n_mels] the frequency that each band takes its power from
         right = torch.searchsorted(self.centres, wanted).clamp(1, n_mels - 1)
