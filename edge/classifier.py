@@ -22,7 +22,11 @@ F32 = NDArray[np.float32]
 
 CHUNK_SECONDS = 30.0  # of a long array, taken at once
 STREAMED_TOLERANCE = 1e-5  # of a probability, in the self-test: where kernels depend on the shape, the last bits differ
-ROUNDED = ("int8-s8s8", "fp16")  # what is rounded after that, for GPUs: the bits that differ may be a whole step
+ROUNDED = (
+    "int8",
+    "int8-s8s8",
+    "fp16",
+)  # what is rounded after that: the last bits may be a whole step, also of int8 on ARM
 
 
 class Decision(NamedTuple):

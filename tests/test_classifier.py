@@ -30,10 +30,14 @@ def whole(classifier, samples):
 
 
 def assert_same(classifier, decision, other):
-    """Bit for bit; but onnxruntime's float32 convolutions for ARM sum in another order where the length is another."""
-    exact = classifier.spec.provenance.precision == "int8" or platform.machine() in {"x86_64", "AMD64"}
-    assert decision.energy == pytest.approx(other.energy, abs=0 if exact else 1e-5, rel=0)
-    np.testing.assert_allclose(decision.probs, other.probs, rtol=0, atol=0 if exact else 1e-6)
+    """Bit for bit; but onnxruntime's float32 convolutions for ARM sum in another order where the length is another, and
+    of int8 the first one is such: what it gives may be rounded to the next step.
+    """
+    energy, probs = 0.0, 0.0
+    if platform.machine() not in {"x86_64", "AMD64"}:
+        energy, probs = (0.1, 0.02) if classifier.spec.provenance.precision == "int8" else (1e-5, 1e-6)
+    assert decision.energy == pytest.approx(other.energy, abs=energy, rel=0)
+    np.testing.assert_allclose(decision.probs, other.probs, rtol=0, atol=probs)
 
 
 @given(data=st.data(), columns=st.integers(1, 41), seed=st.integers(0, 100))

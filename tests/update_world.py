@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -30,6 +31,7 @@ from edge.update.versions import STATE, Versions
 CALLS = ("open", "write", "fsync", "replace", "rename", "unlink", "mkdir", "ftruncate", "symlink", "remove")
 FALLBACK = b"the bundled model"
 MODELS_SEEN, STATES_SEEN = 3, 5  # or two processes that are killed have not got anywhere
+PATIENCE = 240.0  # seconds that they have for it
 
 
 @contextmanager
@@ -243,8 +245,9 @@ def kill(count, seed, folder):
     """
     chance, world = random.Random(seed), World(folder)
     allowed, seen, numbers, kills = [FALLBACK], set(), set(), 0
-    for i in range(10 * count):
-        if i >= count and len(seen) >= MODELS_SEEN and len(numbers) >= STATES_SEEN:
+    until = time.monotonic() + PATIENCE
+    for i in itertools.count():
+        if i >= count and ((len(seen) >= MODELS_SEEN and len(numbers) >= STATES_SEEN) or time.monotonic() > until):
             break
         if i % 10 == 0:
             world.publish(i)

@@ -87,7 +87,7 @@ class Parts:
         )
 
     def backgrounds(self, count: int, rng: np.random.Generator) -> Tensor | None:
-        """Windows of background noise: [count, channels, window_frames, n_mels]; None where none is given."""
+        """Windows of background noise, stretched: [count, channels, window_frames, n_mels]; None without any."""
         if self._background is None:
             return None
         chosen = rng.choice(self._background.chosen, count)

@@ -21,6 +21,18 @@ HOME_THERE=/home/pi
 export QEMU_CPU=${QEMU_CPU:-cortex-a72}
 declare -A PARTS=([cortex-a53]=0xd03 [cortex-a72]=0xd08 [cortex-a76]=0xd0b) # as /proc/cpuinfo names them
 
+case ${1:-} in
+"" | --alone | --whole) ;;
+*)
+    for file in "$@"; do
+        if ! [[ -f $file && $file == tests/* ]]; then
+            echo "error: $file is no test file (--alone, --whole, tests/test_….py)" >&2
+            exit 2
+        fi
+    done
+    ;;
+esac
+
 skip() { echo "SKIP deployment/raspberry_pi: $1"; exit 0; }
 [ "$(id -u)" = 0 ] || skip "not root"
 for tool in apt-get dpkg update-binfmts unshare; do command -v "$tool" >/dev/null || skip "no $tool"; done
@@ -49,7 +61,7 @@ scratch=$(mktemp -d /tmp/edge-pi.XXXXXX)
 root=$scratch/root
 cleanup() {
     umount "$root/proc/cpuinfo" "$root/proc" "$root/dev/pts" "$root/dev/shm" 2>/dev/null || true
-    for place in proc dev/pts dev/shm; do if mountpoint -q "$root/$place"; then return; fi; done
+    for place in proc dev/pts dev/shm; do if mountpoint -q "$root/$place"; then echo "left mounted: $root/$place" >&2 && return; fi; done
     rm -rf --one-file-system "$scratch"
 }
 trap cleanup EXIT
@@ -80,7 +92,7 @@ for i in 0 1; do
     printf 'processor\t: %s\nFeatures\t: fp asimd evtstrm crc32 cpuid\nCPU implementer\t: 0x41\nCPU architecture: 8\n' $i
     printf 'CPU variant\t: 0x0\nCPU part\t: %s\nCPU revision\t: 3\n\n' "${PARTS[$QEMU_CPU]-0xd08}"
 done >"$root/etc/cpuinfo"
-mount --bind "$root/etc/cpuinfo" "$root/proc/cpuinfo"
+mount --bind "$root/etc/cpuinfo" "$root/proc/cpuinfo" || skip "no file can be mounted on another"
 for device in null:3 zero:5 full:7 random:8 urandom:9; do # or the first who writes to /dev/null makes a file of it
     rm -f "$root/dev/${device%:*}"
     mknod -m 666 "$root/dev/${device%:*}" c 1 "${device#*:}" || skip "no devices can be made"
@@ -173,7 +185,7 @@ suite() { # suite FILE…: with the libraries for testing beside the installed p
     rm -rf "$root"/opt/tests/{numpy,numpy-*,numpy.libs} # the installed ones are tested
     git ls-files -z ':!edge' | tar --null -T - -cf - | tar -C "$root/src" -xf -
     local edge
-    edge=$(chroot "$root" /opt/edge-listen/bin/python -c 'import edge; print(edge.__path__[0])')
+    edge=$(chroot "$root" /opt/edge-listen/bin/python -c 'import edge; print(edge.__path__[0])') || return 1
     ln -sfn "$edge" "$root/src/edge"
     there "echo /opt/tests >$(dirname "$edge")/tests.pth" # not PYTHONPATH, which some tests set
     there "cd /src && PYTHONDONTWRITEBYTECODE=1 EDGE_LISTEN_PATIENCE=10 /opt/edge-listen/bin/python -m pytest -q -rf --tb=short -p no:cacheprovider -m 'not slow and not timed' $*"
