@@ -17,6 +17,8 @@ from edge.errors import ContractError, InputError, ProviderError
 from edge.models import BUNDLED
 from tests.conftest import FP32
 
+SAME_SUMS = platform.machine() in {"x86_64", "AMD64"}  # of float32, whatever the length
+
 
 @pytest.fixture(scope="session", params=[BUNDLED, FP32], ids=["int8", "fp32"])
 def either(request):
@@ -34,7 +36,7 @@ def assert_same(classifier, decision, other):
     of int8 the first one is such: what it gives may be rounded to the next step.
     """
     energy, probs = 0.0, 0.0
-    if platform.machine() not in {"x86_64", "AMD64"}:
+    if not SAME_SUMS:
         energy, probs = (0.1, 0.02) if classifier.spec.provenance.precision == "int8" else (1e-5, 1e-6)
     assert decision.energy == pytest.approx(other.energy, abs=energy, rel=0)
     np.testing.assert_allclose(decision.probs, other.probs, rtol=0, atol=probs)
@@ -228,6 +230,7 @@ def test_weights_that_do_not_give_the_golden_probabilities(changed):
     assert_refused(changed(spec=shifted), "fails its self-test: golden.probs is off by .*network")
 
 
+@pytest.mark.skipif(not SAME_SUMS, reason="what is rounded hides so little")
 def test_a_geometry_that_is_not_the_graph_s(changed):
     """One column fewer seen by each, one frame more between them: the same window, another stream."""
 
