@@ -24,7 +24,7 @@ from tests.test_train import (  # noqa: F401  # a fixture
     train,
     write_tone,
 )
-from train.augment import AugmentConfig
+from train.augment import Augment, AugmentConfig
 from train.clip import Clip
 from train.config import TrainConfig, read_recipe
 from train.dataset import load_features
@@ -192,6 +192,21 @@ def test_the_share_of_a_batch_holds(folders, hiss, tmp_path, monkeypatch, mix): 
     in_training = [batch for batch in batches if len(batch) == 8]
     assert len(in_training) == 2 * (24 // 5)  # an epoch is still each clip once
     assert all(sorted(batch) == [0.0] * 3 + [1.0] * 5 for batch in in_training)
+
+
+def test_outliers_and_backgrounds_are_as_of_other_places(folders, hiss, tmp_path, monkeypatch):  # noqa: F811
+    sizes, real = [], Augment.elsewhere
+
+    def counted(augment, power):
+        sizes.append(len(power))
+        return real(augment, power)
+
+    monkeypatch.setattr(Augment, "elsewhere", counted)
+    others = {"outliers": str(hiss), "backgrounds": str(hiss), "outlier_share": 0.25}
+    config = quick(epochs=1, batch_size=8, augment=AugmentConfig(elsewhere=0.25), **others)
+    run(config, folders, tmp_path / "out", tmp_path)
+    steps = 24 // 6
+    assert sorted(sizes) == steps * [2, 2] + steps * [6]  # outliers, their backgrounds; the backgrounds of clips
 
 
 def test_a_run_with_outliers_is_repeated_when_resumed(folders, table, tmp_path):  # noqa: F811
