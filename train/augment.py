@@ -184,10 +184,6 @@ class Augment:
 class WaveAugment:
     """Samples and targets → the same, augmented: for networks that hear waves."""
 
-    def elsewhere(self, samples: Tensor) -> Tensor:
-        """Backgrounds or outliers [B, channels, n, 1] stay as they are; see :meth:`Augment.elsewhere`."""
-        return samples
-
     def __init__(self, config: AugmentConfig, *, multi_label: bool = False) -> None:
         self.config, self.multi_label = config, multi_label
 
@@ -205,6 +201,10 @@ class WaveAugment:
             samples = _on_some(samples, c.background, lambda x, of: add_wave(x, backgrounds[of], c.background_snr_db))
         samples = _on_some(samples, c.noise, lambda x, _: add_wave(x, torch.randn_like(x), c.noise_snr_db))
         return samples.transpose(2, 3), targets
+
+    def elsewhere(self, samples: Tensor) -> Tensor:
+        """Backgrounds or outliers [B, channels, n, 1] stay as they are; see :meth:`Augment.elsewhere`."""
+        return samples
 
 
 def between_class_mix(
