@@ -83,7 +83,7 @@ def test_verbose_text_has_every_window_and_the_settings(demo):
     done = listen("--input", demo, "--duration", 10, "-v", "--output", "text")
     assert len(done.stdout.splitlines()) >= 2 + 12
     assert f"input = {demo} (command line)" in done.stderr
-    assert "threshold = the model's, or 0.5 (default)" in done.stderr
+    assert "threshold = what edge-calibrate has found, else the model's, else 0.5 (default)" in done.stderr
     assert "output = text (command line)" in done.stderr
     assert "the nearest that the model can is 0.48 s" in done.stderr
 

@@ -10,7 +10,7 @@ import pytest
 
 from edge.config import build
 from edge.delivery import Delivery
-from edge.errors import EdgeError, SinkError
+from edge.errors import SinkError
 from edge.names import slug
 from edge.sinks.homeassistant import HomeAssistant, HomeAssistantConfig
 from edge.sinks.mqtt import Mqtt, MqttConfig
@@ -293,7 +293,7 @@ def test_settings_that_make_no_sense(settings):
 
 def test_without_paho_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr("edge.extras.find_spec", lambda name: None)
-    with pytest.raises(EdgeError, match=r"pip install 'edge-listen\[mqtt\]'"):
+    with pytest.raises(SinkError, match=r"pip install 'edge-listen\[mqtt\]'"):
         Mqtt(MqttConfig())
 
 

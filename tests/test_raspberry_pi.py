@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
+from edge.cli.listen import asked_of
 from edge.cli.listen import main as listen
 from tests import arm64
 from tests.conftest import ROOT
@@ -107,6 +108,15 @@ def settings(*, with_examples):
 def test_the_settings_are_options_of_edge_listen():
     options = {p.name for p in listen.params if isinstance(p, click.Option)}
     assert set(settings(with_examples=True)) <= options | {"update"}  # its table
+
+
+@pytest.mark.parametrize("key", sorted(settings(with_examples=True).keys() - {"update"}))
+def test_edge_listen_takes_each_setting(tmp_path, key):
+    """As it is written there, without its #."""
+    config = tmp_path / "edge-listen.toml"
+    config.write_text(re.sub(rf"(?m)^#({key} = )", r"\1", (PI / "edge-listen.toml").read_text()))
+    assert key in tomllib.loads(config.read_text())
+    asked_of(listen.make_context("edge-listen", ["--config", str(config)]))  # raises nothing
 
 
 def test_the_service_keeps_no_sound_and_sends_nothing():

@@ -613,6 +613,12 @@ def test_errors_are_one_line_with_code_9(tmp_path):
     assert "unknown key 'urls'" in run_module("edge.cli.update", "check", "--config", config, code=2).stderr
 
 
+def test_without_tuf_it_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setattr("edge.extras.find_spec", lambda name: None)
+    with pytest.raises(UpdateError, match=r"^usage: tuf is not installed \(pip install 'edge-listen\[update\]'\)$"):
+        Updates(UpdateConfig(url=str(tmp_path), root=str(tmp_path)))
+
+
 def test_the_listener_never_imports_tuf(tmp_path):
     code = (
         "import sys; from edge.update.versions import Versions; from edge.update.rules import judge; "

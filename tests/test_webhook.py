@@ -11,7 +11,7 @@ import pytest
 
 from edge.config import build
 from edge.delivery import Delivery
-from edge.errors import EdgeError, SinkError
+from edge.errors import SinkError
 from edge.sinks.webhook import FIELDS, Webhook, WebhookConfig, fill, read_template
 from tests.conftest import ROOT
 from tests.receivers import event, free_port, http_receiver, ids, wait_until
@@ -244,7 +244,7 @@ def test_settings_that_make_no_sense(settings):
 
 def test_without_httpx_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr("edge.extras.find_spec", lambda name: None)
-    with pytest.raises(EdgeError, match=r"pip install 'edge-listen\[http\]'"):
+    with pytest.raises(SinkError, match=r"pip install 'edge-listen\[http\]'"):
         Webhook(WebhookConfig(url="http://localhost/"))
 
 

@@ -65,7 +65,7 @@ HOURS = (click.option("--hours", type=POSITIVE, default=1.0, show_default=True),
 SOUND = (
     click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
     click.option("--backgrounds", type=FOLDER, multiple=True, help="Folders of recordings. [default: negatives, or else"
-                 " noise, beside --data; pink noise where there are none]"),
+                 " noise, beside --data; pink noise where there are none; without --data needed]"),
     click.option("--level", type=Span(), help="dBFS of a background (RMS). [default: -55,-35; of negatives -55,-15]"),
     click.option("--silence", type=SHARE, help="Share of stretches without a background."),
     click.option("--cache", type=FOLDER, default=CACHE, show_default=True),

@@ -43,7 +43,9 @@ def read_config(
     options = {_long_name(p): p for p in context.command.params if isinstance(p, click.Option)}
     known = {name: p for name, p in options.items() if name not in NOT_IN_FILES}
     defaults: dict[str, Any] = {}
-    context.meta[TABLES] = {key: values.pop(key) for key in tables if key in values}
+    context.meta[TABLES] = {
+        key: values.pop(key) for key in tables if key in values and not (key in known and isinstance(values[key], str))
+    }
     for key, value in values.items():
         option = known.get(key.replace("_", "-"))
         if option is None:

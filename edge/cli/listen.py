@@ -120,7 +120,7 @@ class Repeatable(click.Command):
     click.option(
         "--threshold",
         type=click.FloatRange(0, 1),
-        show_default="the model's, or 0.5",
+        show_default="what edge-calibrate has found, else the model's, else 0.5",
         help="Score from which a class is named.",
     ),
     click.option(

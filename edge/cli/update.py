@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -347,7 +348,7 @@ def _keys(folder: Path, password_env: str | None, password_file: str | None) -> 
     from edge.extras import need
     from edge.secret import read_secret
 
-    need("tuf", "update")
+    need("tuf", "update", partial(UpdateError, "usage"))
     from edge.update.keys import Keys
 
     try:

@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from edge.board import Board
 from edge.errors import SinkError
+from edge.extras import need
 from edge.health import REASONS, State
 from edge.records import Record
 from edge.settings import require
@@ -33,7 +34,7 @@ class MetricsConfig:
 class Metrics:
     """Serves ``/metrics``, ``/healthz`` and ``/readyz``.
 
-    Raises SinkError when the port cannot be had, or prometheus-client is not installed.
+    Raises SinkError when the port cannot be had, or prometheus_client is not installed.
     """
 
     def __init__(
@@ -47,12 +48,9 @@ class Metrics:
         """``drops`` tells of each sink its counts: ``dropped``, ``failed``, ``delivered``, ``queued``; ``board`` holds
         the health; ``folders`` are those whose disks matter.
         """
-        try:
-            import prometheus_client as prometheus
-        except ImportError:
-            raise SinkError(
-                "prometheus-client is not installed", remedy="pip install 'edge-listen[metrics]'", retry=False
-            ) from None
+        need("prometheus_client", "metrics", SinkError)
+        import prometheus_client as prometheus
+
         from edge.sinks.device import Device
         from edge.sinks.endpoints import Endpoints
 

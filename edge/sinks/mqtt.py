@@ -72,7 +72,7 @@ class Mqtt:
     types = frozenset({"start", "event", "status", "health", "end"})
 
     def __init__(self, config: MqttConfig) -> None:
-        need("paho.mqtt", "mqtt")
+        need("paho.mqtt", "mqtt", SinkError)
         self.config = config
         self.node = slug(config.node or socket.gethostname())
         self._base = f"{config.prefix}/{self.node}"

@@ -62,7 +62,7 @@ class Webhook:
     types = frozenset({"event"})
 
     def __init__(self, config: WebhookConfig) -> None:
-        need("httpx", "http")
+        need("httpx", "http", SinkError)
         _check(config)
         self._config = config
         self._secret = read_secret(config.secret_env, config.secret_file, "the webhook's secret")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class Updates:
         if not config.url or not config.root:
             missing = "url" if not config.url else "root"
             raise UpdateError("usage", f"no {missing} is given", remedy=f"give --{missing}, or set it in [update]")
-        need("tuf", "update")
+        need("tuf", "update", partial(UpdateError, "usage"))
         self._config, self._proof = config, proof
         self.versions = config.versions()
         self._transport = transport or transport_of(config.url)
