@@ -196,6 +196,21 @@ def test_the_cool_down_holds_back_events_of_the_same_label(receiver, webhook):
     ]  # fmt: skip
 
 
+def test_without_a_cool_down_an_earlier_beginning_is_sent_as_well(receiver, webhook):
+    """The second of two sources has heard it sooner."""
+    sink = webhook()
+    for i in (5, 3):
+        sink.write(event(i))
+    assert [b["id"] for b in bodies(receiver)] == ["e00005", "e00003"]
+
+
+def test_a_clock_that_was_set_back_is_no_cool_down(receiver, webhook):
+    sink = webhook(cooldown=10.0)
+    for i, at in enumerate([1e9, 1e9 - 3600, 1e9 - 3591]):
+        sink.write(event(i, at=at - i))
+    assert [b["id"] for b in bodies(receiver)] == ["e00000", "e00001"]
+
+
 def test_a_second_attempt_is_not_held_back_by_the_cool_down(receiver, webhook):
     receiver.answers = [(503, {})]
     delivery = Delivery(webhook(cooldown=60.0), "webhook", first_wait=0.01)

@@ -102,7 +102,8 @@ class Webhook:
             return known
         label, onset = record["label"], datetime.fromisoformat(record["onset_time"]).timestamp()
         wait = self._config.cooldowns.get(label, self._config.cooldown)
-        due = onset - self._sent.get(label, float("-inf")) >= wait
+        # Of several sources the later record may have begun earlier; and a clock may be set back.
+        due = abs(onset - self._sent.get(label, float("-inf"))) >= wait
         if due:
             self._sent[label] = onset
         self._decided[record["id"]] = due
