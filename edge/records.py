@@ -15,7 +15,7 @@ from edge.errors import EdgeError
 from edge.events import Event
 from edge.health import Health
 from edge.listener import Window
-from edge.rules import DEFAULT_THRESHOLD, EventConfig
+from edge.rules import DEFAULT_THRESHOLD, EventConfig, outcomes_of
 
 Record = dict[str, Any]
 
@@ -53,6 +53,7 @@ class Recorder:
             precision=spec.provenance.precision,
             provider=self._classifier.provider,
             labels=list(spec.labels),
+            event_labels=[outcome.label for outcome in outcomes_of(spec, self._events)],
             sample_rate=spec.frontend.sample_rate,
             window_seconds=round(spec.window_seconds, 6),
             hop_seconds=round(self._hop_seconds, 6),

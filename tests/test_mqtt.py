@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import signal
 import subprocess
+import threading
 import time
 
 import jsonschema
@@ -28,6 +30,7 @@ START = {
     "model": "edge-listen",
     "precision": "int8",
     "labels": ["Dog", "Speech, male", "犬"],
+    "event_labels": ["Dog", "Speech, male", "犬"],
 }
 BASE = "edge-listen/attic"
 
@@ -219,6 +222,33 @@ def test_a_broker_that_has_lost_its_memory_is_told_again(tmp_path):
         assert retained(broker, 7) == before
         assert before[f"{BASE}/state/dog"] == "ON"
         sink.close()
+
+
+@needs_mosquitto
+def test_a_client_that_was_given_up_does_not_come_back(broker):
+    """As after SIGHUP while the broker hangs: it would throw its successor of the same name off, again and again."""
+    before = Delivery(Mqtt(config(broker)), "mqtt")
+    before.write(LISTENING)
+    wait_until(lambda: before.stats().delivered == 1)
+    broker.process.send_signal(signal.SIGSTOP)
+    before.write(STATUS)
+    wait_until(lambda: before._sink._open)
+    before.close(timeout=0.5)
+    after = Mqtt(config(broker))
+    lost = []
+    after._client.on_disconnect = lambda *_: lost.append(_)
+    try:
+        with pytest.raises(SinkError):
+            after.write(LISTENING)
+    finally:
+        broker.process.send_signal(signal.SIGCONT)
+    after.write(STATUS)
+    wait_until(lambda: len([t for t in threading.enumerate() if "paho" in t.name]) == 1)
+    lost.clear()
+    time.sleep(1)  # ten times as long as it takes to connect again
+    after.write(LISTENING)
+    assert not lost
+    after.close()
 
 
 @needs_mosquitto
@@ -446,15 +476,16 @@ def test_discovery_follows_home_assistants_birth(broker, subscriber):
 
 
 @needs_mosquitto
-def test_an_alias_is_added_with_its_first_event(broker, subscriber):
+def test_a_group_is_there_from_the_start(broker, subscriber):
+    """A class that is counted in it is none of its own, but a state that a former run has left is corrected."""
     sink = HomeAssistant(config(broker, HomeAssistantConfig))
-    for record in (START, event(0, label="Pet"), event(0, label="Pet", phase="end")):
-        sink.write(record)
-    topic = "homeassistant/device/edge_listen_attic/config"
-    wait_until(lambda: subscriber.of(f"{BASE}/state/pet") == ["ON", "OFF"])
-    assert len(subscriber.of(topic)) == 2
-    _, components = discovered(subscriber.of(topic)[-1])
-    assert components["label_pet"]["state_topic"] == f"{BASE}/state/pet"
+    sink.write(START | {"event_labels": ["Pet", "犬"]})
+    wait_until(lambda: len(subscriber.messages) == 6)
+    assert {t for t, p, _ in subscriber.messages if p == "OFF"} == {
+        f"{BASE}/state/{slug(label)}" for label in ("Dog", "Speech, male", "犬", "Pet")
+    }
+    _, components = discovered(subscriber.of("homeassistant/device/edge_listen_attic/config")[-1])
+    assert [c["name"] for c in components.values() if c["p"] == "binary_sensor"] == ["Pet", "犬"]
     sink.close()
 
 

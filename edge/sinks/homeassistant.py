@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import edge
@@ -49,17 +49,12 @@ class HomeAssistant(Mqtt):
         self._client.message_callback_add(self._birth, self._on_birth)
 
     def messages(self, record: Record) -> Iterator[Message]:
-        """Those of MQTT; before them the discovery, where ``record`` brings labels that it did not have."""
-        source = record["source"] if self.config.by_source else ""
+        """Those of MQTT; before them the discovery, with a start."""
         if record["type"] == "start":
-            labels = tuple(self.config.labels or record["labels"])
+            source = record["source"] if self.config.by_source else ""
+            labels = tuple(self.config.labels or record["event_labels"])
             self._devices[source] = _Device(source, f"{record['model']} {record['precision']}", labels)
             yield self.discovery(source)
-        elif record["type"] == "event" and not self.config.labels:
-            device = self._devices.get(source, _Device(source, "", ()))
-            if record["label"] not in device.labels:  # an alias, or a group of classes
-                self._devices[source] = replace(device, labels=(*device.labels, record["label"]))
-                yield self.discovery(source)
         yield from super().messages(record)
 
     def discovery(self, source: str) -> Message:

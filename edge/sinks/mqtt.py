@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from threading import Event
+from threading import Event, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,7 +41,7 @@ class MqttConfig:
     port: int | None = None  # None: 1883, with TLS 8883
     node: str = ""  # the name of this device in topics; empty: the host name
     prefix: str = "edge-listen"  # what all topics begin with
-    labels: tuple[str, ...] = ()  # that have a state; none named: all of the model
+    labels: tuple[str, ...] = ()  # that have a state; none named: all of the model and all that events are called
     username: str | None = None
     password_env: str | None = None  # the environment variable that holds the password
     password_file: str | None = None  # or the file
@@ -125,12 +125,22 @@ class Mqtt:
         self._client.disconnect()
         self._client.loop_stop()
 
+    def abort(self) -> None:
+        """The broker hangs and nobody waits for it: end the connection without a word, so that the will says it.
+
+        A client that is left alone would connect again, and throw its successor of the same name off the broker.
+        """
+        self._why = "given up"
+        self._connected.clear()
+        self._confirmed.put(None)
+        Thread(target=self._client.loop_stop, name="mqtt-abort", daemon=True).start()  # it waits for paho's thread
+
     def messages(self, record: Record) -> Iterator[Message]:
         """What is published for ``record``."""
         kind, source = record["type"], record["source"]
         if kind == "start":
             # A state of a former run may have stayed, as after a kill.
-            for label in self.config.labels or record["labels"]:
+            for label in self.config.labels or dict.fromkeys([*record["labels"], *record["event_labels"]]):
                 yield Message(self.state_topic(label, source), OFF, True)
         elif kind == "status":
             yield Message(self.topic("status", source), _json(record), True)
