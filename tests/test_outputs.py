@@ -1,6 +1,7 @@
 """Where ``edge-listen`` sends its events: options and tables, all at once, to real receivers; and their mistakes."""
 
 import json
+import socket
 import sqlite3
 import subprocess
 import threading
@@ -13,7 +14,7 @@ import soundfile
 
 from edge.board import Board
 from edge.cli.sinks import host_and_port, make_sinks, tables_of_options
-from edge.errors import SettingsError
+from edge.errors import SettingsError, SinkError
 from tests.conftest import ROOT, run_module
 from tests.receivers import Mosquitto, Subscriber, event, free_port, http_receiver, needs_mosquitto, wait_until
 from tests.test_listen import BASE, SCHEMA, command, listen, of_type, records
@@ -293,6 +294,17 @@ def test_disks_that_matter_are_those_that_are_written_to(tmp_path, monkeypatch):
     wait_until(lambda: board.troubles() == ["webhook"])
     deliveries.close()
     metrics.close()
+
+
+def test_where_one_cannot_be_made_none_is_left(tmp_path):
+    """Two that deliver from one spool would both deliver all of it."""
+    pytest.importorskip("prometheus_client")
+    before = set(threading.enumerate())
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        options = {"log": str(tmp_path / "l.jsonl"), "metrics": str(taken.getsockname()[1])}
+        with pytest.raises(SinkError):
+            make_sinks({}, options)
+    assert set(threading.enumerate()) == before
 
 
 def test_several_sources_have_topics_of_their_own(monkeypatch, tmp_path):

@@ -117,6 +117,9 @@ def test_systemd_hears_of_no_end_while_it_reloads(config, demo, tmp_path):
         ("hop = ", "Invalid value (at end of document)"),
         ("hops = 2\n", "hops"),
         ('model = "missing.onnx"\n', "missing.onnx"),
+        ('[events]\nonly = ["dgo"]\n', "'dgo'"),
+        ('[sinks.webhook]\nurl = "http://127.0.0.1:9/"\nseecret_env = "X"\n', "seecret_env"),
+        ('[sinks.file]\npath = "/proc/none/x.jsonl"\n', "/proc/none"),
     ],
 )
 def test_what_cannot_be_changes_nothing(config, demo, text, word):

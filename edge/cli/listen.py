@@ -206,13 +206,13 @@ def renewed(context: click.Context, before: Asked) -> Asked:
     """What the same arguments ask for now: the configuration file may say something else, a model's file may be
     another. What cannot be is logged, and all goes on as ``before``.
     """
-    from edge.classifier import Classifier
-    from edge.tuning import pick
+    from edge.board import Board
+    from edge.cli.opening import open_sessions
 
     try:
         asked = asked_of(context.command.make_context(context.info_name, list(context.meta[ARGUMENTS])))
-        setup = pick(asked.settings.model, asked.settings.provider, asked.settings.threads)
-        Classifier(setup.model, provider=setup.provider, threads=setup.threads)
+        with closing(Spread(sinks_of(asked, Board()))):  # all of it is made once, to see that it can be
+            open_sessions(asked.settings, Board())
     except (EdgeError, click.ClickException) as error:
         why = error.format_message() if isinstance(error, click.ClickException) else error
         log.error("nothing is changed: %s", why)
@@ -296,15 +296,12 @@ def listened(asked: Asked, board: Board, notifier: Notifier, interrupts: Interru
 @contextmanager
 def assembled(asked: Asked, board: Board) -> Iterator[tuple[Session | Several, Iterator[Record], Spread]]:
     """What listens, its records, and where they go; all of it is closed in the end. Raises EdgeError."""
-    from edge.cli.sinks import make_sinks, terminal_sinks
+    from edge.cli.sinks import terminal_sinks
     from edge.records import error_record
 
     settings = asked.settings
-    folders = [Path(settings.clips.folder)] if settings.clips.folder else []
-    several = len(settings.sources) > 1
-    made = make_sinks(asked.tables.get("sinks", {}), asked.options, board=board, several=several, folders=folders)
     # The terminal comes last: what it does not take, all others have.
-    spread = Spread([*made, *terminal_sinks(settings.output, settings.verbose)])
+    spread = Spread([*sinks_of(asked, board), *terminal_sinks(settings.output, settings.verbose)])
     with closing(spread):
         from edge.cli.opening import open_sessions
 
@@ -321,6 +318,15 @@ def assembled(asked: Asked, board: Board) -> Iterator[tuple[Session | Several, I
                 stack.enter_context(closing(trials))
             records = stack.enter_context(closing(listening.records()))
             yield listening, records, spread
+
+
+def sinks_of(asked: Asked, board: Board) -> list[Sink]:
+    """All but those of the terminal. Raises EdgeError."""
+    from edge.cli.sinks import make_sinks
+
+    clips, several = asked.settings.clips, len(asked.settings.sources) > 1
+    folders = [Path(clips.folder)] if clips.folder else []
+    return make_sinks(asked.tables.get("sinks", {}), asked.options, board=board, several=several, folders=folders)
 
 
 def follow(listening: Session | Several, records: Iterator[Record], spread: Spread, interrupts: Interrupts) -> None:

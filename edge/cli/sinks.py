@@ -7,6 +7,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -176,11 +177,20 @@ def make_sinks(
     a port that cannot be had, a library that is not installed.
     """
     asked, board = asked_sinks(tables, options), board or Board()
-    deliveries = {one.name: _delivery(one, several=several) for one in asked if one.kind != METRICS}
-    found: list[Sink] = [Deliveries(deliveries)] if deliveries else []
+    deliveries: dict[str, Delivery] = {}
+    found: list[Sink] = []
+    with ExitStack() as unless_all:
+        for one in asked:
+            if one.kind != METRICS:
+                deliveries[one.name] = _delivery(one, several=several)
+                unless_all.callback(deliveries[one.name].close)
+        if deliveries:
+            found.append(Deliveries(deliveries))
+        folders = [*folders, *(folder for one in asked for folder in one.folders())]
+        found += [_metrics(one.config, deliveries, board, folders) for one in asked if one.kind == METRICS]
+        unless_all.pop_all()
     board.troubles = lambda: [name for name, delivery in deliveries.items() if delivery.trouble()]
-    folders = [*folders, *(folder for one in asked for folder in one.folders())]
-    return found + [_metrics(one.config, deliveries, board, folders) for one in asked if one.kind == METRICS]
+    return found
 
 
 def _delivery(asked: Asked, *, several: bool) -> Delivery:
