@@ -1,7 +1,11 @@
 """A source that goes away and comes back, by clocks of the tests' own; what a device delivers, measured."""
 
 import contextlib
+import errno
 import math
+import os
+import subprocess
+import tempfile
 import threading
 import time
 from contextlib import closing
@@ -462,30 +466,74 @@ def test_a_sound_server_that_hangs_is_not_waited_for(monkeypatch):
     pytest.fail("it does not answer any more")
 
 
-def test_a_stream_of_the_network_that_stalls_is_lost(monkeypatch, tmp_path):
-    ffmpeg = tmp_path / "ffmpeg"
-    ffmpeg.write_text("#!/bin/sh\nhead -c 64000 /dev/zero; exec sleep 100\n")
-    ffmpeg.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+@pytest.fixture
+def ffmpeg(monkeypatch, tmp_path):
+    """Puts a shell script in the place of ffmpeg."""
+
+    def install(script):
+        path = tmp_path / "ffmpeg"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+    return install
+
+
+def unreachable(blocks, match):
+    with pytest.raises(InputError, match=match) as error:
+        next(blocks)
+    assert error.value.reason == "unreachable"
+    assert "secret" not in str(error.value)
+
+
+# The second one says something all the time, which is no sound.
+@pytest.mark.parametrize("then", ["exec sleep 100", "while :; do echo of no use >&2; sleep 0.02; done"])
+def test_a_stream_of_the_network_that_stalls_is_lost(monkeypatch, ffmpeg, then):
+    ffmpeg(f"head -c 64000 /dev/zero; {then}")
     monkeypatch.setattr(url_module, "STALL_SECONDS", 0.2)
     blocks = url_module.UrlStream("rtsp://me:secret@cam/1").blocks(RATE, LENGTH)
     for _ in range(4):
         next(blocks)
-    with pytest.raises(InputError, match=r"no sound for 0\.2 s") as error:
-        next(blocks)
-    assert error.value.reason == "unreachable"
-    assert "secret" not in str(error.value)
+    unreachable(blocks, r"no sound for 0\.2 s")
 
 
 @pytest.mark.parametrize(
     ("url", "pace", "over"),
     [("http://host/a.ogg", "", True), ("rtsp://cam/1", "", False), ("http://host/radio", "sleep 1.5", False)],
 )
-def test_a_recording_ends_and_a_live_stream_is_lost(monkeypatch, tmp_path, url, pace, over):
-    ffmpeg = tmp_path / "ffmpeg"
-    ffmpeg.write_text(f"#!/bin/sh\nhead -c 48000 /dev/zero; {pace}\n")  # a second and a half
-    ffmpeg.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+def test_a_recording_ends_and_a_live_stream_is_lost(ffmpeg, url, pace, over):
+    ffmpeg(f"head -c 48000 /dev/zero; {pace}")  # a second and a half
     stream = url_module.UrlStream(url)
     assert len(list(stream.blocks(RATE, LENGTH))) == 3
     assert stream.ended() is over
+
+
+@pytest.mark.parametrize("size", [0, 48_000])
+def test_an_ffmpeg_that_does_not_end_after_its_output_is_killed(monkeypatch, ffmpeg, size):
+    ffmpeg(f"head -c {size} /dev/zero; exec >&-; exec sleep 100")
+    monkeypatch.setattr(url_module, "ENDING_SECONDS", 0.1)
+    before = time.monotonic()
+    blocks = url_module.UrlStream("rtsp://cam/1").blocks(RATE, LENGTH)
+    for _ in range(size // 16_000):
+        next(blocks)
+    unreachable(blocks, "cannot be heard: it has ended")
+    assert time.monotonic() - before < 5
+
+
+def test_of_what_ffmpeg_complains_of_the_end_is_kept_and_in_memory(monkeypatch, ffmpeg, tmp_path):
+    """More than its pipe holds, which must not hold it up; and nothing is written, as where no disk takes it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no folder"))
+    complaints = "yes 'a broken packet' | head -c 300000 >&2"
+    ffmpeg(f"{complaints}; head -c 16000 /dev/zero; echo rtsp://me:secret@cam: 404 >&2; exit 1")
+    blocks = url_module.UrlStream("rtsp://me:secret@cam").blocks(RATE, LENGTH)
+    next(blocks)
+    unreachable(blocks, "^rtsp://cam cannot be heard: rtsp://cam: 404 ")
+
+
+def test_an_ffmpeg_that_cannot_be_started_is_waited_for(monkeypatch, ffmpeg):
+    def refuse(*_, **__):
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    ffmpeg("")
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    unreachable(url_module.UrlStream("rtsp://cam/1").blocks(RATE, LENGTH), "ffmpeg cannot be started: Cannot allocate")

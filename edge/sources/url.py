@@ -7,9 +7,9 @@ import os
 import select
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from io import RawIOBase
 from typing import IO, BinaryIO, cast
 from urllib.parse import urlsplit
@@ -21,26 +21,49 @@ from edge.sources.pcm import PcmStream
 
 SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "srt", "udp")
 CONNECT_SECONDS, STALL_SECONDS = 30.0, 10.0  # without a sample, at the beginning and later, until it is given up
+ENDING_SECONDS = 2.0  # that ffmpeg has to end by itself, once its output is over
+SAID_BYTES = 4096  # of its last complaints that are kept: a stream may go on for months
 RECORDING_SPEED = 1.25  # times its own speed, from which what comes over HTTP is a recording: it may end
 
 
-class _Patient(RawIOBase):
-    """The readable end of a pipe, which is not waited for without end."""
+class _Output(RawIOBase):
+    """What ffmpeg writes: the sound, which is not waited for without end, and the last of what it complains of."""
 
-    def __init__(self, pipe: IO[bytes]) -> None:
-        self._pipe, self._limit = pipe, CONNECT_SECONDS
-        self.read_bytes = 0
+    def __init__(self, sound: IO[bytes], words: IO[bytes]) -> None:
+        self._sound, self._words, self._limit = sound, words, CONNECT_SECONDS
+        self._open = [sound, words]
+        self._said = b""
+        self.read_bytes = 0  # of sound
 
     def read1(self, size: int) -> bytes:
-        """What is there, as soon as something is. Raises InputError after too long a time."""
-        if not select.select([self._pipe], [], [], self._limit)[0]:
-            raise InputError(
-                f"no sound for {self._limit:g} s", remedy="check the address, and the network", reason="unreachable"
-            )
+        """The sound that is there, as soon as some is. Raises InputError after too long a time."""
+        until, ready = time.monotonic() + self._limit, list[IO[bytes]]()
+        while self._sound not in ready:
+            left = until - time.monotonic()
+            ready = select.select(self._open, [], [], max(0.0, left))[0]
+            if self._words in ready:
+                self._hear()
+            if left <= 0 and self._sound not in ready:
+                raise InputError(
+                    f"no sound for {self._limit:g} s", remedy="check the address, and the network", reason="unreachable"
+                )
         self._limit = STALL_SECONDS
-        data = os.read(self._pipe.fileno(), size)
+        data = os.read(self._sound.fileno(), size)
         self.read_bytes += len(data)
         return data
+
+    def last_words(self) -> str:
+        """The last line of its complaints, once it has ended."""
+        if self._words in select.select(self._open, [], [], 0)[0]:
+            self._hear()
+        lines = self._said.decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else ""
+
+    def _hear(self) -> None:
+        words = os.read(self._words.fileno(), 1 << 16)  # as much as a pipe holds
+        self._said = (self._said + words)[-SAID_BYTES:]
+        if not words:
+            self._open.remove(self._words)
 
 
 class UrlStream:
@@ -80,37 +103,49 @@ class UrlStream:
         transport = ["-rtsp_transport", "tcp"] if self._url.lower().startswith("rtsp") else []
         command = [ffmpeg, "-nostdin", "-loglevel", "error", *transport, "-i", self._url, "-vn"]
         command += ["-ac", str(captured), "-ar", str(rate), "-f", "s16le", "-"]
-        with (
-            tempfile.TemporaryFile() as said,
+        try:
             # In a session of its own: Ctrl-C is for us, and else would look as if the stream had ended.
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, start_new_session=True) as process,
-        ):
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+        except OSError as error:  # no memory, too many files: it may pass
+            raise InputError(
+                f"{self.name}: ffmpeg cannot be started: {error.strerror}",
+                remedy="free memory, processes or files",
+                reason="unreachable",
+            ) from None
+        with process:
             atexit.register(process.kill)  # a thread that waits for a stream without sound does not come to its end
+            output = _Output(cast(IO[bytes], process.stdout), cast(IO[bytes], process.stderr))
             try:
-                started, pipe = time.monotonic(), _Patient(cast(IO[bytes], process.stdout))
-                pcm = PcmStream(rate, captured, channel=self._channel, file=cast(BinaryIO, pipe))
+                started = time.monotonic()
+                pcm = PcmStream(rate, captured, channel=self._channel, file=cast(BinaryIO, output))
                 yield from pcm.blocks(rate, length, first, channels)
-                if process.wait():
-                    raise self._error(said)
-                seconds = pipe.read_bytes / (2 * captured * rate)
+                if _exit_code(process):
+                    raise self._error(output)
+                seconds = output.read_bytes / (2 * captured * rate)
                 fast = seconds > RECORDING_SPEED * (time.monotonic() - started)
                 # Once live, always: it begins with what it has buffered, and may be lost again before that is heard.
                 self._live = self._live or not (fast and self._url.lower().startswith("http"))
             except InputError as error:
                 if process.poll() is None and error.reason:
                     raise InputError(f"{self.name}: {error.what}", remedy=error.remedy, reason=error.reason) from None
-                process.wait()
-                raise self._error(said) from None
+                _exit_code(process)
+                raise self._error(output) from None
             finally:
                 process.kill()
                 atexit.unregister(process.kill)
 
-    def _error(self, said: object) -> InputError:
-        said.seek(0)  # type: ignore[attr-defined]
-        lines = said.read().decode(errors="replace").strip().splitlines()  # type: ignore[attr-defined]
-        why = lines[-1].replace(self._url, self.name)[:200] if lines else "it ended without a sample"
+    def _error(self, output: _Output) -> InputError:
+        why = output.last_words().replace(self._url, self.name)[:200]
         return InputError(
-            f"{self.name} cannot be heard: {why}",
+            f"{self.name} cannot be heard: {why or 'it has ended'}",
             remedy="check the address, and that it has sound",
             reason="unreachable",
         )
+
+
+def _exit_code(process: subprocess.Popen[bytes]) -> int:
+    """That of one whose output is over. If it does not end, it is killed."""
+    with suppress(subprocess.TimeoutExpired):
+        return process.wait(ENDING_SECONDS)
+    process.kill()
+    return process.wait()
