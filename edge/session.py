@@ -144,6 +144,15 @@ class Session:
         """
         return self._ended("interrupted", timeout)
 
+    def crashed(self, failure: BaseException) -> Iterator[Record]:
+        """What is left after :meth:`records` has raised ``failure``, a mistake of ours: that, and the end."""
+        error = EdgeError(f"{type(failure).__name__}: {failure}", remedy="restart edge-listen, and report this")
+        health = self._failed(error)
+        yield error_record(self.name, error)
+        if self._recorder.source:  # it had started
+            yield from self._shown(health)
+            yield from self._ended("error", 0.0)
+
     def _ended(self, reason: str, timeout: float = CLIPS_SECONDS) -> Iterator[Record]:
         self._recorder.source = self.name
         self._board.leave(self.name)

@@ -78,7 +78,10 @@ class Several:
             log.warning("%s: %s", session.name, error)  # at once: the others may go on for months
             self._errors.append(error)
         except BaseException as failure:  # raised again in the main thread
+            log.exception("%s has crashed", session.name)
             self._failures.append(failure)
+            for record in session.crashed(failure):
+                self._waiting.put(record)
         finally:
             self._waiting.put(session)
 

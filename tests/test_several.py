@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from benchmarks.sources import cost
+from edge.board import Board
 from edge.classifier import Classifier
 from edge.cli.sources import merged, sessions_of, source_configs
 from edge.errors import InputError, SettingsError
@@ -234,15 +235,45 @@ def test_two_of_one_name_are_refused(classifier, demo):
         Several([Session(SoundFile(demo), classifier, Plan()) for _ in range(2)])
 
 
-def test_a_mistake_of_ours_is_not_hidden_in_a_thread(classifier):
-    class Broken:
-        name = "broken"
+class Broken:
+    """A source that crashes, at once or after so many seconds of silence."""
 
-        def blocks(self, *_):
+    name = "broken"
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def blocks(self, sample_rate, length, first=None, channels=1):
+        if not self.seconds:
             raise RuntimeError("a bug")
+        return self._blocks(sample_rate)
 
+    def _blocks(self, sample_rate):
+        yield Block(np.zeros(self.seconds * sample_rate, np.float32), 0, time.time())
+        raise RuntimeError("a bug")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "types"), [(0, ["error"]), (4, ["start", "health", "health", "window", "error", "health", "end"])]
+)
+def test_a_mistake_of_ours_is_not_hidden_in_a_thread(classifier, caplog, seconds, types):
+    """It is told at once, while the others go on, and raised at the end."""
+    hanging, board = Hanging(0), Board()
+    plan = Plan(board=board)
+    sources = {"broken": Broken(seconds), "yard": hanging}
+    several = Several([Session(source, classifier, plan, name) for name, source in sources.items()], board)
+    told = []
+    for record in several.records():
+        told += [record] * (record["source"] == "broken")
+        if record["type"] == types[-1]:
+            break
+    hanging.end.set()
+    assert [r["type"] for r in told if r["type"] != "status"] == types
+    assert of_type("error", told)[0]["message"] == "RuntimeError: a bug"
+    assert (board.sources()["broken"].state, board.ready) == ("lost", False)
+    assert "broken has crashed" in caplog.text
     with pytest.raises(RuntimeError, match="a bug"):
-        list(Several([Session(Broken(), classifier, Plan())]).records())
+        list(several.interrupted())
 
 
 def thresholds(classifier, text, *, threshold=None, site=None):
