@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from edge.clip_folder import ClipFolder, NoRoom, clip_path, make_folder
 from edge.events import Event
+from edge.names import encodable
 from edge.records import Record, record
 from edge.ring import Overrun, RingBuffer
 from edge.settings import require
@@ -105,6 +106,8 @@ class ClipRecorder:
         """
         require(config.folder != "", "clips folder", config.folder, "a folder")
         self._root = Path(config.folder).absolute()
+        root = str(self._root)  # a record must hold it as it is: clips are found, and erased, by their paths in records
+        require(encodable(root) == root, "clips folder", root, "a path in UTF-8")
         make_folder(self._root)
         self._config, self._rate, self._source = config, sample_rate, source
         self._voice, self._news, self._clock = voice, news, clock

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from edge.names import encodable
+
 
 class EdgeError(Exception):
     """Base of every error that a user can meet. ``str()`` is one line: what, then the remedy."""
@@ -9,9 +11,8 @@ class EdgeError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, remedy: str) -> None:
-        super().__init__(f"{what} ({remedy})")
-        self.what = what
-        self.remedy = remedy
+        self.what, self.remedy = encodable(what), encodable(remedy)  # what they quote may be the name of a file
+        super().__init__(f"{self.what} ({self.remedy})")
 
 
 class ContractError(EdgeError):

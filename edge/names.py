@@ -6,6 +6,13 @@ import hashlib
 import re
 
 
+def encodable(text: str) -> str:
+    r"""``text`` as UTF-8 can hold it. What is no text in a file's name is a surrogate in Python, which no receiver
+    takes: it becomes ``\udce9``, as on the terminal.
+    """
+    return text.encode(errors="backslashreplace").decode()
+
+
 def slug(text: str) -> str:
     """``text`` as it may stand in a topic and an id: small letters, digits and underscores.
 

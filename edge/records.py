@@ -15,6 +15,7 @@ from edge.errors import EdgeError
 from edge.events import Event
 from edge.health import Health
 from edge.listener import Window
+from edge.names import encodable
 from edge.rules import DEFAULT_THRESHOLD, EventConfig, outcomes_of
 
 Record = dict[str, Any]
@@ -169,7 +170,7 @@ def event_record(source: str, event: Event) -> Record:
 
 def record(kind: str, source: str, at: float | None = None, /, **fields: Any) -> Record:
     """A record of ``source`` at a time (now): what all of them have, and ``fields``."""
-    return {"type": kind, "source": source, "time": rfc3339(time.time() if at is None else at), **fields}
+    return {"type": kind, "source": encodable(source), "time": rfc3339(time.time() if at is None else at), **fields}
 
 
 def rfc3339(seconds: float) -> str:

@@ -20,6 +20,7 @@ from edge.errors import EdgeError
 from edge.events import Event
 from edge.health import LOST, Health, Monitor
 from edge.listener import Succession, Window, attend
+from edge.names import encodable
 from edge.privacy import VoiceConfig, VoiceFilter
 from edge.records import Record, Recorder, error_record, event_record, health_record
 from edge.rules import EventConfig
@@ -82,7 +83,7 @@ class Session:
     @property
     def name(self) -> str:
         """What records call the source; of one without a name, it stays as it was when the first one was told."""
-        return self._name or self._source.name
+        return encodable(self._name or self._source.name)
 
     def records(self) -> Generator[Record]:
         """All of them, to the end, but what a KeyboardInterrupt leaves to :meth:`interrupted`.

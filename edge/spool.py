@@ -55,7 +55,8 @@ class Spool:
 
     def append(self, records: list[Record]) -> None:
         """Add ``records``, all or none. The oldest go when there are too many."""
-        bodies = [json.dumps(record, ensure_ascii=False, default=str, skipkeys=True).encode() for record in records]
+        # In ASCII, which holds every text: a record that cannot be written would hold up those after it.
+        bodies = [json.dumps(record, default=str, skipkeys=True).encode() for record in records]
         with self._transaction() as db:
             db.execute("DELETE FROM records WHERE key <= ?", (self._done,))
             db.executemany("INSERT INTO records (body) VALUES (?)", ((body,) for body in bodies))

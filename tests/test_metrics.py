@@ -1,6 +1,7 @@
 """Metrics as Prometheus reads them: values, promtool's lint, a real server that scrapes, and a port that is taken."""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -147,7 +148,8 @@ def test_the_computer_is_looked_at(tmp_path):
     counts = tmp_path / "root/sys/devices/system/cpu/cpu0/thermal_throttle"
     counts.mkdir(parents=True)
     (counts / "core_throttle_count").write_text("7\n")
-    device = Device([tmp_path, tmp_path / "not/yet/there", tmp_path], tmp_path / "root")
+    odd = tmp_path / os.fsdecode(b"caf\xe9")  # a name that is no text
+    device = Device([tmp_path, tmp_path / "not/yet/there", odd, tmp_path], tmp_path / "root")
 
     def found():
         return {(s.name, s.labels.get("folder")): s.value for family in device.collect() for s in family.samples}
@@ -159,7 +161,7 @@ def test_the_computer_is_looked_at(tmp_path):
     assert found()["edge_device_throttled", None] == 1
     assert found()["edge_device_throttled", None] == 0
     usage = shutil.disk_usage(tmp_path)
-    for folder in (tmp_path, tmp_path / "not/yet/there"):
+    for folder in (tmp_path, tmp_path / "not/yet/there", rf"{tmp_path}/caf\udce9"):
         assert first["edge_device_disk_size_bytes", str(folder)] == usage.total
         assert first["edge_device_disk_free_bytes", str(folder)] == pytest.approx(usage.free, rel=0.1)
 

@@ -1,6 +1,7 @@
 """Where ``edge-listen`` sends its events: options and tables, all at once, to real receivers; and their mistakes."""
 
 import json
+import os
 import socket
 import sqlite3
 import subprocess
@@ -59,6 +60,24 @@ def test_every_place_has_the_same_events(tmp_path, demo, env):
             assert heard.duration >= min(end["duration"], 20)
     shown = json.loads(run_module("edge.cli.events", "list", "--db", tmp_path / "e.db", "--output", "json").stdout)
     assert {r["id"] for r in shown} == kept.keys()
+
+
+def test_a_recording_whose_name_is_no_text_loses_nothing(tmp_path, demo, env):
+    odd = tmp_path / os.fsdecode(b"caf\xe9.ogg")
+    odd.write_bytes(demo.read_bytes())
+    with http_receiver() as web:
+        done = listen(
+            "--input", odd, "--duration", 12, "--output", "jsonl", "--log", tmp_path / "log.jsonl",
+            "--db", tmp_path / "e.db", "--exec", f"tee -a {tmp_path}/ran", "--webhook", web.url, env=env,
+        )  # fmt: skip
+        posted = [json.loads(body) for _, body in web.requests]
+    lines = records(done)
+    assert {r["source"] for r in lines} == {f"{tmp_path}/caf\\udce9.ogg"}
+    assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()] == lines
+    assert events_in(posted) == events_in(lines) != []
+    assert events_in(json.loads(line) for line in (tmp_path / "ran").read_text().splitlines()) == events_in(lines)
+    with sqlite3.connect(tmp_path / "e.db") as db:
+        assert set(db.execute("SELECT id, source FROM events")) == {(r["id"], r["source"]) for r in posted}
 
 
 def quiet_disk(tmp_path, more=""):
@@ -223,6 +242,7 @@ def test_ram_only_refuses_clips(tmp_path, demo, env):
         (("--log", "/proc/none/x.jsonl"), 7, "/proc/none/x.jsonl cannot be written"),
         (("--db", "/proc/none/x.db"), 8, "/proc/none/x.db"),
         (("--clips", "/proc/none"), 1, "clips cannot be written to /proc/none"),
+        (("--clips", os.fsdecode(b"/proc/caf\xe9")), 2, r"clips folder is '/proc/caf\udce9'; allowed: a path in UTF-8"),
     ],
 )
 def test_mistakes_of_options_are_named(demo, env, options, code, message):

@@ -1,5 +1,12 @@
-"""A session that is broken off between the records of one window."""
+"""A session that is broken off between the records of one window; and a name that no receiver could take."""
 
+import json
+import os
+
+import pytest
+
+from edge.board import Board
+from edge.errors import InputError
 from edge.rules import EventConfig, Rule
 from edge.session import Plan, Session
 from edge.sources.file import SoundFile
@@ -22,3 +29,17 @@ def test_what_was_decided_and_not_told_is_told_at_the_end(classifier, demo):
         assert sorted(begun) == sorted(key for key, phase in events if phase == "end")
         assert len(set(events)) == len(events)
         assert told[-1]["reason"] == "interrupted"
+
+
+def test_what_is_said_of_a_name_that_is_no_text_can_be_written(classifier, tmp_path):
+    """As records, for /healthz, and in systemd's status."""
+    board = Board()
+    session = Session(SoundFile(tmp_path / os.fsdecode(b"caf\xe9.wav")), classifier, Plan(board=board))
+    records = session.records()
+    told = next(records)
+    with pytest.raises(InputError, match="does not exist"):
+        next(records)
+    shown = f"{tmp_path}/caf\\udce9.wav"
+    assert (told["source"], told["message"]) == (shown, f"{shown} does not exist")
+    assert board.sources().keys() == {shown}
+    json.dumps([told, board.document(), board.sentence()], ensure_ascii=False).encode()

@@ -218,6 +218,19 @@ def test_records_on_disk_that_cannot_be_read_do_not_hold_up_the_others(path):
     assert ids(sink.taken) == ["e00000", "e00001", "e00003", "e00002"]
 
 
+def test_what_is_no_utf_8_does_not_hold_up_the_others(path):
+    sink, odd = Fallible(), event(0, label="caf\udce9")
+    sink.error = AWAY
+    delivery = Delivery(sink, "test", spool=path, **QUICK)
+    for record in (odd, event(1)):
+        delivery.write(record)
+    wait_until(lambda: delivery.stats().spooled == 2)
+    sink.error = None
+    wait_until(lambda: len(sink.taken) == 2)
+    delivery.close()
+    assert sink.taken == [odd, event(1)]
+
+
 def test_a_full_disk(tmp_path, caplog):
     """Some records fit, the others wait in memory; nothing is lost, and the order is kept."""
     if os.geteuid() != 0:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.bench.machine import ROOT, conditions, throttled
+from edge.names import encodable
 
 
 class Device:
@@ -40,8 +41,9 @@ class Device:
         size = GaugeMetricFamily("edge_device_disk_size_bytes", "Size of the disk of a folder.", labels=["folder"])
         for folder in self._folders:
             if (usage := _usage(folder)) is not None:
-                free.add_metric([str(folder)], usage.free)
-                size.add_metric([str(folder)], usage.total)
+                name = encodable(str(folder))
+                free.add_metric([name], usage.free)
+                size.add_metric([name], usage.total)
         return free, size
 
 
