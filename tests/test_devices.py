@@ -68,10 +68,11 @@ class FakePortAudio:
         self.stream = None
 
     def query_hostapis(self):
-        return [{"name": "ALSA"}]
+        return [{"name": "ALSA", "devices": [d["index"] for d in self.devices]}]
 
-    def query_devices(self, kind=None):
-        return self.devices if kind is None else self.devices[0]
+    def query_devices(self, device=None, kind=None):
+        found = next(d for d in self.devices if d["index"] == (0 if kind else device))
+        return found | {"name": found["name"].decode() if isinstance(found["name"], bytes) else found["name"]}
 
     def check_input_settings(self, samplerate, **_):
         if samplerate not in self.rates:
@@ -143,6 +144,15 @@ def test_ids_do_not_contain_card_numbers(fake):
     portaudio.devices += [twin, output]
     assert [d.id for d in input_devices()] == ["alsa-usb-mic", "alsa-usb-mic#2"]
     assert [d.is_default for d in input_devices()] == [True, False]
+
+
+def test_a_name_that_is_cut_within_a_character_hides_no_other_device(fake, caplog):
+    """Also where it is the default one."""
+    portaudio = fake()
+    cut = portaudio.devices[0] | {"name": "USB Микрофон".encode()[:-1]}
+    portaudio.devices = [cut, portaudio.devices[0] | {"index": 1}]
+    assert [(d.index, d.is_default) for d in [*input_devices(), *input_devices()]] == [(1, False)] * 2
+    assert [r.getMessage().partition(" is passed over")[0] for r in caplog.records] == ["'USB Микрофо\ufffd'"]
 
 
 def test_no_portaudio_library(monkeypatch):

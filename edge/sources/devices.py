@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from edge.errors import DeviceError
+
+log = logging.getLogger("edge.listen")
 
 NO_DEVICE_REMEDY = "plug in a microphone and see --list-devices, or listen to a recording with --input FILE"
 
@@ -42,7 +47,7 @@ def input_devices() -> list[InputDevice]:
     sd = portaudio()
     try:
         hosts = sd.query_hostapis()
-        found = [d for d in sd.query_devices() if d["max_input_channels"] > 0]
+        found = [d for d in _described(sd, hosts) if d["max_input_channels"] > 0]
     except sd.PortAudioError as error:
         raise DeviceError(
             f"PortAudio cannot list devices: {reason_of(error)}", remedy=NO_DEVICE_REMEDY, reason="missing"
@@ -69,6 +74,23 @@ def input_devices() -> list[InputDevice]:
             )
         )
     return devices
+
+
+def _described(sd: Any, hosts: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What PortAudio says of each device, asked for one by one: of some it cannot be had."""
+    for index in sorted(index for host in hosts for index in host["devices"]):
+        try:
+            yield sd.query_devices(index)
+        except UnicodeDecodeError as error:  # the kernel cuts long names at a byte, be it within a character
+            _pass_over(error.object)
+
+
+@cache  # once: devices are looked for again and again
+def _pass_over(name: bytes) -> None:
+    log.warning(
+        "%r is passed over: its name is no UTF-8 (use it through a sound server, or name it in /etc/asound.conf)",
+        name.decode(errors="replace"),
+    )
 
 
 def find_device(wanted: str | int | None, devices: list[InputDevice]) -> InputDevice:
