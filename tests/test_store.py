@@ -18,12 +18,14 @@ import pytest
 
 from edge import store
 from edge.config import build
+from edge.delivery import Delivery
 from edge.errors import EdgeError, SinkError, StoreError
 from edge.history import Filter, find
 from edge.records import rfc3339
 from edge.sinks.sqlite import SqliteStore
 from edge.store import StoreConfig, bytes_of, open_to_read, open_to_write
 from tests.conftest import ROOT
+from tests.receivers import wait_until
 
 NOON = 1_760_000_000.0  # some time in 2025
 
@@ -113,6 +115,19 @@ def test_health_is_thinned_and_committed_once_a_minute(path):
     assert rows(path, count) == [("error", 1), ("start", 1), ("status", 11)]
     (record,) = rows(path, "SELECT record FROM health WHERE type = 'error'")[0]
     assert json.loads(record)["code"] == 4
+
+
+def test_windows_push_no_event_out_of_its_queue(path):
+    """While another program has locked the database, they would, in minutes."""
+    sink = SqliteStore(config(path))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        delivery = Delivery(sink, "store", capacity=10, first_wait=0.01, longest_wait=0.05)
+        for record in (event(), *[{"type": "window", "source": "mic", "time": rfc3339(NOON)}] * 20):
+            delivery.write(record)
+    wait_until(lambda: events(path))
+    delivery.close()
+    assert delivery.stats().dropped == 0
 
 
 def test_each_change_of_health_is_kept(path):

@@ -44,6 +44,8 @@ class SqliteStore:
     Takes calls from one thread at a time. Two processes may share one database.
     """
 
+    types = frozenset({"event", "clip", "start", "health", "status", "error", "end"})
+
     def __init__(
         self,
         config: StoreConfig,
@@ -98,7 +100,7 @@ class SqliteStore:
         if kind == "clip":
             values = {"id": record["id"], "path": record["path"], "time": seconds(record["time"])}
             return (CLIP[record["state"]], values) if record["state"] in CLIP else None
-        if kind not in ("start", "health", "status", "error", "end"):
+        if kind not in self.types:
             return None
         at = seconds(record["time"])
         # The distance may be negative: clocks are set back.
