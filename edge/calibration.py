@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from edge.config import ModelSpec
 from edge.decisions import Detector, model_id
 from edge.errors import SettingsError
-from edge.files import state_folder, write_json, write_text
+from edge.files import is_there, state_folder, write_json, write_text
 from edge.listener import Window
 from edge.rules import EventConfig, Outcome
 from edge.settings import settings_of
@@ -94,7 +94,7 @@ def calibrated(config: EventConfig, spec: ModelSpec, path: Path | None, *, stric
     ignored, and logged.
     """
     kept = path or site_path()
-    if kept is None or (path is None and not kept.exists()):
+    if kept is None or (path is None and not is_there(kept)):
         return config
     try:
         site = Site.load(kept)
@@ -111,7 +111,7 @@ def calibrated(config: EventConfig, spec: ModelSpec, path: Path | None, *, stric
 
 def undo(path: Path) -> bool:
     """Takes the last calibration back: whether there is one before it. Raises SettingsError where there is none."""
-    if not path.exists():
+    if not is_there(path):
         raise SettingsError(f"{path} is not there", remedy="nothing was calibrated, or it was undone already")
     if _before(path).exists():
         _before(path).replace(path)

@@ -36,6 +36,11 @@ def write_json(path: Path, document: object) -> None:
     write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
+def is_there(path: Path) -> bool:
+    """Whether ``path`` can be seen; not in a folder that may not be entered, where Path.exists would raise."""
+    return os.access(path, os.F_OK)
+
+
 def state_folder() -> Path | None:
     """Where what is learnt on this device is kept; None for a user without a home. Not created yet."""
     try:

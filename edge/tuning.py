@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import EdgeError
-from edge.files import state_folder, write_json
+from edge.files import is_there, state_folder, write_json
 
 log = logging.getLogger("edge.tuning")
 
@@ -162,7 +162,7 @@ def keep(model: Path, candidates: Sequence[Candidate]) -> Path:
 def _kept(default: Path) -> list[Candidate]:
     """The candidates that were measured here for ``default``; none where they do not hold any more."""
     path = _file(default)
-    if path is None or not path.exists():
+    if path is None or not is_there(path):
         return []
     try:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

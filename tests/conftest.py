@@ -26,6 +26,8 @@ from tests.virtual_mic import VirtualMicrophone, missing
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("EDGE_LISTEN_SHARED", ROOT.parent / "shared"))
 ESC50 = SHARED / "data" / "esc50"
+# What is in it cannot be seen, for another reason than usual: root may enter every folder.
+NOT_TO_BE_ENTERED = "/tmp/" + "x" * 300
 FP32 = BUNDLED.with_name("edge-listen.onnx")
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from edge.calibration import HIGHEST, Calibration, Site, Tail, allowance, calibr
 from edge.decisions import Detector, model_id
 from edge.errors import SettingsError
 from edge.rules import EventConfig, Rule
-from tests.conftest import run_module
+from tests.conftest import NOT_TO_BE_ENTERED, run_module
 from tests.test_decisions import HOP, LABELS, spec, window  # noqa: F401  # a fixture
 
 BLOCK = 60  # windows of half a second in a block
@@ -202,6 +203,17 @@ def test_sites_that_cannot_be_used(spec, tmp_path, monkeypatch, caplog):  # noqa
     path.rename(tmp_path / "edge-listen" / "site.json")
     assert calibrated(EventConfig(), other, None) == EventConfig()  # found by itself, and not fitting: as if not there
     assert "not used: " in caplog.text
+
+
+def test_in_a_home_that_may_not_be_entered_nothing_is_calibrated(spec, monkeypatch, caplog):  # noqa: F811
+    monkeypatch.setenv("XDG_STATE_HOME", NOT_TO_BE_ENTERED)
+    assert calibrated(EventConfig(), spec, None) == EventConfig()
+    assert not caplog.records
+    named = Path(NOT_TO_BE_ENTERED, "site.json")
+    with pytest.raises(SettingsError, match=r"site\.json cannot be read"):
+        calibrated(EventConfig(), spec, named)
+    with pytest.raises(SettingsError, match=r"site\.json is not there"):
+        undo(named)
 
 
 # As a user runs it

@@ -15,7 +15,7 @@ from edge.cli.classify import run as classify
 from edge.errors import EdgeError
 from edge.models import BUNDLED, resolve
 from edge.tuning import MARGIN, Candidate, Setup, best, keep, pick, tune
-from tests.conftest import FP32, run_module
+from tests.conftest import FP32, NOT_TO_BE_ENTERED, run_module
 
 pytestmark = pytest.mark.timed
 
@@ -151,6 +151,12 @@ def test_without_a_home_there_is_no_pick(monkeypatch):
     assert pick() == Setup(BUNDLED, "auto", 1)
     with pytest.raises(EdgeError, match="no home folder"):
         keep(BUNDLED, [candidate()])
+
+
+def test_in_a_home_that_may_not_be_entered_there_is_no_pick(monkeypatch, caplog):
+    monkeypatch.setenv("XDG_STATE_HOME", NOT_TO_BE_ENTERED)
+    assert pick() == Setup(BUNDLED, "auto", 1)
+    assert not caplog.records
 
 
 def test_edge_listen_uses_the_pick_and_says_so(state, demo):
