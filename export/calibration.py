@@ -21,7 +21,7 @@ KNOWN_SHARE = 0.95  # of held-out windows of the classes that stay known
 PRECISION = 0.9  # a class is named from the score on above which this share of its namings is right
 # The least and the greatest of a class; some have few clips. Among clips of the classes a naming may be right from less
 # on. In continuous sound the false alarms are there: more than half of them, and an eighth of the events
-# (docs/experiments.md, "On, with elsewhere").
+# (docs/experiments.md, "The least threshold").
 THRESHOLDS = (0.7, 0.9)
 LEAST_PROBABILITY = 1e-7
 TEMPERATURES = (0.05, 20.0)
