@@ -446,6 +446,19 @@ def test_by_http(world, server):
     refused(world, "unreachable", "not there", url=server.url + "/elsewhere")
 
 
+def test_a_refusal_shows_no_password(world, server):
+    release = world.publish(1)
+    url = server.url.replace("://", "://device:SECRET@")
+    target = world.repository.folder / "targets" / "stable" / "1" / f"{release.sha256}.model.onnx"
+    target.write_bytes(content(1) + b"x")
+    for refusal, words, where in (
+        ("unreachable", "is not there", f"{url}/elsewhere"),
+        ("unreachable", "Failed to parse", url.replace(str(server.server_port), "99999")),
+        ("tampered", "is longer than", url),
+    ):
+        assert "SECRET" not in str(refused(world, refusal, words, url=where))
+
+
 def test_an_interrupted_download_goes_on_where_it_was(world, server):
     world.publish(1)
     server.failures = [30_000, 20_000]

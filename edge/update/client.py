@@ -53,7 +53,7 @@ class Fetcher(FetcherInterface):  # type: ignore[misc]
                 self.content += piece
                 yield piece
         except MissingError:
-            raise exceptions.DownloadHTTPError(f"{url} is not there", 404) from None
+            raise exceptions.DownloadHTTPError(f"{without_password(url)} is not there", 404) from None
         except BrokenOffError as error:
             raise exceptions.DownloadError(str(error)) from None
 

@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+from edge.secret import without_password
 from edge.update import disk
 from edge.update.errors import UpdateError
 from edge.update.transport import BrokenOffError, Transport, reachable
@@ -59,7 +60,8 @@ def _append(transport: Transport, url: str, descriptor: int, length: int, end: f
             os.ftruncate(descriptor, 0)
             size = 0
         if size + len(piece) > length:
-            raise UpdateError("tampered", f"{url} is longer than the {length} bytes signed", remedy="publish it again")
+            what = f"{without_password(url)} is longer than the {length} bytes signed"
+            raise UpdateError("tampered", what, remedy="publish it again")
         os.lseek(descriptor, size, os.SEEK_SET)
         disk.write_all(descriptor, piece)
         size += len(piece)

@@ -79,7 +79,7 @@ class FsSpec(Transport):
         except (GeneratorExit, UpdateError):
             raise
         except Exception as error:  # each driver has classes of its own
-            raise BrokenOffError(f"{type(error).__name__}: {error}"[:200]) from None
+            raise BrokenOffError(f"{type(error).__name__}: {_in_one_line(error, url)}") from None
 
 
 class Web(Transport):
@@ -101,7 +101,7 @@ class Web(Transport):
         try:
             response = self._get(url, start)
         except errors.HTTPError as error:
-            raise BrokenOffError(_in_one_line(error)) from None
+            raise BrokenOffError(_in_one_line(error, url)) from None
         try:
             at = self._begins_at(response, url)
             # What has come is passed on at once: it would be lost with the connection.
@@ -109,7 +109,7 @@ class Web(Transport):
                 yield at, piece
                 at += len(piece)
         except errors.HTTPError as error:
-            raise BrokenOffError(_in_one_line(error)) from None
+            raise BrokenOffError(_in_one_line(error, url)) from None
         finally:
             response.close()
 
@@ -170,7 +170,7 @@ def _pieces(file: IO[bytes], start: int) -> Iterator[tuple[int, bytes]]:
         start += len(piece)
 
 
-def _in_one_line(error: Exception) -> str:
-    """urllib3 wraps its errors; the innermost says what happened."""
+def _in_one_line(error: Exception, url: str) -> str:
+    """urllib3 wraps its errors; the innermost says what happened. Some of them quote ``url``, with its password."""
     reason = getattr(error, "reason", None) or error
-    return " ".join(str(reason).split())[:200]
+    return " ".join(str(reason).split()).replace(url, without_password(url))[:200]
