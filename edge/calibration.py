@@ -87,11 +87,17 @@ def site_path() -> Path | None:
     return None if folder is None else folder / "site.json"
 
 
-def calibrated(config: EventConfig, spec: ModelSpec, path: Path | None, *, strict: bool = True) -> EventConfig:
+class OtherModelError(SettingsError):
+    """What was learnt at a place is of another model."""
+
+
+def calibrated(
+    config: EventConfig, spec: ModelSpec, path: Path | None, *, ignored: type[SettingsError] | tuple[()] = ()
+) -> EventConfig:
     """``config`` with the thresholds in ``path``; without one, with those kept on this device for this model, if any.
 
-    Raises SettingsError where ``path`` cannot be used, if ``strict``. Else, and where what was kept cannot be, it is
-    ignored, and logged.
+    Raises SettingsError where ``path`` cannot be read, and OtherModelError. What is ``ignored`` of these, and whatever
+    is wrong with what was kept, is logged, and nothing is applied.
     """
     kept = path or site_path()
     if kept is None or (path is None and not is_there(kept)):
@@ -99,9 +105,9 @@ def calibrated(config: EventConfig, spec: ModelSpec, path: Path | None, *, stric
     try:
         site = Site.load(kept)
         if site.model != (model := model_id(spec)):
-            raise SettingsError(f"{kept} is of the model {site.model!r}, not {model!r}", remedy="calibrate again")
+            raise OtherModelError(f"{kept} is of the model {site.model!r}, not {model!r}", remedy="calibrate again")
     except SettingsError as error:
-        if path is not None and strict:
+        if path is not None and not isinstance(error, ignored):
             raise
         log.warning("not used: %s", error)
         return config

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from edge.bench.machine import resident_bytes
 from edge.calibration import calibrated
 from edge.classifier import Classifier
-from edge.errors import EdgeError, InputError
+from edge.errors import EdgeError, InputError, SettingsError
 from edge.rules import events_of
 from edge.session import Plan, Session
 from edge.sources.block import Block
@@ -67,7 +67,8 @@ def main() -> None:
         spec = classifier.spec
         if (found := [spec.frontend.sample_rate, spec.frontend.channels]) != asked["sound"]:
             raise InputError(f"the model hears {found}, and not {asked['sound']}", remedy="see edge.shadow")
-        events = calibrated(events_of(asked["events"]), spec, asked["site"] and Path(asked["site"]), strict=False)
+        site = asked["site"] and Path(asked["site"])
+        events = calibrated(events_of(asked["events"]), spec, site, ignored=SettingsError)
         session = Session(Pipe(sys.stdin.buffer), classifier, Plan(events, asked["hop"], top_k=1))
         for record in session.records():
             if record["type"] in TOLD:

@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 import soundfile
 
-from edge.calibration import HIGHEST, Calibration, Site, Tail, allowance, calibrated, poisson_bound, undo
+from edge.calibration import (
+    HIGHEST,
+    Calibration,
+    OtherModelError,
+    Site,
+    Tail,
+    allowance,
+    calibrated,
+    poisson_bound,
+    undo,
+)
 from edge.decisions import Detector, model_id
 from edge.errors import SettingsError
 from edge.rules import EventConfig, Rule
@@ -196,7 +206,7 @@ def test_sites_that_cannot_be_used(spec, tmp_path, monkeypatch, caplog):  # noqa
             calibrated(EventConfig(), spec, path)
     learnt(spec, (window(n) for n in range(20 * BLOCK))).save(path)
     other = dataclasses.replace(spec, name="another")
-    with pytest.raises(SettingsError, match="is of the model"):
+    with pytest.raises(OtherModelError, match="is of the model"):
         calibrated(EventConfig(), other, path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     (tmp_path / "edge-listen").mkdir()

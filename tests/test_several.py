@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,10 @@ import pytest
 
 from benchmarks.sources import cost
 from edge.board import Board
+from edge.calibration import Site
 from edge.classifier import Classifier
 from edge.cli.sources import merged, sessions_of, source_configs
+from edge.decisions import model_id
 from edge.errors import InputError, SettingsError
 from edge.rules import EventConfig, Rule, events_of
 from edge.secret import is_url, without_password
@@ -276,10 +279,10 @@ def test_a_mistake_of_ours_is_not_hidden_in_a_thread(classifier, caplog, seconds
         list(several.interrupted())
 
 
-def thresholds(classifier, text, *, threshold=None, site=None):
+def thresholds(classifier, text, *, threshold=None, site=None, succession=None):
     """Of dog and cat, by source."""
     tables = tomllib.loads(text)
-    plan = Plan(events_of(tables.get("events", {})))
+    plan = Plan(events_of(tables.get("events", {})), succession=succession)
     configs = source_configs(tables["sources"])
     found = sessions_of(configs, tables.get("events", {}), threshold, site, classifier, plan)
     rules = {s.name: {o.label: o.threshold for o in s._detector.outcomes} for s in found}
@@ -305,6 +308,22 @@ def test_a_source_s_own_threshold_comes_before_that_of_all(classifier, monkeypat
 def test_the_site_of_the_command_line_is_of_all_sources(classifier, tmp_path):
     with pytest.raises(SettingsError, match=r"nothing\.json"):
         thresholds(classifier, "[[sources]]\nname = 'a'", site=tmp_path / "nothing.json")
+
+
+def test_a_site_of_another_model_ends_nothing_where_models_follow_each_other(classifier, tmp_path, caplog):
+    path, text = tmp_path / "yard.json", "[[sources]]\nname = 'a'"
+    site = Site(model_id(classifier.spec), "2026-01-01T00:00:00Z", 4.0, 1.0, 0.5, 0, 18.0, {"dog": 0.9}, ())
+    site.save(path)
+    over_the_air = {"site": path, "succession": lambda name: None}
+    assert thresholds(classifier, text, **over_the_air)["a"][0] == 0.9
+    replace(site, model="the one before").save(path)
+    with pytest.raises(SettingsError, match="is of the model 'the one before'"):
+        thresholds(classifier, text, site=path)
+    assert thresholds(classifier, text, **over_the_air) == thresholds(classifier, text)
+    assert "not used: " in caplog.text
+    path.write_text("{")
+    with pytest.raises(SettingsError, match="cannot be read"):
+        thresholds(classifier, text, **over_the_air)
 
 
 def test_names_of_labels_are_left_as_they_are():

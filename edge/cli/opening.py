@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.board import Board
-from edge.calibration import calibrated
 from edge.classifier import Classifier
-from edge.cli.sources import make_source, sessions_of
+from edge.cli.sources import make_source, sessions_of, with_rules
 from edge.config import ModelSpec
 from edge.models import updated_folder
 from edge.privacy import VOICE_LABELS, VoiceConfig
@@ -40,11 +39,7 @@ def open_sessions(settings: Settings, board: Board) -> tuple[Session | Several, 
     if settings.sources:
         rules = settings.event_table, settings.threshold, settings.site
         return Several(sessions_of(settings.sources, *rules, classifier, plan, wait=settings.wait), board), trials
-    plan = replace(
-        plan,
-        events=calibrated(settings.events, classifier.spec, settings.site),
-        events_of=partial(calibrated, settings.events, path=settings.site, strict=False),
-    )
+    plan = with_rules(plan, settings.events, settings.site, classifier.spec)
     source = the_source(settings, classifier.spec.frontend.sample_rate)
     return Session(source, classifier, plan), trials
 

@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edge.calibration import calibrated
+from edge.calibration import OtherModelError, calibrated
 from edge.classifier import Classifier
 from edge.clips import folder_of
+from edge.config import ModelSpec
 from edge.errors import SettingsError
-from edge.rules import events_of
+from edge.rules import EventConfig, events_of
 from edge.secret import is_url
 from edge.session import Plan, Session
 from edge.settings import require, settings_of
@@ -71,15 +72,25 @@ def sessions_of(
     for config in configs:
         own = merged(table, config.events) | ({} if threshold is None else {"threshold": threshold})
         events, place = events_of(own, f"the events of {config.name}"), Path(config.site) if config.site else site
-        mine = replace(
-            plan,
-            events=calibrated(events, classifier.spec, place),
-            events_of=partial(calibrated, events, path=place, strict=False),
-        )
+        mine = with_rules(plan, events, place, classifier.spec)
         where, device = config.input or None, config.device or None
         source = make_source(where, device, config.channel, realtime=config.realtime, wait=wait)
         found.append(Session(source, classifier, mine, config.name))
     return found
+
+
+def with_rules(plan: Plan, events: EventConfig, site: Path | None, spec: ModelSpec) -> Plan:
+    """``plan`` with ``events`` at ``site``, for the model of ``spec`` and those that take over from it.
+
+    Where some may, ``site`` need not be of this one: it is not used then, and that is logged. Raises SettingsError.
+    """
+    if plan.succession is None:
+        return replace(plan, events=calibrated(events, spec, site))
+    return replace(
+        plan,
+        events=calibrated(events, spec, site, ignored=OtherModelError),
+        events_of=partial(calibrated, events, path=site, ignored=SettingsError),
+    )
 
 
 def merged(table: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
