@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from edge.config import ModelSpec
 from edge.errors import SettingsError
 from edge.settings import require, settings_of
+
+log = logging.getLogger("edge.rules")
 
 DEFAULT_THRESHOLD = 0.5  # where neither the user nor the model names one
 UNKNOWN, SILENCE = "unknown", "silence"  # outcomes that are no class
@@ -94,16 +97,11 @@ def outcomes_of(spec: ModelSpec, config: EventConfig) -> list[Outcome]:
     Raises SettingsError for a class that the model does not have, one in two groups, or two outcomes of one name.
     """
     places = {label: place for place, label in enumerate(spec.labels)}
-    named = [*config.only, *config.ignore, *config.aliases, *(c for members in config.groups.values() for c in members)]
-    for name in named:
+    for name in _named(config):
         require(name in places, "a class in events", name, f"the model's classes: {', '.join(spec.labels)}")
-    grouped = [label for members in config.groups.values() for label in members]
+    grouped = _grouped(config)
     require(len(grouped) == len(set(grouped)), "events.groups", config.groups, "each class in one group at most")
-    heard = [label for label in dict.fromkeys(config.only or spec.labels) if label not in config.ignore]
-    found: dict[str, list[str]] = {name: [m for m in members if m in heard] for name, members in config.groups.items()}
-    for label in heard:
-        if label not in grouped:
-            found.setdefault(config.aliases.get(label, label), []).append(label)
+    found = _found(spec, config)
     for name in config.report:
         require(name not in found, "events.report", name, "no name that a class has as well")
         found[name] = []
@@ -114,6 +112,47 @@ def outcomes_of(spec: ModelSpec, config: EventConfig) -> list[Outcome]:
         for label, classes in found.items()
         if (classes or label in config.report) and label not in config.muted
     ]
+
+
+def fitted(config: EventConfig, spec: ModelSpec) -> EventConfig:
+    """``config`` without what the model does not have, which is logged: the rules were made for another one."""
+    only = tuple(name for name in config.only if name in spec.labels)
+    kept = dataclasses.replace(
+        config,
+        only=only,
+        # Where nothing is left of ``only``, nothing is reported; an empty one would mean everything.
+        ignore=spec.labels if config.only and not only else tuple(n for n in config.ignore if n in spec.labels),
+        aliases={name: alias for name, alias in config.aliases.items() if name in spec.labels},
+        groups={label: tuple(n for n in members if n in spec.labels) for label, members in config.groups.items()},
+    )
+    found = _found(spec, kept)
+    report = tuple(name for name in config.report if name not in found)
+    labels = {name: rule for name, rule in config.labels.items() if name in (*found, *report)}
+    kept = dataclasses.replace(kept, report=report, labels=labels)
+    before, after = ({*_named(c), *c.labels, *c.report} for c in (config, kept))
+    if lost := sorted(before - after - {*spec.labels}):
+        log.warning("not used in events, as the model %s has other classes: %s", spec.name, ", ".join(lost))
+    return kept
+
+
+def _named(config: EventConfig) -> list[str]:
+    """The classes that it names."""
+    return [*config.only, *config.ignore, *config.aliases, *_grouped(config)]
+
+
+def _grouped(config: EventConfig) -> list[str]:
+    return [name for members in config.groups.values() for name in members]
+
+
+def _found(spec: ModelSpec, config: EventConfig) -> dict[str, list[str]]:
+    """What is reported of classes: label → classes."""
+    grouped = _grouped(config)
+    heard = [label for label in dict.fromkeys(config.only or spec.labels) if label not in config.ignore]
+    found = {name: [m for m in members if m in heard] for name, members in config.groups.items()}
+    for label in heard:
+        if label not in grouped:
+            found.setdefault(config.aliases.get(label, label), []).append(label)
+    return found
 
 
 def _outcome(

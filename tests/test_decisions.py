@@ -11,7 +11,7 @@ from edge.decisions import Detector, model_id
 from edge.envelope import Envelope
 from edge.errors import SettingsError
 from edge.listener import Window
-from edge.rules import EventConfig, Rule, events_of, outcomes_of
+from edge.rules import EventConfig, Rule, events_of, fitted, outcomes_of
 
 LABELS = ("dog", "cat", "siren", "rain")
 HOP = 0.5
@@ -405,3 +405,35 @@ def test_mistakes_in_a_table_are_named(table, message):
 def test_rules_that_do_not_fit_the_model_are_named(spec, config, message):
     with pytest.raises(SettingsError, match=message):
         Detector(spec, config)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (EventConfig(only=("hound", "siren")), ["siren"]),
+        (EventConfig(only=("hound",), report=("silence",)), ["silence"]),  # and not everything
+        (EventConfig(ignore=("hound", "cat"), labels={"hound": Rule(), "siren": Rule()}), ["dog", "siren", "rain"]),
+        (
+            EventConfig(groups={"pet": ("hound", "cat"), "wild": ("wolf",)}, labels={"pet": Rule(), "wild": Rule()}),
+            ["pet", "dog", "siren", "rain"],
+        ),
+        (EventConfig(aliases={"hound": "pet", "cat": "tom"}, labels={"pet": Rule()}), ["dog", "tom", "siren", "rain"]),
+        (EventConfig(groups={"pet": ("hound",)}, only=("hound",), labels={"pet": Rule()}), []),
+    ],
+)
+def test_rules_of_another_model_are_left_out_and_named(spec, caplog, config, expected):
+    assert [outcome.label for outcome in Detector(spec, fitted(config, spec)).outcomes] == expected
+    assert "hound" in caplog.text
+
+
+def test_a_class_of_the_model_comes_before_what_is_reported_under_its_name(spec):
+    spec = dataclasses.replace(spec, labels=("dog", "silence"), thresholds={})
+    config = EventConfig(report=("silence", "unknown"), labels={"silence": Rule(confirm=5)})
+    found = {o.label: (o.classes, o.rule.confirm) for o in outcomes_of(spec, fitted(config, spec))}
+    assert found == {"dog": ((0,), 2), "silence": ((1,), 5), "unknown": ((), 2)}
+
+
+def test_rules_that_fit_stay_as_they_are(spec, caplog):
+    config = EventConfig(only=("dog", "cat"), groups={"pet": ("dog",)}, labels={"pet": Rule()}, report=("unknown",))
+    assert fitted(config, spec) == config
+    assert not caplog.records

@@ -18,10 +18,12 @@ from click.testing import CliRunner
 
 from edge.cli.doctor import asked, main
 from edge.doctor import access, bundle, clock, machine, places, recording, service, storage
+from edge.doctor import model as doctor_model
 from edge.doctor.check import Step, examine, failure, ok
 from edge.doctor.redact import REMOVED, masked, redacted, secrets_in
 from edge.doctor.subject import Place, Subject
 from edge.errors import DeviceError
+from edge.rules import EventConfig
 from edge.sinks.jsonl import JsonLinesFileConfig
 from edge.sinks.metrics import MetricsConfig
 from edge.sinks.mqtt import MqttConfig
@@ -524,6 +526,23 @@ def test_a_configuration_that_edge_listen_refuses(tmp_path, text, words):
     check, subject = asked(put(tmp_path, "config.toml", text), "usb", "tiny", 1.0)
     assert (check.status, words in check.found) == ("failure", True), check
     assert (subject.ears[0].device, subject.model) == ("usb", "tiny")
+
+
+@pytest.mark.parametrize(
+    ("over_the_air", "site", "expected"),
+    [
+        (False, None, ("failure", "a class in events is 'hound'")),
+        (True, None, ("warning", "a class in events is 'hound'")),
+        (True, "none.json", ("failure", "cannot be read")),
+    ],
+)
+def test_rules_of_another_model_are_a_warning_where_models_come_over_the_air(tmp_path, over_the_air, site, expected):
+    model = f"update:{tmp_path}" if over_the_air else None
+    path = site and tmp_path / site
+    subject = Subject(model=model, events=EventConfig(only=("hound", "dog")), site=path)
+    *_, check = Step("model", doctor_model.model).run(subject)
+    assert check.status == expected[0]
+    assert expected[1] in check.found
 
 
 def test_what_a_configuration_asks_for(tmp_path):

@@ -2,12 +2,15 @@
 
 import shutil
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from edge.classifier import Classifier
+from edge.cli.sources import with_rules
 from edge.models import BUNDLED, BUNDLED_NAMES
+from edge.rules import EventConfig, Rule
 from edge.session import Plan, Session
 from edge.shadow import Asked
 from edge.sources.block import Block
@@ -52,9 +55,11 @@ class Paced:
             time.sleep(length / sample_rate / self.speed)
 
 
-def listened(classifier, source, trials, until, seconds=90):
+def listened(classifier, source, trials, until, seconds=90, events=None):
     """The records of a session with ``trials``, until ``until(record)`` or the time is over."""
-    session = Session(source, classifier, Plan(succession=lambda name: trials.follower(name, None)))
+    plan = Plan(succession=lambda name: trials.follower(name, None))
+    plan = with_rules(plan, events or EventConfig(), None, classifier.spec)
+    session = Session(source, classifier, plan)
     trials.start()
     records, end = [], time.monotonic() + seconds
     try:
@@ -183,6 +188,33 @@ def test_a_model_that_was_chosen_by_hand_is_taken_up(tmp_path, tiny, minute):
     trials._versions = versions
     records = listened(tiny, Paced(minute), trials, until)
     assert [record["model"] for record in records if record["type"] == "start"][-1] == Classifier(BUNDLED).spec.name
+
+
+def test_one_without_a_class_of_the_rules_is_taken_up_as_well(tmp_path, minute):
+    """As one of one's own is rolled back to the bundled one. The next start goes the same way."""
+    versions = Versions(tmp_path, fallback=BUNDLED_NAMES["tiny"])
+    offered(versions, BUNDLED, 1)
+    versions.promote(versions.candidate())
+    own = Classifier(versions.current())
+    labels = tuple("hound" if name == "dog" else name for name in own.labels)
+    own.spec = replace(own.spec, labels=labels, thresholds={})
+    seen = []
+
+    def until(record):
+        seen.append(record["type"])
+        if record["type"] == "event" and seen.count("event") == 1:
+            versions.rollback()
+        return seen.count("start") == 2 and record["type"] == "window"
+
+    rules = EventConfig(Rule(threshold=0.0, confirm=1), only=("hound",))
+    records = listened(own, Paced(minute), trials_of(versions, own), until, events=rules)
+    starts = [place for place, record in enumerate(records) if record["type"] == "start"]
+    assert [records[place]["model"] for place in starts] == [own.spec.name, "edge-listen-tiny"]
+    phases = [
+        [r["phase"] for r in part if r["type"] == "event"] for part in (records[: starts[1]], records[starts[1] :])
+    ]
+    assert phases == [["begin", "end"], []]
+    assert records[-1]["reason"] == "interrupted"
 
 
 def test_a_model_that_ends_the_program_again_and_again_is_taken_back(tmp_path):

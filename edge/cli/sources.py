@@ -13,7 +13,7 @@ from edge.classifier import Classifier
 from edge.clips import folder_of
 from edge.config import ModelSpec
 from edge.errors import SettingsError
-from edge.rules import EventConfig, events_of
+from edge.rules import EventConfig, events_of, fitted
 from edge.secret import is_url
 from edge.session import Plan, Session
 from edge.settings import require, settings_of
@@ -82,15 +82,15 @@ def sessions_of(
 def with_rules(plan: Plan, events: EventConfig, site: Path | None, spec: ModelSpec) -> Plan:
     """``plan`` with ``events`` at ``site``, for the model of ``spec`` and those that take over from it.
 
-    Where some may, ``site`` need not be of this one: it is not used then, and that is logged. Raises SettingsError.
+    Where some may, what ``events`` and ``site`` say of another one is logged, and not used. Raises SettingsError.
     """
     if plan.succession is None:
         return replace(plan, events=calibrated(events, spec, site))
-    return replace(
-        plan,
-        events=calibrated(events, spec, site, ignored=OtherModelError),
-        events_of=partial(calibrated, events, path=site, ignored=SettingsError),
-    )
+
+    def rules(spec: ModelSpec, ignored: type[SettingsError]) -> EventConfig:
+        return fitted(calibrated(events, spec, site, ignored=ignored), spec)
+
+    return replace(plan, events=rules(spec, OtherModelError), events_of=partial(rules, ignored=SettingsError))
 
 
 def merged(table: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
