@@ -60,8 +60,10 @@ class Successor:
 class Succession(Protocol):
     """Who follows the blocks, and may have a successor."""
 
-    def follow(self, block: Block, since: int) -> Successor | None:
-        """After each block: the one that takes over now. ``since``: samples of it that came after the last window."""
+    def follow(self, block: Block, since: int | None) -> Successor | None:
+        """After each block: the one that takes over now. ``since``: samples that came after the last window; None while
+        the first one is gathered, at the beginning and again after an outage. Nobody takes over then.
+        """
 
 
 def listen(source: Source, classifier: Classifier, hop: float | None = None) -> Iterator[Window]:
@@ -153,9 +155,11 @@ def _windows(
                     bands=banded(frames)[:, : frames.shape[2] - padding] if log_mel and frames is not None else None,
                 )
                 lost, overflows = 0, 0
-            if succession is not None and (following := succession.follow(block, end - last)) is not None:
+            since = end - last if decided else None
+            if succession is not None and (following := succession.follow(block, since)) is not None:
                 classifier, spec = following.classifier, following.classifier.spec
                 stream, origin, decided = classifier.stream(hop), end - len(following.samples), 0
+                log_mel = spec.frontend.kind == "log_mel"
                 stream.push(following.samples)
                 yield classifier
     if end == 0:  # less than one sample at the model's rate

@@ -1,27 +1,32 @@
 """A model that takes over from another one while it listens: no window is missing, and none differs."""
 
+import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from edge.classifier import Classifier
+from edge.classifier import Classifier, Decision
+from edge.config import FrontendConfig
 from edge.listener import Successor, Window, attend
 from edge.models import BUNDLED_NAMES
 from edge.recent import Recent
 from edge.records import Recorder
 from edge.rules import EventConfig
 from edge.shadow import Asked, Shadow
-from edge.sources.block import Block
+from edge.sources.block import Block, Outage
 
 
 class Blocks:
-    """A source of given samples; what stands in ``lost`` is missing before the block of that place."""
+    """A source of given samples; what stands in ``lost`` is missing before the block of that place, by an outage where
+    ``away``.
+    """
 
     name = "test"
 
-    def __init__(self, samples, lost=None):
-        self.samples, self.lost = samples, lost or {}
+    def __init__(self, samples, lost=None, away=False):
+        self.samples, self.lost, self.away = samples, lost or {}, away
 
     def blocks(self, sample_rate, length, first=None, channels=1):
         start, missing, size = 0, 0, first or length
@@ -29,24 +34,27 @@ class Blocks:
             if start >= len(self.samples):
                 return
             missing += self.lost.get(place, 0)
+            if self.away and place in self.lost:
+                yield Outage("stopped", "away", "plug it in", 1.0)
             heard = time.time() - size / sample_rate
             yield Block(self.samples[start : start + size], start + missing, heard, self.lost.get(place, 0))
             start, size = start + size, length
 
 
 class After:
-    """Hands over to ``classifier`` after so many blocks."""
+    """Hands over to ``classifier`` after so many blocks, or as soon after that as may be."""
 
     def __init__(self, classifier, hop_samples, blocks):
         self.classifier, self.blocks, self.seen = classifier, blocks, 0
         self.n = classifier.spec.window_samples - hop_samples
-        self.recent = Recent(classifier.spec.window_samples, classifier.spec.frontend.channels)
+        self.recent = Recent(2 * classifier.spec.window_samples, classifier.spec.frontend.channels)
 
     def follow(self, block, since):
         self.recent.push(block)
         self.seen += 1
-        if self.seen != self.blocks or (samples := self.recent.last(self.n + since)) is None:
+        if self.seen < self.blocks or since is None or (samples := self.recent.last(self.n + since)) is None:
             return None
+        self.blocks = math.inf
         return Successor(self.classifier, samples)
 
 
@@ -54,15 +62,19 @@ def told(source, classifier, succession=None):
     return list(attend(source, classifier, None, succession))
 
 
-@pytest.mark.parametrize("lost", [{}, {6: 3000}, {6: 40_000}], ids=["whole", "a gap", "two seconds"])
-def test_the_same_model_as_its_own_successor_changes_nothing(classifier, minute, lost):
+@pytest.mark.parametrize(
+    ("lost", "away"),
+    [({}, False), ({6: 3000}, False), ({6: 40_000}, False), ({6: 24_000}, True)],
+    ids=["whole", "a gap", "two seconds", "an outage"],
+)
+def test_the_same_model_as_its_own_successor_changes_nothing(classifier, minute, lost, away):
     samples = minute[: 20 * 16_000]
-    alone = told(Blocks(samples, lost), classifier)
+    alone = [w for w in told(Blocks(samples, lost, away), classifier) if isinstance(w, Window)]
     hop = classifier.spec.hop_samples(None)
     for blocks in (1, 4, 9):
-        both = told(Blocks(samples, lost), classifier, After(classifier, hop, blocks))
+        both = told(Blocks(samples, lost, away), classifier, After(classifier, hop, blocks))
         windows = [w for w in both if isinstance(w, Window)]
-        assert [w for w in both if not isinstance(w, Window)] == [classifier]
+        assert [w for w in both if isinstance(w, Classifier)] == [classifier]
         assert [(w.onset, w.offset, w.lost) for w in windows] == [(w.onset, w.offset, w.lost) for w in alone]
         for one, other in zip(windows, alone, strict=True):
             np.testing.assert_array_equal(one.probs, other.probs)
@@ -81,6 +93,29 @@ def test_another_model_takes_over_at_the_next_window(classifier, minute):
     for one, other in zip(windows, expected, strict=True):
         assert one.offset == other.offset
         np.testing.assert_array_equal(one.probs, other.probs)
+
+
+def test_after_one_of_the_waveform_no_samples_are_taken_for_bands(classifier, minute):
+    hop = classifier.spec.hop_samples(None)
+
+    class Waveform:
+        spec = replace(
+            classifier.spec, frontend=FrontendConfig(kind="waveform", win_length=1, hop_length=1, n_mels=1),
+            window_frames=classifier.spec.window_samples, column_stride=0, receptive_field=0, n_columns=0, n_channels=0,
+        )  # fmt: skip
+
+        def stream(self, _):
+            return self
+
+        hop_samples = hop
+
+        def push(self, samples):
+            new = len(samples) == hop  # and not what it takes over with
+            return [Decision(np.zeros(len(self.spec.labels), np.float32), 9.0, samples[None, None])] if new else []
+
+    windows = told(Blocks(minute[: 10 * 16_000]), classifier, After(Waveform(), hop, 3))
+    bands = [w.bands is not None for w in windows if isinstance(w, Window)]
+    assert (bands[:3], set(bands[3:])) == ([True] * 3, {False})
 
 
 def test_what_was_lost_is_silence_among_the_recent_samples():

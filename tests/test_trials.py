@@ -3,6 +3,7 @@
 import shutil
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +14,11 @@ from edge.models import BUNDLED, BUNDLED_NAMES
 from edge.rules import EventConfig, Rule
 from edge.session import Plan, Session
 from edge.shadow import Asked
-from edge.sources.block import Block
+from edge.sources.block import Block, Outage
 from edge.update.probation import STARTS, Probation
 from edge.update.release import Release
 from edge.update.rules import ShadowRules
-from edge.update.trials import Trials
+from edge.update.trials import Follower, Trials
 from edge.update.versions import Versions
 
 RULES = ShadowRules(seconds=5, min_windows=10, max_disagreement=0.2, max_latency_ms=1e6, max_latency_ratio=1e6)
@@ -38,18 +39,25 @@ def offered(versions, path, number, rules=RULES):
 
 
 class Paced:
-    """Samples over and over, ``speed`` times as fast as they sound, until told to end."""
+    """Samples over and over, ``speed`` times as fast as they sound, until told to end. What stands in ``lost`` is
+    missing before the block of that place, by an outage where ``away``.
+    """
 
     name = "paced"
 
-    def __init__(self, samples, speed=20):
+    def __init__(self, samples, speed=20, lost=None, away=True):
         self.samples, self.speed, self.ending, self.given = samples, speed, False, []
+        self.lost, self.away = lost or {}, away
 
     def blocks(self, sample_rate, length, first=None, channels=1):
         position, size = 0, first or length
         while not self.ending and position < 2000 * sample_rate:
+            lost = self.lost.get(len(self.given), 0)
+            if lost and self.away:
+                yield Outage("stopped", "away", "plug it in", 1.0)
+            position += lost
             start = position % (len(self.samples) - size)
-            yield Block(self.samples[start : start + size], position, time.time() - size / sample_rate)
+            yield Block(self.samples[start : start + size], position, time.time() - size / sample_rate, lost)
             self.given.append((position, start, size))
             position, size = position + size, length
             time.sleep(length / sample_rate / self.speed)
@@ -120,6 +128,53 @@ def test_a_candidate_that_agrees_takes_over_without_a_gap(tmp_path, tiny, minute
     assert versions.state().current.number == 1
     assert versions.state().report["windows"] >= 10
     assert Probation(versions).pending()
+
+
+@pytest.mark.parametrize(("seconds", "away"), [(1.5, True), (3.05, True), (10.05, True), (10.05, False)])
+def test_a_trial_goes_on_after_an_outage(tmp_path, tiny, minute, seconds, away):
+    versions = Versions(tmp_path, fallback=BUNDLED_NAMES["tiny"])
+    offered(versions, BUNDLED_NAMES["tiny"].with_name("edge-listen-tiny.onnx"), 1, replace(RULES, min_windows=60))
+    source = Paced(minute, lost={60: round(16_000 * seconds)}, away=away)
+    listened(tiny, source, trials_of(versions, tiny), settled(versions), seconds=20)
+    assert versions.state().current is not None
+    assert versions.state().report["windows"] >= 60
+
+
+def test_the_windows_of_a_candidate_end_where_those_of_the_model_in_use_do(tiny):
+    heard = []
+    trial = SimpleNamespace(heard=heard.append), 32_000  # half the window of the model in use
+    follower = Follower(SimpleNamespace(trial_of=lambda source: trial), lambda: "yard", tiny.spec, None)
+
+    def follow(position, n, since, lost=0):
+        heard.clear()
+        assert follower.follow(Block(np.zeros(n, np.float32), position, 0.0, lost), since) is None
+        return [(block.position, len(block.samples), block.lost) for block in heard]
+
+    assert follow(0, 64_000, 0) == [(32_000, 32_000, 32_000)]  # it begins with a whole window
+    assert follow(64_000, 7_680, 0) == [(64_000, 7_680, 0)]
+    assert follow(81_680, 7_680, 2_320, lost=10_000) == [(81_680, 7_680, 10_000)]  # silence to both of them
+    assert follow(129_360, 7_680, 2_000, lost=40_000) == [(103_040, 34_000, 32_000)]  # too long for the candidate alone
+    assert follow(137_040, 7_680, None) == []  # after an outage
+    assert follow(144_720, 64_000, 500) == [(176_220, 32_500, 32_000)]
+
+
+def test_a_trial_whose_source_ends_begins_anew_with_another(tmp_path, tiny):
+    versions = Versions(tmp_path, fallback=BUNDLED_NAMES["tiny"])
+    offered(versions, BUNDLED, 1)
+    trials = trials_of(versions, tiny)
+    trials._step()
+    first, _ = trials.trial_of("gate")
+    assert trials.trial_of("yard") is None
+    trials.write({"type": "end", "source": "yard"})
+    trials._step()
+    assert trials.trial_of("gate") is not None
+    trials.write({"type": "end", "source": "gate"})
+    for _ in range(2):
+        trials._step()
+    second, _ = trials.trial_of("yard")
+    assert second is not first
+    assert first._process.poll() is not None
+    trials._end()
 
 
 def test_one_that_disagrees_is_rejected_and_the_old_model_keeps_listening(tmp_path, tiny, minute):

@@ -40,6 +40,7 @@ class _Trial:
     shadow: Shadow
     window_samples: int  # of the candidate
     source: str | None = None  # that it follows; None: none yet
+    over: bool = False  # its source has ended
 
 
 class Trials:
@@ -49,7 +50,7 @@ class Trials:
     ``asked`` says what a candidate is to do, ``load`` opens it once it is promoted. :meth:`start` begins.
     """
 
-    types = frozenset({"window", "event"})
+    types = frozenset({"window", "event", "end"})
 
     def __init__(
         self,
@@ -81,7 +82,11 @@ class Trials:
     def write(self, record: Record) -> None:
         """A record of the model in use."""
         trial = self._trial
-        if trial is not None and record["type"] in self.types and record["source"] == trial.source:
+        if trial is None or record["type"] not in self.types or record["source"] != trial.source:
+            return
+        if record["type"] == "end":
+            trial.over = True
+        else:
             trial.shadow.told(record)
 
     def close(self) -> None:
@@ -123,6 +128,10 @@ class Trials:
             log.info(
                 "release %d is not tried any longer: it was withdrawn, or a newer one has come", trial.candidate.number
             )
+            self._end()
+            return
+        if trial.over:
+            log.info("release %d is tried anew: %s, which it followed, has ended", trial.candidate.number, trial.source)
             self._end()
             return
         report = report_of(trial.shadow.observed())
@@ -178,12 +187,15 @@ class Follower:
         frontend = spec.frontend
         kept = max(spec.window_samples, round(LONGEST_WINDOW * frontend.sample_rate))
         self._recent = Recent(kept + spec.hop_samples(hop), frontend.channels)
-        self._shadow: Shadow | None = None  # that has had its first block
+        self._shadow: Shadow | None = None  # whose windows end where those of the model in use do
         self._offered: Classifier | None = None
 
-    def follow(self, block: Block, since: int) -> Successor | None:
+    def follow(self, block: Block, since: int | None) -> Successor | None:
         """See :class:`edge.listener.Succession`."""
         self._recent.push(block)
+        if since is None:
+            self._shadow = None  # the windows of the model in use begin anew: so must those of the candidate
+            return None
         self._feed(block, since)
         classifier = self._offered
         if classifier is None:
@@ -213,13 +225,14 @@ class Follower:
         if trial is None:
             return
         shadow, window_samples = trial
-        if shadow is self._shadow:
+        if shadow is self._shadow and block.lost < window_samples:
             shadow.heard(block)
         elif (first := self._recent.last(window_samples + since)) is not None:
-            # Its first window ends where the newest one of the model in use does: so do all others.
+            # Its first window ends where the newest one of the model in use does: so do all others. What is said to be
+            # lost makes it begin anew, where it has heard something before.
             before = len(first) - len(block.samples)
             adc_time = block.adc_time - before / self._spec.frontend.sample_rate
-            shadow.heard(Block(first, block.position - before, adc_time))
+            shadow.heard(Block(first, block.position - before, adc_time, lost=window_samples))
             self._shadow = shadow
 
 
