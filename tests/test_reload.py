@@ -13,6 +13,7 @@ from queue import Empty, Queue
 import pytest
 
 from tests.conftest import ROOT
+from tests.test_trials import on_probation
 
 
 def reached_by_hangup():
@@ -109,6 +110,25 @@ def test_systemd_hears_of_no_end_while_it_reloads(config, demo, tmp_path):
             running.process.send_signal(signal.SIGTERM)
             until("STOPPING=1")
             assert running.process.wait(10) == 0
+
+
+def test_a_reload_counts_nothing_against_a_model_on_probation(config, demo, tmp_path):
+    versions, _ = on_probation(tmp_path / "update")
+    config.write_text(f'input = "{demo}"\nrealtime = true\nmodel = "update:{versions.folder}"\n')
+
+    def starts():
+        return json.loads((versions.folder / "probation.json").read_text())["starts"]
+
+    with Running(config) as running:
+        for _ in range(2):
+            running.next("window")
+            assert starts() == 1
+            running.process.send_signal(signal.SIGHUP)
+            running.next("end")
+        running.next("window")
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(10) == 0
+        assert starts() == 0
 
 
 @pytest.mark.parametrize(

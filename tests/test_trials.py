@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import pytest
 
 from edge.classifier import Classifier
 from edge.cli.sources import with_rules
+from edge.errors import ContractError, DeviceError
 from edge.models import BUNDLED, BUNDLED_NAMES
 from edge.rules import EventConfig, Rule
 from edge.session import Plan, Session
@@ -272,32 +274,58 @@ def test_one_without_a_class_of_the_rules_is_taken_up_as_well(tmp_path, minute):
     assert records[-1]["reason"] == "interrupted"
 
 
-def test_a_model_that_ends_the_program_again_and_again_is_taken_back(tmp_path):
-    versions = Versions(tmp_path, fallback=BUNDLED_NAMES["tiny"])
+def on_probation(folder):
+    """A model that has just been promoted, and its probation."""
+    versions = Versions(folder, fallback=BUNDLED_NAMES["tiny"])
     offered(versions, BUNDLED, 7)
     versions.promote(versions.candidate())
     Probation(versions).begin()
+    return versions, Probation(versions)
+
+
+def ends_by(probation, error):
+    with suppress(type(error)), probation.counted():
+        raise error
+
+
+# A kill leaves no time to say anything, as an exception that nobody expects.
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), ContractError("it fails its golden vectors", remedy="none")])
+def test_a_model_that_ends_the_program_again_and_again_is_taken_back(tmp_path, error):
+    versions, probation = on_probation(tmp_path)
     for _ in range(STARTS):
-        Probation(versions).started()
+        ends_by(probation, error)
         assert versions.state().current.number == 7
-    Probation(versions).started()
+    ends_by(probation, error)
     assert versions.state().current is None
     assert "ended" in versions.state().rejection(7).reason
-    assert not Probation(versions).pending()
-    Probation(versions).started()
+    assert not probation.pending()
+    ends_by(probation, error)
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt(), BrokenPipeError(), DeviceError("none", remedy="plug in")])
+def test_an_end_in_order_counts_nothing(tmp_path, error):
+    versions, probation = on_probation(tmp_path)
+    ends_by(probation, RuntimeError("a bug"))
+    for _ in range(2 * STARTS):
+        if error is not None:
+            ends_by(probation, error)
+        else:
+            with probation.counted():
+                pass
+    assert versions.state().current.number == 7
+    assert probation.pending()
+    for _ in range(STARTS):
+        ends_by(probation, RuntimeError("a bug"))
+    assert versions.state().current is None
 
 
 def test_one_that_stays_up_is_trusted(tmp_path):
-    versions = Versions(tmp_path, fallback=BUNDLED_NAMES["tiny"])
-    offered(versions, BUNDLED, 7)
-    versions.promote(versions.candidate())
-    probation = Probation(versions)
-    probation.begin()
-    probation.started()
-    probation.passed()
+    versions, probation = on_probation(tmp_path)
+    with probation.counted():
+        probation.passed()
     for _ in range(2 * STARTS):
-        probation.started()
+        ends_by(probation, RuntimeError("a bug"))
     assert versions.state().current.number == 7
     (tmp_path / "probation.json").write_text("{")
-    probation.started()
+    ends_by(probation, RuntimeError("a bug"))
     assert not probation.pending()

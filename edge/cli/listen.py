@@ -302,22 +302,22 @@ def assembled(asked: Asked, board: Board) -> Iterator[tuple[Session | Several, I
     settings = asked.settings
     # The terminal comes last: what it does not take, all others have.
     spread = Spread([*sinks_of(asked, board), *terminal_sinks(settings.output, settings.verbose)])
-    with closing(spread):
-        from edge.cli.opening import open_sessions
+    with closing(spread), ExitStack() as stack:
+        from edge.cli.opening import on_probation, open_sessions
 
         try:
+            stack.enter_context(on_probation(settings.model))
             listening, trials = open_sessions(settings, board)
         except EdgeError as error:
             name = settings.input or settings.device or "microphone"
             spread.write(error_record(without_password(name) if is_url(name) else name, error))
             raise
-        with ExitStack() as stack:
-            if trials is not None:
-                spread.add(trials)
-                trials.start()
-                stack.enter_context(closing(trials))
-            records = stack.enter_context(closing(listening.records()))
-            yield listening, records, spread
+        if trials is not None:
+            spread.add(trials)
+            trials.start()
+            stack.enter_context(closing(trials))
+        records = stack.enter_context(closing(listening.records()))
+        yield listening, records, spread
 
 
 def sinks_of(asked: Asked, board: Board) -> list[Sink]:

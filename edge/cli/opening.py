@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,14 +27,14 @@ def open_sessions(settings: Settings, board: Board) -> tuple[Session | Several, 
     """What is listened to: one source, or several; ``board`` shows how it goes. With a model of edge-update, what tries
     its candidates as well. Raises EdgeError.
     """
-    trial_folder = started_with(settings.model)
     setup = pick(settings.model, settings.provider, settings.threads)
     classifier = Classifier(setup.model, provider=setup.provider, threads=setup.threads)
     voices = None if settings.keep_voices else VoiceConfig(labels=VOICE_LABELS)
     plan = Plan(
         settings.events, settings.hop, settings.top_k, settings.duration, settings.clips, voices=voices, board=board
     )
-    trials = None if trial_folder is None else trials_of(trial_folder, settings, classifier)
+    folder = trial_folder(settings.model)
+    trials = None if folder is None else trials_of(folder, settings, classifier)
     if trials is not None:
         plan = replace(plan, succession=partial(trials.follower, hop=settings.hop))
     if settings.sources:
@@ -44,17 +45,22 @@ def open_sessions(settings: Settings, board: Board) -> tuple[Session | Several, 
     return Session(source, classifier, plan), trials
 
 
-def started_with(model: str | None) -> Path | None:
-    """The folder of edge-update that ``model`` names, after a model that does not stay up was taken back."""
+def on_probation(model: str | None) -> AbstractContextManager[None]:
+    """While the program runs with ``model``: one of edge-update that does not stay up is taken back at a start."""
+    folder = trial_folder(model)
+    if folder is None:
+        return nullcontext()
+    from edge.update.probation import Probation
+    from edge.update.versions import Versions
+
+    return Probation(Versions(folder)).counted()
+
+
+def trial_folder(model: str | None) -> Path | None:
+    """The folder of edge-update that ``model`` names; None where it names another model."""
     if model is None or not model.startswith("update"):  # without what edge-update imports
         return None
-    folder = updated_folder(model)
-    if folder is not None:
-        from edge.update.probation import Probation
-        from edge.update.versions import Versions
-
-        Probation(Versions(folder)).started()
-    return folder
+    return updated_folder(model)
 
 
 def trials_of(folder: Path, settings: Settings, classifier: Classifier) -> Trials:

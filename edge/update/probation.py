@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
+from edge.errors import ContractError, EdgeError
 from edge.files import write_json
 from edge.update.versions import Versions
 
 log = logging.getLogger("edge.update")
 
 FILE = "probation.json"
-STARTS = 3  # that a new model may take to stay up
+STARTS = 3  # that may end badly with a new model
 SECONDS = 600.0  # that it has to listen for, until it is trusted
 
 
@@ -26,11 +28,24 @@ class Probation:
         """A model has just been promoted."""
         self._write(0)
 
-    def started(self) -> None:
-        """The program starts; it goes back to the model before when the new one has ended it too often.
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Within, the program runs: that counts against the model, unless it ends in order.
 
-        Raises UpdateError where the disk does not take that.
+        Raises UpdateError where the model is to be taken back, and the disk does not take that.
         """
+        self._started()
+        try:
+            yield
+        except ContractError:  # of the model itself
+            raise
+        except (EdgeError, OSError, KeyboardInterrupt):  # of a microphone, a setting, a full disk
+            self._ended()
+            raise
+        self._ended()
+
+    def _started(self) -> None:
+        """It goes back to the model before when the new one has ended it too often."""
         number, starts = self._read()
         current = self._versions.state().current
         if current is None or number != current.number:
@@ -42,6 +57,13 @@ class Probation:
         log.warning("release %d is taken back: the program has ended %d times with it", number, starts)
         self._versions.rollback(f"the program ended {starts} times within {SECONDS:g} s of its start")
         self.passed()
+
+    def _ended(self) -> None:
+        """In order: the start is taken off the count."""
+        number, starts = self._read()
+        current = self._versions.state().current
+        if starts and current is not None and number == current.number:
+            self._write(starts - 1)
 
     def passed(self) -> None:
         """It has listened for long enough."""
