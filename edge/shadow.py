@@ -20,6 +20,7 @@ from typing import IO, Any
 from edge.records import Record
 from edge.shadow_child import packed
 from edge.sources.block import Block
+from edge.update.prove import REFUSED, at_fault
 
 COMMAND = [sys.executable, "-m", "edge.shadow_child"]
 BEHIND_SECONDS = 30.0  # of sound that may wait for the candidate; then it has failed
@@ -55,7 +56,8 @@ class Observed:
     busy_ms: tuple[float, ...]  # what front end and network took, of the candidate's newest windows
     current_busy_ms: tuple[float, ...]
     memory_growth_mib: float  # of the candidate's process, since it had settled
-    failed: str  # why it has ended, or hangs; empty while it goes on
+    failed: str  # why it has crashed, or hangs; empty while it goes on
+    ended: str  # why its process has, through no fault of its own; empty while it goes on
 
 
 class Shadow:
@@ -74,7 +76,7 @@ class Shadow:
         self._since = math.inf  # seconds of stream: the end of the first window
         self._windows = self._disagreements = self._weighed = 0
         self._settled = self._resident = 0.0  # MiB
-        self._failed = ""
+        self._failed = self._ended = ""
         self._closing = False
         self._process = subprocess.Popen(
             COMMAND,
@@ -111,7 +113,7 @@ class Shadow:
             return Observed(
                 self._windows * self._hop_seconds, self._windows, self._disagreements,
                 self._events[OWN], self._events[THEIRS], tuple(self._busy[OWN]), tuple(self._busy[THEIRS]), growth,
-                self._failed,
+                self._failed, self._ended,
             )  # fmt: skip
 
     def close(self) -> None:
@@ -150,9 +152,14 @@ class Shadow:
                 self._count(OWN, json.loads(line))
             complaints.join()
         code = self._process.wait()
-        if not self._closing:
-            words = b"".join(last).decode(errors="replace").strip()
-            self._fail(words[:200] if words and code == 1 else f"it ended with {_ending(code)}")
+        words = b"".join(last).decode(errors="replace").strip()
+        if self._closing:
+            return
+        if at_fault(code):
+            self._fail(words[:200] if words and code == REFUSED else f"it ended with {_ending(code)}")
+        else:
+            with self._lock:
+                self._ended = f"{_ending(code)} {words[:200]}".rstrip()
 
     @staticmethod
     def _pipe(file: IO[bytes] | None) -> IO[bytes]:

@@ -25,6 +25,7 @@ from edge.errors import EdgeError, InputError, SettingsError
 from edge.rules import events_of
 from edge.session import Plan, Session
 from edge.sources.block import Block
+from edge.update.prove import REFUSED
 
 F32 = NDArray[np.float32]
 
@@ -74,7 +75,8 @@ def main() -> None:
             if record["type"] in TOLD:
                 print(json.dumps(record | {"resident_mib": resident_bytes() / 2**20}), flush=True)
     except EdgeError as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(REFUSED)
 
 
 if __name__ == "__main__":

@@ -160,6 +160,12 @@ def test_udev_verifies_the_rules(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_systemd_ends_the_listener_alone_and_leaves_it_what_it_has_started():
+    """As a model that is being tried: its end would else look like a crash."""
+    lines = (PI / "edge-listen.service").read_text().splitlines()
+    assert {"KillMode=mixed", "OOMPolicy=continue"} <= set(lines)
+
+
 def test_the_journal_is_bounded_and_in_memory():
     lines = (PI / "journald-volatile.conf").read_text().splitlines()
     assert "[Journal]" in lines

@@ -172,16 +172,17 @@ def test_what_ends_a_candidate_is_told(classifier, minute, tmp_path):
     assert "no class" in seen.failed
 
 
-def test_a_candidate_that_is_killed_or_hangs_has_failed(classifier):
+def test_a_candidate_that_crashes_or_hangs_has_failed_and_one_that_is_killed_has_ended(classifier):
     asked = Asked(None, 1, 16_000, 1.0)
     block = Block(np.zeros(16_000, np.float32), 0, time.time())
-    shadow = Shadow(classifier.path, asked)
-    shadow._process.kill()
-    end = time.monotonic() + 10
-    while not shadow.observed().failed and time.monotonic() < end:
-        time.sleep(0.02)
-    assert "signal 9" in shadow.observed().failed
-    shadow.close()
+    for number, failed, ended in ((11, "it ended with signal 11", ""), (15, "", "signal 15"), (9, "", "signal 9")):
+        shadow = Shadow(classifier.path, asked)
+        shadow._process.send_signal(number)
+        end = time.monotonic() + 10
+        while not (shadow.observed().failed or shadow.observed().ended) and time.monotonic() < end:
+            time.sleep(0.02)
+        assert (shadow.observed().failed, shadow.observed().ended) == (failed, ended)
+        shadow.close()
     shadow = Shadow(classifier.path, asked)
     shadow._process.send_signal(19)
     for _ in range(200):  # the pipe takes some of them

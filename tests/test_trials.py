@@ -209,7 +209,10 @@ FAULTS = {
     "leaks": (("pass", "1.0", "50.0 + 10 * window"), "memory"),
     "crashes": (("window == 5 and __import__('os').abort()", "1.0", "50.0"), "crashed: it ended with signal 6"),
     "hangs": (("window == 5 and time.sleep(1000)", "1.0", "50.0"), "behind"),
-    "complains": (("window == 5 and sys.exit('careful\\n' * 99_999 + 'no luck')", "1.0", "50.0"), "crashed: no luck"),
+    "complains": (
+        ("window == 5 and (sys.stderr.write('careful\\n' * 99_999 + 'no luck'), sys.exit(3))", "1.0", "50.0"),
+        "crashed: no luck",
+    ),
 }
 
 
@@ -227,6 +230,25 @@ def test_one_that_does_harm_is_rejected(tmp_path, tiny, minute, monkeypatch, fau
     assert word in versions.state().rejection(1).reason
     assert steady(records)
     assert records[-1]["lost_samples"] == 0
+
+
+@pytest.mark.parametrize("fault", ["__import__('os').kill(0, 15)", "__import__('os').kill(0, 9)", "no_module"])
+def test_one_that_others_end_is_tried_again_after_the_next_start(tmp_path, tiny, minute, monkeypatch, caplog, fault):
+    script = tmp_path / "child.py"
+    script.write_text(CHILD.format(fault=f"window == 5 and {fault}", latency="1.0", resident="50.0"))
+    monkeypatch.setattr("edge.shadow.COMMAND", ["python3", str(script)])
+    versions = Versions(tmp_path / "state", fallback=BUNDLED_NAMES["tiny"])
+    offered(versions, BUNDLED, 1)
+    told = []
+
+    def until(record):
+        told.append("tried again after the next start" in caplog.text)
+        return sum(told) > 40  # it was looked for again meanwhile
+
+    listened(tiny, Paced(minute), trials_of(versions, tiny), until, seconds=20)
+    assert caplog.text.count("tried again") == 1
+    assert versions.state().candidate.number == 1
+    assert not versions.state().rejected
 
 
 def test_a_model_that_was_chosen_by_hand_is_taken_up(tmp_path, tiny, minute):

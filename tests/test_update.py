@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -193,6 +192,20 @@ def test_a_model_that_does_not_work_here_is_remembered(world):
     assert world.fetch().news
 
 
+def test_what_cannot_be_proven_now_is_tried_again_without_a_download(world, server):
+    def proof(path):
+        raise UpdateError("unproven", "loading it ended in SIGKILL", remedy="free some memory")
+
+    world.publish(1)
+    world.proof = proof
+    for _ in range(2):
+        with pytest.raises(UpdateError, match=r"^unproven: loading it ended in SIGKILL"):
+            by_web(world, server).fetch()
+    world.proof = lambda path: None
+    assert by_web(world, server).fetch().news
+    assert models(server) == [None]
+
+
 # The proof, in a process of its own
 
 
@@ -207,8 +220,8 @@ def test_a_model_that_is_none(tmp_path):
         prove(path)
 
 
-def test_a_model_that_takes_too_long():
-    with pytest.raises(UpdateError, match=r"has not proven itself within 0.05 s"):
+def test_a_machine_that_is_too_slow_says_nothing_of_the_model():
+    with pytest.raises(UpdateError, match=r"^unproven: it has not proven itself within 0.05 s"):
         prove(TINY, seconds=0.05)
 
 
@@ -218,15 +231,30 @@ def test_a_model_that_takes_too_much():
         prove(TINY, memory_mib=8)
 
 
-def test_a_model_that_ends_the_process(monkeypatch):
-    monkeypatch.setattr("edge.update.prove.sys.executable", "/bin/sh")
-    monkeypatch.setattr("edge.update.prove.subprocess.run", partial(_instead, subprocess.run))
-    with pytest.raises(UpdateError, match="ended in SIGABRT"):
-        prove(TINY)
+# In place of "python -m edge.update.prove MODEL MEMORY_MIB SECONDS".
+HANGS = """
+import sys, edge.classifier, edge.update.prove
+edge.classifier.Classifier = lambda path: any(iter(int, 1))
+edge.update.prove.main(*sys.argv[1:])
+"""
 
 
-def _instead(run, command, **settings):
-    return run(["/bin/sh", "-c", "kill -ABRT $$"], **settings)
+@pytest.mark.parametrize(
+    ("instead", "expected"),
+    [
+        (["sh", "-c", "kill -ABRT $$"], "^model: loading it ended in SIGABRT"),
+        (["sh", "-c", "kill -SEGV $$"], "^model: loading it ended in SIGSEGV"),
+        ([sys.executable, "-c", HANGS], "^model: loading it ended in SIGXCPU"),
+        (["sh", "-c", "kill -KILL $$"], "^unproven: loading it ended in SIGKILL"),
+        (["sh", "-c", "kill -TERM $$"], "^unproven: loading it ended in SIGTERM"),
+        ([sys.executable, "-c", "import half_an_upgrade"], "^unproven: it cannot be loaded: ModuleNotFoundError"),
+    ],
+)
+def test_how_the_process_ends_tells_whether_the_model_is_at_fault(monkeypatch, instead, expected):
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda command, **how: run([*instead, *command[3:]], **how))
+    with pytest.raises(UpdateError, match=expected):
+        prove(TINY, processor_seconds=1)
 
 
 # Staged roll-out

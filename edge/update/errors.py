@@ -16,6 +16,7 @@ REFUSALS = {
     "unreachable": "the files cannot be had now",
     "disk": "the files cannot be kept",
     "model": "a model that does not work here",
+    "unproven": "whether the model works cannot be told now",
     "busy": "another edge-update is at work",
     "usage": "something that cannot be asked for",
 }

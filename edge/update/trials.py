@@ -30,7 +30,7 @@ log = logging.getLogger("edge.update")
 
 POLL_SECONDS = 60.0  # between two looks for a candidate
 JUDGING_SECONDS = 1.0  # between two looks at one that listens
-NOTHING = Observed(0.0, 0, 0, 0, 0, (), (), 0.0, "")
+NOTHING = Observed(0.0, 0, 0, 0, 0, (), (), 0.0, "", "")
 LONGEST_WINDOW = 10.0  # seconds that are kept for a successor
 
 
@@ -67,6 +67,7 @@ class Trials:
         self._current, self._path = classifier, classifier.path
         self._followers: list[Follower] = []
         self._trial: _Trial | None = None
+        self._put_off: int | None = None  # release that is not tried any more while this program runs
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="trials", daemon=True)
 
@@ -117,7 +118,8 @@ class Trials:
         if self._probation.pending() and monotonic() > self._trusted:
             self._probation.passed()
         if trial is None:
-            if (candidate := self._versions.candidate()) is not None:
+            candidate = self._versions.candidate()
+            if candidate is not None and candidate.number != self._put_off:
                 self._try(candidate)
             elif self._versions.current() != self._path:
                 log.info("another release was chosen by hand")
@@ -134,7 +136,15 @@ class Trials:
             log.info("release %d is tried anew: %s, which it followed, has ended", trial.candidate.number, trial.source)
             self._end()
             return
-        report = report_of(trial.shadow.observed())
+        observed = trial.shadow.observed()
+        if observed.ended:
+            number = self._put_off = trial.candidate.number
+            log.warning(
+                "release %d is tried again after the next start: its process ended with %s", number, observed.ended
+            )
+            self._end()
+            return
+        report = report_of(observed)
         verdict = judge(trial.candidate.rules, report)
         if verdict.decision == "wait":
             return
