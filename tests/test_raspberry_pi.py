@@ -160,10 +160,10 @@ def test_udev_verifies_the_rules(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_systemd_ends_the_listener_alone_and_leaves_it_what_it_has_started():
-    """As a model that is being tried: its end would else look like a crash."""
-    lines = (PI / "edge-listen.service").read_text().splitlines()
-    assert {"KillMode=mixed", "OOMPolicy=continue"} <= set(lines)
+def test_systemd_leaves_it_to_the_services_to_end_the_models_that_they_try():
+    listener, updater = ((PI / f"{name}.service").read_text().splitlines() for name in ("edge-listen", "edge-update"))
+    assert {"KillMode=mixed", "OOMPolicy=continue"} <= set(listener)
+    assert "OOMPolicy=continue" in updater
 
 
 def test_the_journal_is_bounded_and_in_memory():
