@@ -70,7 +70,7 @@ model: $(VENV)/.train  ## train the bundled models again, hours of a processor: 
 	$(BIN)/python -m models.pretrained runs/open/checkpoint.pt
 	$(BIN)/python -m train fit $(DATA) --recipe tiny --out runs/tiny
 	$(BIN)/python -m train fit $(DATA) $(OPEN) --init runs/tiny/checkpoint.pt --set 'teachers=["runs/open/checkpoint.pt"]' --epochs 90 --out runs/tiny-open
-	$(BIN)/python -m export runs/tiny-open/checkpoint.pt --name edge-listen-tiny --out edge/assets --degrade --licence CC-BY-NC-3.0 --made-by "make model DATA=ESC-50 NEGATIVES=negatives"
+	$(BIN)/python -m export runs/tiny-open/checkpoint.pt --name edge-listen-tiny --out edge/assets --ranges compare --degrade --licence CC-BY-NC-3.0 --made-by "make model DATA=ESC-50 NEGATIVES=negatives"
 
 bench: $(VENV)/.runtime  ## what a decision costs on this machine
 	$(BIN)/edge-bench

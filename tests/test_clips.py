@@ -24,6 +24,7 @@ from edge.history import Filter, find
 from edge.records import event_record
 from edge.rules import EventConfig, Rule
 from edge.sinks.sqlite import SqliteStore
+from edge.sources.file import SoundFile
 from edge.store import StoreConfig, open_to_read
 from tests.test_store import small_disk  # noqa: F401  # a fixture
 
@@ -528,7 +529,7 @@ def test_several_recorders_share_the_bounds_of_a_folder(tmp_path):
     assert sum(there) <= 25_000
 
 
-def test_clips_bear_the_name_that_a_microphone_has_once_it_is_open(tmp_path, classifier):
+def test_clips_bear_the_name_that_a_microphone_has_once_it_is_open(tmp_path, classifier, demo):
     from edge.session import Plan, Session
     from tests.test_listener import Blocks
 
@@ -540,6 +541,7 @@ def test_clips_bear_the_name_that_a_microphone_has_once_it_is_open(tmp_path, cla
             return super().blocks(*arguments)
 
     plan = Plan(EventConfig(Rule(threshold=0.0, confirm=1)), clips=ClipsConfig(str(tmp_path), min_free_bytes=0))
-    told = list(Session(Named(np.zeros(5 * 16_000, np.float32)), classifier, plan).records())
+    horn = SoundFile(demo).read(16_000)[9 * 16_000 : 14 * 16_000]  # silence would be unknown, and begin nothing
+    told = list(Session(Named(horn), classifier, plan).records())
     assert {r["type"] for r in told} == {"start", "health", "window", "event", "clip", "end"}
     assert {r["source"] for r in told} == {"USB"}
