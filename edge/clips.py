@@ -122,8 +122,7 @@ class ClipRecorder:
         self._lock = Lock()  # for the counts; never held while the disk is waited for
         self._jobs: queue.Queue[Wanted | None] = queue.Queue(MAX_WAITING)
         self._patient, self._closing = patient, False
-        self._worker = Thread(target=self._work, name="clips", daemon=True)
-        self._worker.start()
+        self._worker = Thread(target=self._work, name="clips", daemon=True)  # from the first sample on
 
     @property
     def counts(self) -> dict[str, int]:
@@ -136,6 +135,8 @@ class ClipRecorder:
 
         What is missing before them counts as silence, up to the length of the ring.
         """
+        if self._worker.ident is None:
+            self._worker.start()
         self._reach(position)
         self._ring.write(samples[:, None] if samples.ndim == 1 else samples)
         written = self._ring.written
@@ -168,6 +169,8 @@ class ClipRecorder:
 
     def close(self, timeout: float = 10.0) -> None:
         """Write what has been recorded; clips that take longer than ``timeout`` seconds are dropped."""
+        if self._worker.ident is None:
+            return
         self.cut()
         self._closing = True
         with suppress(queue.Full):

@@ -99,8 +99,7 @@ def outcomes_of(spec: ModelSpec, config: EventConfig) -> list[Outcome]:
     places = {label: place for place, label in enumerate(spec.labels)}
     for name in _named(config):
         require(name in places, "a class in events", name, f"the model's classes: {', '.join(spec.labels)}")
-    grouped = _grouped(config)
-    require(len(grouped) == len(set(grouped)), "events.groups", config.groups, "each class in one group at most")
+    _require_one_group(config)
     found = _found(spec, config)
     for name in config.report:
         require(name not in found, "events.report", name, "no name that a class has as well")
@@ -115,7 +114,11 @@ def outcomes_of(spec: ModelSpec, config: EventConfig) -> list[Outcome]:
 
 
 def fitted(config: EventConfig, spec: ModelSpec) -> EventConfig:
-    """``config`` without what the model does not have, which is logged: the rules were made for another one."""
+    """``config`` without what the model does not have, which is logged: the rules were made for another one.
+
+    Raises SettingsError for a class in two groups, be it one that the model does not have: others may.
+    """
+    _require_one_group(config)
     only = tuple(name for name in config.only if name in spec.labels)
     kept = dataclasses.replace(
         config,
@@ -138,6 +141,11 @@ def fitted(config: EventConfig, spec: ModelSpec) -> EventConfig:
 def _named(config: EventConfig) -> list[str]:
     """The classes that it names."""
     return [*config.only, *config.ignore, *config.aliases, *_grouped(config)]
+
+
+def _require_one_group(config: EventConfig) -> None:
+    grouped = _grouped(config)
+    require(len(grouped) == len(set(grouped)), "events.groups", config.groups, "each class in one group at most")
 
 
 def _grouped(config: EventConfig) -> list[str]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from edge.bench.machine import resident_bytes
 from edge.calibration import calibrated
 from edge.classifier import Classifier
-from edge.errors import EdgeError, InputError, SettingsError
+from edge.errors import ContractError, EdgeError, InputError, SettingsError
 from edge.rules import events_of
 from edge.session import Plan, Session
 from edge.sources.block import Block
@@ -76,7 +76,8 @@ def main() -> None:
                 print(json.dumps(record | {"resident_mib": resident_bytes() / 2**20}), flush=True)
     except EdgeError as error:
         print(error, file=sys.stderr)
-        sys.exit(REFUSED)
+        # A provider that is not there just now, for one, is no fault of the model.
+        sys.exit(REFUSED if isinstance(error, ContractError | SettingsError | InputError) else error.exit_code)
 
 
 if __name__ == "__main__":

@@ -290,6 +290,7 @@ def test_after_a_restart_the_clips_that_are_there_count(tmp_path):
     old.write_bytes(bytes(100))
     most = sum(p.stat().st_size for p in paths) + 100
     second = Rig(tmp_path, max_bytes=most, max_days=365.0)
+    second.listen(0.1)
     assert second.told("pruned")[0]["path"] == str(old)  # too old, at once
     second.clip(8.0, 10.0, name="new")
     second.recorder.close()
@@ -527,6 +528,14 @@ def test_several_recorders_share_the_bounds_of_a_folder(tmp_path):
     assert sum(c["written"] for c in counts) - sum(c["pruned"] for c in counts) == len(there) > 0
     assert sum(c["pruned"] for c in counts) > 0
     assert sum(there) <= 25_000
+
+
+def test_one_that_hears_nothing_does_nothing(tmp_path):
+    """It may have been made to see whether new settings can be."""
+    before = set(threading.enumerate())
+    rig = Rig(tmp_path)
+    assert set(threading.enumerate()) == before
+    rig.recorder.close()
 
 
 def test_clips_bear_the_name_that_a_microphone_has_once_it_is_open(tmp_path, classifier, demo):

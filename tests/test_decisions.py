@@ -426,6 +426,11 @@ def test_rules_of_another_model_are_left_out_and_named(spec, caplog, config, exp
     assert "hound" in caplog.text
 
 
+def test_a_class_in_two_groups_is_refused_also_where_this_model_does_not_have_it(spec):
+    with pytest.raises(SettingsError, match="each class in one group at most"):
+        fitted(EventConfig(groups={"a": ("dog", "hound"), "b": ("hound", "cat")}), spec)
+
+
 def test_a_class_of_the_model_comes_before_what_is_reported_under_its_name(spec):
     spec = dataclasses.replace(spec, labels=("dog", "silence"), thresholds={})
     config = EventConfig(report=("silence", "unknown"), labels={"silence": Rule(confirm=5)})

@@ -489,6 +489,12 @@ def test_a_group_is_there_from_the_start(broker, subscriber):
     sink.close()
 
 
+def test_a_start_of_an_older_version_may_wait_in_the_spool():
+    start = {name: value for name, value in START.items() if name != "event_labels"}
+    states = {m.topic for m in HomeAssistant(HomeAssistantConfig(node="attic")).messages(start) if "/state/" in m.topic}
+    assert states == {f"{BASE}/state/{slug(label)}" for label in START["labels"]}
+
+
 @needs_mosquitto
 def test_a_listener_that_hears_nothing_is_not_available_and_says_why(broker, subscriber):
     sink = HomeAssistant(config(broker, HomeAssistantConfig))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import edge
 from edge.names import slug
 from edge.records import Record
-from edge.sinks.mqtt import OFF, OFFLINE, ON, ONLINE, Message, Mqtt, MqttConfig
+from edge.sinks.mqtt import OFF, OFFLINE, ON, ONLINE, Message, Mqtt, MqttConfig, event_labels
 
 if TYPE_CHECKING:
     from paho.mqtt import client as paho
@@ -52,7 +52,7 @@ class HomeAssistant(Mqtt):
         """Those of MQTT; before them the discovery, with a start."""
         if record["type"] == "start":
             source = record["source"] if self.config.by_source else ""
-            labels = tuple(self.config.labels or record["event_labels"])
+            labels = tuple(self.config.labels or event_labels(record))
             self._devices[source] = _Device(source, f"{record['model']} {record['precision']}", labels)
             yield self.discovery(source)
         yield from super().messages(record)

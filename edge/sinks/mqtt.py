@@ -66,7 +66,7 @@ class Message(NamedTuple):
 class Mqtt:
     """See :class:`MqttConfig`; it connects with the first record, and again by itself.
 
-    Raises EdgeError when paho-mqtt is missing, SinkError for a configuration that makes no sense.
+    Raises SinkError when paho-mqtt is missing, or for a configuration that makes no sense.
     """
 
     types = frozenset({"start", "event", "status", "health", "end"})
@@ -140,7 +140,7 @@ class Mqtt:
         kind, source = record["type"], record["source"]
         if kind == "start":
             # A state of a former run may have stayed, as after a kill.
-            for label in self.config.labels or dict.fromkeys([*record["labels"], *record["event_labels"]]):
+            for label in self.config.labels or dict.fromkeys([*record["labels"], *event_labels(record)]):
                 yield Message(self.state_topic(label, source), OFF, True)
         elif kind == "status":
             yield Message(self.topic("status", source), _json(record), True)
@@ -214,6 +214,12 @@ class Mqtt:
             self._why = f"connection lost: {reason}"
         self._connected.clear()
         self._confirmed.put(None)
+
+
+def event_labels(start: Record) -> list[str]:
+    """What events may be called, by a record ``start``; one in a spool may be of a version that did not say it."""
+    labels: list[str] = start["event_labels"] if "event_labels" in start else start["labels"]
+    return labels
 
 
 def _json(record: Record) -> str:

@@ -56,7 +56,7 @@ class WebhookConfig:
 class Webhook:
     """See :class:`WebhookConfig`; it connects with the first event.
 
-    Raises EdgeError when httpx is missing, SinkError for a configuration that makes no sense.
+    Raises SinkError when httpx is missing, or for a configuration that makes no sense.
     """
 
     types = frozenset({"event"})
