@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edge.audio import padded, silence
 from edge.classifier import Classifier
+from edge.config import FrontendConfig
 from edge.envelope import banded
 from edge.errors import InputError
 from edge.sources.block import Block, Outage, Signal, Source
@@ -105,7 +106,7 @@ def _windows(
     succession: Succession | None,
 ) -> Iterator[Window | Outage | Classifier]:
     spec = classifier.spec
-    rate, log_mel = spec.frontend.sample_rate, spec.frontend.kind == "log_mel"
+    rate = spec.frontend.sample_rate
     # origin: the stream's first sample, in the source; last: the end of the newest window
     stream, origin, decided = classifier.stream(hop), -1, 0
     end = last = zeros = lost = overflows = 0
@@ -152,14 +153,13 @@ def _windows(
                     lost=lost,
                     overflows=overflows,
                     signal=block.signal,
-                    bands=banded(frames)[:, : frames.shape[2] - padding] if log_mel and frames is not None else None,
+                    bands=_bands(frames, padding, spec.frontend),
                 )
                 lost, overflows = 0, 0
             since = end - last if decided else None
             if succession is not None and (following := succession.follow(block, since)) is not None:
                 classifier, spec = following.classifier, following.classifier.spec
                 stream, origin, decided = classifier.stream(hop), end - len(following.samples), 0
-                log_mel = spec.frontend.kind == "log_mel"
                 stream.push(following.samples)
                 yield classifier
     if end == 0:  # less than one sample at the model's rate
@@ -175,3 +175,10 @@ def _padded(samples: F32, name: str, classifier: Classifier) -> F32:
             remedy=f"give at least one frame, {frontend.win_length} samples",
         )
     return padded(samples, classifier.spec.window_samples)
+
+
+def _bands(frames: F32 | None, padding: int, frontend: FrontendConfig) -> F32 | None:
+    """Those of ``frames`` without the last ``padding``; None of a model of the waveform."""
+    if frames is None or frontend.kind != "log_mel":
+        return None
+    return banded(frames)[:, : frames.shape[2] - padding]
