@@ -62,10 +62,10 @@ def variants(model: str | Path | None) -> tuple[Path, ...]:
 
 def updated_folder(model: str | Path | None) -> Path | None:
     """The folder of edge-update whose current model ``model`` stands for; None where it stands for another."""
-    from edge.update.versions import default_folder
-
     if not UPDATED.match(str(model)):
         return None
+    from edge.update.versions import default_folder
+
     folder = str(model).partition(":")[2]
     return Path(folder) if folder else default_folder()
 

@@ -33,7 +33,7 @@ def open_sessions(settings: Settings, board: Board) -> tuple[Session | Several, 
     plan = Plan(
         settings.events, settings.hop, settings.top_k, settings.duration, settings.clips, voices=voices, board=board
     )
-    folder = trial_folder(settings.model)
+    folder = updated_folder(settings.model)
     trials = None if folder is None else trials_of(folder, settings, classifier)
     if trials is not None:
         plan = replace(plan, succession=partial(trials.follower, hop=settings.hop))
@@ -47,20 +47,13 @@ def open_sessions(settings: Settings, board: Board) -> tuple[Session | Several, 
 
 def on_probation(model: str | None) -> AbstractContextManager[None]:
     """While the program runs with ``model``: one of edge-update that does not stay up is taken back at a start."""
-    folder = trial_folder(model)
+    folder = updated_folder(model)
     if folder is None:
         return nullcontext()
     from edge.update.probation import Probation
     from edge.update.versions import Versions
 
     return Probation(Versions(folder)).counted()
-
-
-def trial_folder(model: str | None) -> Path | None:
-    """The folder of edge-update that ``model`` names; None where it names another model."""
-    if model is None or not model.startswith("update"):  # without what edge-update imports
-        return None
-    return updated_folder(model)
 
 
 def trials_of(folder: Path, settings: Settings, classifier: Classifier) -> Trials:
