@@ -72,7 +72,7 @@ class LibrosaRecompute:
         classifier = Classifier(FP32)
         spec = classifier.spec
         self._config = spec.frontend
-        self._call = classifier.bind(spec.window_frames, classifier.new_ring(), classifier.new_ring())
+        self._call = classifier.bind(spec.window_frames)
         rate = self._config.sample_rate
         windows = Turns(sound(rate), round(hop_seconds * rate), spec.window_samples)
         self.name = "librosa-fp32"
@@ -97,7 +97,7 @@ class LibrosaRecompute:
             norm=None if c.mel_norm == "none" else c.mel_norm,
             center=False, power=2.0,
         )  # fmt: skip
-        self._call.frames[0] = (np.log(power + c.log_floor) - c.log_mean) / c.log_std
+        self._call.frames[0] = ((np.log(power + c.log_floor) - c.log_mean) / c.log_std).T
         return self._call().probs
 
 

@@ -28,6 +28,13 @@ SAME_SUMS = platform.machine() in ("x86_64", "AMD64")  # of float32, whatever th
 # behind its first convolution, which is in float32.
 ROUNDED = ("int8-s8s8", "fp16") if SAME_SUMS else ("int8-s8s8", "fp16", "int8")
 
+TYPES = {  # of numpy, by onnxruntime's names
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+}
+
 
 class Decision(NamedTuple):
     """What the network says of one window."""
@@ -95,24 +102,17 @@ class Classifier:
         """A new stream of decisions every ``hop`` seconds, or the nearest that the model can."""
         return Stream(self, self.spec.hop_frames(hop))
 
-    def run(self, frames: F32, ring: F32 | None) -> tuple[Decision, F32 | None]:
-        """One call of the network.
+    def run(self, frames: F32) -> Decision:
+        """The decision on a whole window of ``frames`` [channels, n_mels, window_frames]."""
+        call = self.bind(self.spec.window_frames)
+        call.frames[:] = frames.transpose(0, 2, 1)
+        return call()
 
-        ``frames`` [channels, n_mels, T], ``ring`` [n_channels, n_columns] → the decision, and the ring with the new
-        columns at its end. A model that does not stream has no ring.
+    def bind(self, n_frames: int) -> Call:
+        """A call of the network, to be made again and again: on a whole window, or on a hop of ``n_frames``, of which
+        the first ``kept_frames`` are those at the end of the call that it is to :meth:`Call.follow`.
         """
-        new_ring = None if ring is None else np.empty_like(ring)
-        call = self.bind(frames.shape[2], ring, new_ring)
-        call.frames[:] = frames
-        return call(), new_ring
-
-    def bind(self, n_frames: int, ring: F32 | None, new_ring: F32 | None) -> Call:
-        """A call on ``n_frames`` frames that reads ``ring`` and writes ``new_ring``, to be made again and again."""
-        return Call(self, n_frames, ring, new_ring)
-
-    def new_ring(self) -> F32 | None:
-        """The ring before anything was heard; a whole window replaces all of it."""
-        return np.zeros((self.spec.n_channels, self.spec.n_columns), np.float32) if self.spec.streams else None
+        return Call(self, n_frames)
 
     def self_test(self) -> None:
         """Prove front end, network and streaming on the file's golden vectors. Raises ContractError where they fail."""
@@ -137,16 +137,17 @@ class Classifier:
             raise self._refusal("has golden.frames that are longer than a window")
         in_time = window.transpose(2, 0, 1).reshape(-1)  # [n_frames, channels, n_mels], flat
         self._compare("frames", in_time[: len(frames)], frames, golden.frames_tolerance, "front end")
-        whole, ring = self.run(window, self.new_ring())
+        call = self.bind(spec.window_frames)
+        call.frames[:] = window.transpose(0, 2, 1)
+        whole = call()
         self._compare("probs", whole.probs, expected, golden.probs_tolerance, "network")
         if whole.energy is not None and not math.isfinite(whole.energy):
             raise self._refusal(f"fails its self-test: its energy is {whole.energy}")
-        if ring is None:
+        if not spec.streams:
             return
-        if not np.isfinite(ring).all():
-            raise self._refusal("fails its self-test: the network's ring has values that are not numbers")
-        next_window = np.ascontiguousarray(self._frontend(samples[-spec.window_samples :]))
-        whole, _ = self.run(next_window, self.new_ring())
+        if not call.keeps_numbers():
+            raise self._refusal("fails its self-test: the network keeps values that are not numbers")
+        whole = self.run(self._frontend(samples[-spec.window_samples :]))
         streamed = Stream(self, spec.column_stride).push(samples)
         rounded = spec.provenance.precision in ROUNDED
         self._compare(
@@ -154,7 +155,7 @@ class Classifier:
             streamed[-1].probs,
             whole.probs,
             golden.probs_tolerance if rounded else STREAMED_TOLERANCE,
-            "column_stride or receptive_field",
+            "column_stride, receptive_field or caches",
         )
 
     def _golden(self, name: str, text: str, kind: str, length: int | None = None) -> NDArray[Any]:
@@ -192,13 +193,13 @@ class Stream:
         self.hop_frames = hop_frames
         self.hop_samples = hop_frames * spec.frontend.hop_length
         self._frontend = make_frontend(spec.frontend)
-        # A column sees receptive_field frames, so that many less one stride are fed again with the new ones.
-        self.keep = spec.receptive_field - spec.column_stride if spec.streams else spec.window_frames - hop_frames
-        # A window comes first, and then the hops: two calls that take turns, each one's ring is the other's input.
-        rings = classifier.new_ring(), classifier.new_ring()
-        self._call = classifier.bind(spec.window_frames, rings[1], rings[0])
-        self._next = classifier.bind(self.keep + hop_frames, rings[0], rings[1])
-        self._after = classifier.bind(self.keep + hop_frames, rings[1], rings[0])
+        # A hop of more columns than a window has skips some frames: each is a window of its own.
+        streams = spec.streams and hop_frames <= spec.n_columns * spec.column_stride
+        self.keep = spec.kept_frames if streams else spec.window_frames - hop_frames
+        # A window comes first, and then the hops: two calls that take turns, each reads what the other has kept.
+        self._call = classifier.bind(spec.window_frames)
+        self._next = classifier.bind(self.keep + hop_frames)
+        self._after = classifier.bind(self.keep + hop_frames)
         self._filled = 0  # frames of the present call
         self._kept = 0  # of these, how many the call before had as well
 
@@ -207,52 +208,102 @@ class Stream:
 
         [n] for a model of one channel, [n, channels] for another.
         """
-        new, decisions = self._frontend.push(samples), []
-        while new.shape[2]:
+        new, decisions = self._frontend.push(samples).transpose(0, 2, 1), []  # [channels, n, n_mels]
+        while new.shape[1]:
             frames = self._call.frames
-            taken = min(new.shape[2], frames.shape[2] - self._filled)
-            frames[:, :, self._filled : self._filled + taken] = new[:, :, :taken]
-            new = new[:, :, taken:]
+            taken = min(new.shape[1], frames.shape[1] - self._filled)
+            frames[:, self._filled : self._filled + taken] = new[:, :taken]
+            new = new[:, taken:]
             self._filled += taken
-            if self._filled == frames.shape[2]:
-                decisions.append(self._call()._replace(frames=frames[:, :, self._kept :].copy()))
+            if self._filled == frames.shape[1]:
+                decision, seen = self._call(), frames[:, self._kept :].copy()
+                decisions.append(decision._replace(frames=seen.transpose(0, 2, 1)))
                 self._advance()
         return decisions
 
     def _advance(self) -> None:
-        """Keep the frames that the next columns see again."""
+        """Keep what the next columns see again."""
         frames, following = self._call.frames, self._next.frames
-        following[:, :, : self.keep] = frames[:, :, frames.shape[2] - self.keep :]
+        following[:, : self.keep] = frames[:, frames.shape[1] - self.keep :]
         self._filled = self._kept = self.keep
+        self._next.follow(self._call)
         self._call, self._next, self._after = self._next, self._after, self._next
 
 
 class Call:
     """A call of the network on arrays of its own, again and again, without a copy but that of the decision."""
 
-    def __init__(self, classifier: Classifier, n_frames: int, ring: F32 | None, new_ring: F32 | None) -> None:
-        spec = classifier.spec
-        shape = (1, spec.frontend.channels, spec.frontend.n_mels, n_frames)
-        inputs: dict[str, F32] = {"frames": np.zeros(shape, np.float32)}
-        outputs: dict[str, F32] = {"probs": np.zeros((1, len(spec.labels)), np.float32)}
-        if classifier.tells_energy:
-            outputs["energy"] = np.zeros(1, np.float32)
-        if ring is not None and new_ring is not None:
-            inputs["ring"], outputs["ring_out"] = ring[None], new_ring[None]
-        self.frames: F32 = inputs["frames"][0]  # [channels, n_mels, n_frames], to be filled before a call
-        self._probs, self._energy = outputs["probs"][0], outputs.get("energy")
-        self._session = classifier.session
+    def __init__(self, classifier: Classifier, n_frames: int) -> None:
+        spec, self._session = classifier.spec, classifier.session
+        self._path = classifier.path
+        self._rows = _kept_rows(spec, n_frames)
+        inputs: dict[str, NDArray[Any]] = {}
+        for value in self._session.get_inputs():
+            frames = value.name == "frames"
+            shape = _frames_shape(spec, n_frames) if frames else (self._rows.get(value.name, 0), *value.shape[2:])
+            inputs[value.name] = np.zeros((1, *shape), TYPES[value.type])
+        # What the graph makes of zeros has the shapes of all that it will make.
+        names = [output.name for output in self._session.get_outputs()]
+        outputs: dict[str, NDArray[Any]] = dict(zip(names, self._session.run(names, inputs), strict=True))
+        filled: F32 = inputs["frames"][0]
+        self.frames = (
+            filled if spec.streams else filled.transpose(0, 2, 1)
+        )  # [channels, n_frames, n_mels], to be filled
+        self._kept = {name.removesuffix("_out"): outputs[name] for name in names if name.endswith("_out")}
+        self._probs: F32 = outputs["probs"][0]
+        self._energy = outputs.get("energy")
         self._arrays = inputs, outputs  # the binding holds addresses alone
+        self._followed: Call | None = None
         self._binding = self._session.io_binding()
         for name, array in inputs.items():
-            self._binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+            self._binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         for name, array in outputs.items():
-            self._binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+            self._binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+    def follow(self, other: Call) -> None:
+        """Read, from now on, the end of what ``other`` keeps.
+
+        Raises ContractError where that is less than the contract says.
+        """
+        if other is self._followed:
+            return
+        self._followed = other
+        for name, rows in self._rows.items():
+            kept = other._kept[name]
+            if (there := kept.shape[1]) < rows:
+                found = f"{self._path} keeps {there} rows of its {name}; its contract says {rows}"
+                raise ContractError(found, remedy="export it again")
+            end = kept[:, there - rows :]
+            self._binding.bind_input(name, "cpu", 0, end.dtype.type, end.shape, end.ctypes.data)
+
+    def keeps_numbers(self) -> bool:
+        """Whether all that the next call may read is finite."""
+        return all(np.isfinite(kept).all() for kept in self._kept.values())
 
     def __call__(self) -> Decision:
-        """The decision; the new ring is in its array."""
+        """The decision; what is kept is in its arrays."""
         self._session.run_with_iobinding(self._binding)
         return Decision(self._probs.copy(), None if self._energy is None else float(self._energy[0]))
+
+
+def _kept_rows(spec: ModelSpec, n_frames: int) -> dict[str, int]:
+    """By name, the rows that a call on ``n_frames`` reads of the one before: none for a whole window."""
+    if n_frames == spec.window_frames:
+        return {}
+    new_columns = (n_frames - spec.kept_frames) // spec.column_stride
+    rows = {cache_name(index): rows for index, (rows, *_) in enumerate(spec.caches)}
+    return rows | {"ring": spec.n_columns - new_columns}
+
+
+def cache_name(index: int) -> str:
+    """The input of a graph that is cache ``index``; the output has the same name and ``_out``."""
+    return f"cache_{index}"
+
+
+def _frames_shape(spec: ModelSpec, n_frames: int) -> tuple[int, int, int]:
+    """Of the network's input: a network that streams wants time before mel."""
+    channels, n_mels = spec.frontend.channels, spec.frontend.n_mels
+    return (channels, n_frames, n_mels) if spec.streams else (channels, n_mels, n_frames)
 
 
 def golden_samples(pcm: NDArray[np.int16], length: int, spec: ModelSpec) -> F32:
@@ -337,14 +388,15 @@ def _check_signature(path: Path, spec: ModelSpec, session: Any) -> None:
     outputs = {o.name: o.shape for o in session.get_outputs()}
     if spec.unknown is None:
         outputs.pop("energy", None)  # told, but of no use
-    n_frames = "T" if spec.streams else spec.window_frames
-    expected_inputs: dict[str, list[Any]] = {"frames": [1, spec.frontend.channels, spec.frontend.n_mels, n_frames]}
+    n_frames: Any = "T" if spec.streams else spec.window_frames
+    expected_inputs: dict[str, list[Any]] = {"frames": [1, *_frames_shape(spec, n_frames)]}
     expected_outputs: dict[str, list[Any]] = {"probs": [1, len(spec.labels)]}
     if spec.unknown is not None:
         expected_outputs["energy"] = [1]
     if spec.streams:
-        ring = [1, spec.n_channels, spec.n_columns]
-        expected_inputs["ring"], expected_outputs["ring_out"] = ring, ring
+        kept = {cache_name(index): sizes for index, (_, *sizes) in enumerate(spec.caches)} | {"ring": [spec.n_channels]}
+        for name, sizes in kept.items():
+            expected_inputs[name] = expected_outputs[f"{name}_out"] = [1, "rows", *sizes]
     for what, found, expected in (("inputs", inputs, expected_inputs), ("outputs", outputs, expected_outputs)):
         same = found.keys() == expected.keys() and all(
             len(found[k]) == len(v) and all(isinstance(b, str) or a == b for a, b in zip(found[k], v, strict=True))

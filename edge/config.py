@@ -27,16 +27,16 @@ PROVIDERS = {  # our names of onnxruntime's execution providers
     "tensorrt": "TensorrtExecutionProvider",
 }
 METADATA_KEY = "edge_listen"  # the key in ONNX metadata_props that holds ModelSpec.to_json()
-SCHEMA_VERSION = 3  # raised when a reader of the former version could misread the contract
+SCHEMA_VERSION = 4  # raised when a reader of the former version could misread the contract
 # What a contract of a former version lacks, by that version: read today, it means what it meant then.
-MIGRATIONS: dict[int, dict[str, Any]] = {2: {"unknown": None}}
+MIGRATIONS: dict[int, dict[str, Any]] = {2: {"unknown": None}, 3: {"kept_frames": 0, "caches": []}}
 DIGEST = "contract_sha256"  # the key in the JSON that holds the digest of all others; from version 3 on
 
 # What no sensible model reaches: a damaged contract must not ask for gigabytes.
 MAX_LABELS = 10_000
 MAX_FILTERBANK = 1 << 22  # n_fft x n_mels
 MAX_WINDOW = 1 << 24  # window_frames x n_fft; of a waveform, samples
-MAX_RING = 1 << 22  # n_columns x n_channels
+MAX_RING = 1 << 22  # values of what a hop keeps for the next one: of n_columns x n_channels, and of each cache
 MAX_TOLERANCE = 0.1  # of golden vectors; a larger one would prove nothing
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # terminals, logs and JSON Lines would suffer
@@ -177,10 +177,12 @@ class ModelSpec:
     labels: tuple[str, ...]
     frontend: FrontendConfig
     window_frames: int  # frames of one decision
-    column_stride: int  # frames between columns; 0 for a model that does not stream
+    column_stride: int  # frames between columns; 0, as the five that follow, for a model that does not stream
     receptive_field: int  # frames that one column sees
     n_columns: int  # columns of one window, the length of the ring
-    n_channels: int  # values in one column; 0, as the two before, for a model that does not stream
+    n_channels: int  # values in one column
+    kept_frames: int  # frames before its new ones that a hop is fed again
+    caches: tuple[tuple[int, ...], ...]  # what a hop reads again of what layers made: rows, mel bands, channels of each
     scores: str  # "softmax": one class at a time; "sigmoid": each class for itself
     temperature: float  # the logits were divided by it
     thresholds: dict[str, float]  # label → least score that counts; labels not named use the default
@@ -214,6 +216,12 @@ class ModelSpec:
             )
             most = MAX_RING // self.n_columns
             _require(self.n_channels <= most, "n_channels", self.n_channels, f"at most {most}")
+            most = self.receptive_field - self.column_stride  # so many no layer would have to keep anything for
+            _require(0 <= self.kept_frames <= most, "kept_frames", self.kept_frames, f"0 to {most}")
+            for cache in self.caches:
+                fits = len(cache) == 3 and min(cache) > 0 and cache[0] <= most and math.prod(cache) <= MAX_RING
+                allowed = f"three numbers above 0, of them the first at most {most}, their product {MAX_RING}"
+                _require(fits, "caches", cache, allowed)
             frames = self.receptive_field + self.column_stride * (self.n_columns - 1)
             _require(
                 self.window_frames == frames,
@@ -225,7 +233,7 @@ class ModelSpec:
 
     @property
     def streams(self) -> bool:
-        """Whether the model takes a ring of columns, so that a hop costs only its new frames."""
+        """Whether the model keeps columns and caches, so that a hop costs only its new frames."""
         return self.column_stride > 0
 
     @property
@@ -267,7 +275,7 @@ class ModelSpec:
     def to_json(self) -> str:
         """The contract as JSON with its digest, the keys sorted: equal specs give equal bytes."""
         data = dataclasses.asdict(self)
-        return _canonical(data | {DIGEST: _digest(data)})
+        return _canonical(data | {DIGEST: digest_of(data)})
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
@@ -293,7 +301,10 @@ class ModelSpec:
         if type(version) is not int or version < min(MIGRATIONS):
             allowed = f"{min(MIGRATIONS)} to {SCHEMA_VERSION}"
             raise ContractError(f"schema_version is {_shown(version)}; allowed: {allowed}", remedy="export it again")
-        said, digest = data.pop(DIGEST, None), _digest(data)
+        if version < 4 and data.get("column_stride"):
+            found = f"schema_version is {version}, and since 4 a network that streams keeps more than its columns"
+            raise ContractError(found, remedy="convert the file: python -m export upgrade FILE")
+        said, digest = data.pop(DIGEST, None), digest_of(data)
         whole = version < 3 or said == digest
         for former in range(version, SCHEMA_VERSION):
             data = MIGRATIONS[former] | data | {"schema_version": former + 1}
@@ -307,7 +318,8 @@ def _canonical(data: dict[str, Any]) -> str:
     return json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
-def _digest(data: dict[str, Any]) -> str:
+def digest_of(data: dict[str, Any]) -> str:
+    """The digest of a contract without its ``DIGEST``."""
     return hashlib.sha256(_canonical(data).encode(errors="surrogatepass")).hexdigest()
 
 

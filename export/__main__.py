@@ -1,6 +1,8 @@
 """``python -m export CHECKPOINT``: model files with their contract, verified, and a model card.
 
 ``python -m export wrap MODEL.onnx``: a classifier of others', with our contract.
+
+``python -m export upgrade MODEL.onnx``: a file of a former version, as this version reads it.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from export.artefacts import COMPARE, Exported, export
 from export.graphs import ALWAYS, SUFFIXES
 from export.package import package
 from export.quantize import RANGES
+from export.upgrade import upgrade
 from export.verify import CHANCE, MOST_LOSS, ParityError
 from export.wrap import wrap
 from models.checkpoint import load_checkpoint
@@ -186,6 +189,20 @@ def wrap_model(model: Path, contract: Path, out: Path, name: str | None) -> None
     )
     click.echo(f"{len(spec.labels)} classes, windows of {spec.window_seconds:.2f} s, {cost}; proven by the runtime")
     click.echo(f"wrote {path}")
+
+
+@main.command(name="upgrade")
+@click.argument("models", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def upgrade_models(models: tuple[Path, ...]) -> None:
+    """Write MODELS of a former version anew: the same network, labels and thresholds, for this version's runtime."""
+    for path in models:
+        try:
+            done = upgrade(path)
+        except EdgeError as error:
+            raise click.ClickException(str(error)) from None
+        except OSError as error:
+            raise click.ClickException(f"{path} cannot be read or written: {error.strerror}") from None
+        click.echo(f"{path}: {'upgraded' if done else 'needs nothing'}")
 
 
 def unwritable(out: Path, error: OSError) -> click.ClickException:

@@ -122,7 +122,7 @@ def export(
         for precision in ("int8", *({"int8-s8s8"} & set(precisions))):
             trials[precision] = compare_ranges(checkpoint, precision, windows, others, specs[precision])
     chosen = {precision: next(iter(found)) for precision, found in trials.items()} or dict.fromkeys(precisions, ranges)
-    models = graphs(checkpoint, windows, specs["int8"], precisions, chosen)
+    models = graphs(checkpoint, windows, precisions, chosen)
     fold = specs["int8"].provenance.test_fold
     held_out = [] if fold is None else manifest.in_folds([fold])
     out.mkdir(parents=True, exist_ok=True)

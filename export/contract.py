@@ -16,6 +16,7 @@ from edge.classifier import Classifier, golden_samples
 from edge.config import METADATA_KEY, Golden, ModelSpec
 from edge.features import make_frontend
 from edge.files import replacing
+from export.graphs import as_run
 from export.to_onnx import decided
 from models.checkpoint import Checkpoint
 from models.cost import count_macs
@@ -46,15 +47,16 @@ def build_spec(checkpoint: Checkpoint, *, name: str, temperature: float, licence
 
 
 def write(model: onnx.ModelProto, spec: ModelSpec, path: Path) -> ModelSpec:
-    """Write ``model``, which ends in logits or in probabilities, with ``spec`` in its metadata to ``path``: whole, or
-    not at all. Returns the contract as written.
+    """Write ``model``, a graph of whole windows that ends in logits or in probabilities, as a device runs it, with
+    ``spec`` in its metadata to ``path``: whole, or not at all. Returns the contract as written.
 
     The metadata stands at the end, so that the contract can hold the digest of all that is before it.
     """
-    model = decided(model, spec.temperature, spec.scores)
+    model, kept = as_run(decided(model, spec.temperature, spec.scores))
     del model.metadata_props[:]
     graph = model.SerializeToString(deterministic=True)
-    spec = dataclasses.replace(spec, graph_bytes=len(graph), graph_sha256=hashlib.sha256(graph).hexdigest())
+    digest = hashlib.sha256(graph).hexdigest()
+    spec = dataclasses.replace(spec, graph_bytes=len(graph), graph_sha256=digest, **kept)
     metadata = onnx.ModelProto()
     onnx.helper.set_model_props(metadata, {METADATA_KEY: spec.to_json()})
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +71,7 @@ def write_with_golden(model: onnx.ModelProto, spec: ModelSpec, path: Path) -> Mo
     pcm = golden_signal(spec.frontend.sample_rate)
     frames = np.ascontiguousarray(make_frontend(spec.frontend)(golden_samples(pcm, spec.window_samples, spec)))
     classifier = Classifier(path, self_test=False)
-    decision, _ = classifier.run(frames, classifier.new_ring())
+    decision = classifier.run(frames)
     n_frames = spec.frontend.n_frames(len(pcm))
     golden = Golden(
         pcm=_base64(pcm.astype("<i2")),

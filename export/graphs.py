@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edge.config import ModelSpec
+from export.caches import with_caches
 from export.half import half
 from export.quantize import asymmetric_convolutions, float_convolutions, quantize
 from export.to_onnx import to_onnx
@@ -25,11 +26,11 @@ STEM = 1  # convolutions that may stay in float32 on a processor: the first, who
 def graphs(
     checkpoint: Checkpoint,
     windows: Sequence[F32],
-    spec: ModelSpec,
     precisions: Collection[str] = ALWAYS,
     ranges: Mapping[str, str] | None = None,
 ) -> dict[str, onnx.ModelProto]:
-    """The network as graphs that end in logits, by precision; int8 is fp32 where it serves nothing of a network.
+    """The network as graphs of whole windows that end in logits, by precision; int8 is fp32 where it serves nothing of
+    a network.
 
     ``windows`` [channels, n_mels, window_frames] and ``ranges`` (by precision; "minmax" where not named) are those of
     :func:`export.quantize.quantize`. Raises ParityError when convolutions are left in float32.
@@ -42,9 +43,19 @@ def graphs(
         elif precision == "fp32" or not network.int8:
             made[precision] = fp32
         else:
-            made[precision] = quantize(fp32, windows, spec, precision, (ranges or {}).get(precision, "minmax"))
-            _check_quantised(made[precision], precision)
+            made[precision] = quantize(fp32, windows, precision, (ranges or {}).get(precision, "minmax"))
+            _check_quantised(as_run(made[precision])[0], precision)
     return made
+
+
+def as_run(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """A graph of whole windows as a device runs it, and what its contract says of that: a network that streams is
+    given caches.
+    """
+    if all(output.name != "columns" for output in model.graph.output):
+        return model, {}
+    cached, caches = with_caches(model)
+    return cached, vars(caches)
 
 
 def _check_quantised(model: onnx.ModelProto, precision: str) -> None:

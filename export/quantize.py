@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from edge.config import ModelSpec
-
 F32 = NDArray[np.float32]
 
 FEW_CHANNELS = 4  # of a convolution for which int8 gathers byte by byte: float32 is twice as fast there
@@ -30,7 +28,7 @@ RANGES = {
     "percentile": CalibrationMethod.Percentile,  # all but a hundred-thousandth of the values
 }
 
-# The ring and the head stay in float32: they are a thousandth of the work, and decide the probabilities. So do
+# The head stays in float32: it is a thousandth of the work, and decides the probabilities. So do
 # recurrent layers, of which onnxruntime has no static int8 kernel.
 SCHEMES: dict[str, dict[str, Any]] = {
     # U8S8, for processors: what onnxruntime makes QLinear nodes of.
@@ -60,13 +58,11 @@ SCHEMES: dict[str, dict[str, Any]] = {
 
 
 class _Windows(CalibrationDataReader):
-    """Whole windows of frames, each with an empty ring where the model has one."""
+    """Whole windows of frames."""
 
-    def __init__(self, windows: Sequence[F32], spec: ModelSpec) -> None:
+    def __init__(self, windows: Sequence[F32]) -> None:
         self._windows = windows
         self._left: Iterator[F32] = iter(windows)
-        ring = np.zeros((1, spec.n_channels, spec.n_columns), np.float32)
-        self._others = {"ring": ring} if spec.streams else {}
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -77,15 +73,11 @@ class _Windows(CalibrationDataReader):
 
     def get_next(self) -> dict[str, F32] | None:
         window = next(self._left, None)
-        return None if window is None else {"frames": window[None], **self._others}
+        return None if window is None else {"frames": window[None]}
 
 
 def quantize(
-    model: onnx.ModelProto,
-    windows: Sequence[F32],
-    spec: ModelSpec,
-    precision: str = "int8",
-    ranges: str = "minmax",
+    model: onnx.ModelProto, windows: Sequence[F32], precision: str = "int8", ranges: str = "minmax"
 ) -> onnx.ModelProto:
     """``model`` in int8, one of :data:`SCHEMES`; the ranges of its activations, by one of :data:`RANGES`, are from
     calibration ``windows`` [channels, n_mels, window_frames].
@@ -102,7 +94,7 @@ def quantize(
             quantize_static(
                 prepared,
                 int8,
-                _Windows(windows, spec),
+                _Windows(windows),
                 quant_format=QuantFormat.QDQ,
                 nodes_to_exclude=stem,
                 per_channel=True,

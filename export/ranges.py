@@ -30,7 +30,7 @@ def compare_ranges(
 
         def probs(kind: str, ranges: str) -> F32:
             path = Path(folder) / "model.onnx"
-            graph = graphs(checkpoint, windows, spec, [kind], {kind: ranges})[kind]
+            graph = graphs(checkpoint, windows, [kind], {kind: ranges})[kind]
             write(graph, spec, path)
             return file_probs(Classifier(path, self_test=False), others)
 

@@ -1,6 +1,7 @@
-"""Checkpoint → fp32 ONNX: a streaming network as one graph that serves whole windows and hops.
+"""Checkpoint → fp32 ONNX of whole windows, which ends in logits.
 
-The graph ends in logits; :func:`decided` puts on what makes a decision of them, also after the quantisation.
+:func:`decided` puts on what makes a decision of them, and :mod:`export.caches` what makes hops of a streaming network:
+both after the quantisation, which need not know of them.
 """
 
 from __future__ import annotations
@@ -18,20 +19,16 @@ OPSET = 17
 
 
 class Streaming(nn.Module):
-    """(frames [1, channels, n_mels, T], ring [1, C, N]) → (logits [1, K], ring [1, C, N]).
-
-    The new columns push the oldest out of the ring; a whole window of frames pushes out all of them.
-    """
+    """frames [1, channels, n_mels, T] → (logits [1, K], columns [1, C, N])."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, frames: Tensor, ring: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        joined = torch.cat([ring, self.model.columns(frames)], dim=-1)
-        ring = joined[..., -self.model.n_columns :]
-        return self.model.head(ring), ring
+        columns = self.model.columns(frames)
+        return self.model.head(columns), columns
 
 
 def decided(model: onnx.ModelProto, temperature: float, scores: str) -> onnx.ModelProto:
@@ -71,26 +68,19 @@ def probabilities(logits: Tensor, temperature: float, scores: str) -> Tensor:
 
 
 def to_onnx(model: nn.Module) -> onnx.ModelProto:
-    """The network of a checkpoint as a checked fp32 model that ends in ``logits`` [1, K]; ``model`` is changed (its
-    batch norms are folded).
+    """The network of a checkpoint as a checked fp32 model that ends in ``logits`` [1, K], and tells the ``columns``
+    [1, C, N] of one that streams; ``model`` is changed (its batch norms are folded).
     """
     fold_batch_norm(model.eval())
     config = model.config
     frames = torch.zeros(1, config.channels, config.n_mels, model.window_frames)
     if not model.column_stride:
-        return _trace(model, {"frames": frames}, ["logits"], {})
-    ring = torch.zeros(1, config.column_width, model.n_columns)
-    inputs, outputs = {"frames": frames, "ring": ring}, ["logits", "ring_out"]
-    exported = _trace(Streaming(model), inputs, outputs, {"frames": {3: "T"}})
-    ring_out = exported.graph.output[1].type.tensor_type.shape.dim[2]
-    ring_out.ClearField("dim_param")
-    ring_out.dim_value = model.n_columns  # the tracer cannot know that N of (N + new) columns stay
-    onnx.checker.check_model(exported, full_check=True)
-    return exported
+        return _trace(model, frames, ["logits"], {})
+    return _trace(Streaming(model), frames, ["logits", "columns"], {"frames": {3: "T"}, "columns": {2: "N"}})
 
 
 def _trace(
-    network: nn.Module, inputs: dict[str, Tensor], outputs: list[str], dynamic: dict[str, dict[int, str]]
+    network: nn.Module, frames: Tensor, outputs: list[str], dynamic: dict[str, dict[int, str]]
 ) -> onnx.ModelProto:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
@@ -102,9 +92,9 @@ def _trace(
         warnings.filterwarnings("ignore", "Exporting a model to ONNX with a batch_size", UserWarning)
         torch.onnx.export(
             network.eval(),
-            tuple(inputs.values()),
+            (frames,),
             buffer,
-            input_names=list(inputs),
+            input_names=["frames"],
             output_names=outputs,
             dynamic_axes=dynamic,
             opset_version=OPSET,

@@ -141,7 +141,7 @@ def torch_probs(model: nn.Module, windows: Sequence[F32], spec: ModelSpec) -> F3
 
 def file_probs(classifier: Classifier, windows: Sequence[F32]) -> F32:
     """The probabilities of a model file: [n_windows, n_labels]."""
-    return np.stack([classifier.run(w, classifier.new_ring())[0].probs for w in windows])
+    return np.stack([classifier.run(w).probs for w in windows])
 
 
 def check_streaming(classifier: Classifier, samples: F32, hop: float | None = None) -> int:

@@ -208,6 +208,8 @@ def _spec(said: Contract, name: str, window_frames: int, precision: str) -> Mode
         receptive_field=0,
         n_columns=0,
         n_channels=0,
+        kept_frames=0,
+        caches=(),
         scores=SCORES[said.scores][0],
         temperature=1.0,
         thresholds={},

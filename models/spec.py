@@ -29,6 +29,8 @@ def spec_of(
         receptive_field=model.receptive_field if streams else 0,
         n_columns=model.n_columns if streams else 0,
         n_channels=model.config.column_width if streams else 0,
+        kept_frames=model.receptive_field - model.column_stride if streams else 0,  # nothing else is kept
+        caches=(),
         scores="sigmoid" if made.get("multi_label") else "softmax",
         temperature=temperature,
         thresholds={},

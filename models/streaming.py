@@ -1,7 +1,7 @@
 """The streaming CNN: a trunk without padding along time, whose columns a light head reads.
 
 The trunk turns frames into columns. A column depends on ``receptive_field`` frames and nothing else, and columns are
-``column_stride`` frames apart, so a listener computes each column once and keeps it in a ring.
+``column_stride`` frames apart, so a listener computes each column once, and keeps it.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from pathlib import Path
 import onnx
 
 from edge.classifier import Classifier
-from edge.config import DIGEST, METADATA_KEY, ModelSpec, _digest
+from edge.config import DIGEST, METADATA_KEY, ModelSpec, digest_of
 from edge.errors import ContractError
 from edge.models import BUNDLED
 
@@ -190,7 +190,7 @@ def changed_contract(rng: Random) -> bytes:
         mutate_json(rng, data)
     if isinstance(data, dict) and rng.random() < 0.5:  # with the digest of what it has become
         data.pop(DIGEST, None)
-        data[DIGEST] = _digest(data)
+        data[DIGEST] = digest_of(data)
     return with_contract(bundled(index)[0], json.dumps(data))
 
 

@@ -24,8 +24,7 @@ def either(request):
 
 def whole(classifier, samples):
     """The decision on exactly one window, computed afresh."""
-    frames = np.ascontiguousarray(classifier._frontend(samples))
-    return classifier.run(frames, classifier.new_ring())[0]
+    return classifier.run(classifier._frontend(samples))
 
 
 def assert_same(classifier, decision, other):
@@ -60,20 +59,23 @@ def test_streamed_equals_whole_over_a_minute(either, minute, data, columns, seed
 
 
 def test_hops_of_changing_length_equal_whole(either, minute):
-    """The graph itself: a new hop length each time, the ring carried along."""
+    """The graph itself: a new hop length each time, what was kept carried along."""
     spec, rng = either.spec, np.random.default_rng(0)
-    frames = np.ascontiguousarray(either._frontend(minute))
+    frames = either._frontend(minute)
     end = spec.window_frames
-    _, ring = either.run(frames[:, :, :end], either.new_ring())
-    keep = spec.receptive_field - spec.column_stride
+    call = either.bind(end)
+    call.frames[:] = frames[:, :, :end].transpose(0, 2, 1)
+    call()
     while True:
-        hop = int(rng.integers(1, 42)) * spec.column_stride
+        hop = int(rng.integers(1, spec.n_columns + 1)) * spec.column_stride
         if end + hop > frames.shape[2]:
             break
         end += hop
-        streamed, ring = either.run(np.ascontiguousarray(frames[:, :, end - hop - keep : end]), ring)
-        afresh, _ = either.run(np.ascontiguousarray(frames[:, :, end - spec.window_frames : end]), either.new_ring())
-        assert_same(either, streamed, afresh)
+        following = either.bind(spec.kept_frames + hop)
+        following.follow(call)
+        following.frames[:] = frames[:, :, end - hop - spec.kept_frames : end].transpose(0, 2, 1)
+        assert_same(either, following(), either.run(frames[:, :, end - spec.window_frames : end]))
+        call = following
 
 
 @pytest.mark.parametrize(("more", "windows"), [(-1, 1), (0, 1), (1, 1)])
@@ -235,7 +237,25 @@ def test_a_geometry_that_is_not_the_graph_s(changed):
         field = spec.receptive_field + (spec.n_columns - 1)
         return dataclasses.replace(spec, column_stride=spec.column_stride - 1, receptive_field=field)
 
-    assert_refused(changed(spec=other), "column_stride or receptive_field")
+    assert_refused(changed(spec=other), "fails its self-test|its contract says")
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+@pytest.mark.parametrize("index", range(5))
+def test_caches_that_are_not_the_graph_s(changed, index, more):
+    def other(spec):
+        caches = [list(cache) for cache in spec.caches]
+        caches[index][0] += more
+        return dataclasses.replace(spec, caches=tuple(tuple(cache) for cache in caches if cache[0]))
+
+    assert_refused(changed(spec=other), "fails its self-test|its contract says")
+
+
+def test_frames_kept_that_are_not_the_graph_s(changed):
+    def other(spec):
+        return dataclasses.replace(spec, kept_frames=spec.kept_frames + 2)
+
+    assert_refused(changed(spec=other), "fails its self-test|its contract says")
 
 
 def test_another_front_end(changed):

@@ -5,8 +5,7 @@ import json
 
 import pytest
 
-from edge.classifier import Classifier
-from edge.config import DIGEST, SCHEMA_VERSION, FrontendConfig, ModelSpec
+from edge.config import DIGEST, SCHEMA_VERSION, FrontendConfig, ModelSpec, digest_of
 from edge.errors import ContractError
 
 
@@ -103,6 +102,8 @@ def grown(spec, **changes):
         "n_channels": spec.n_channels,
         "receptive_field": 4,
         "column_stride": 4,
+        "kept_frames": 0,
+        "caches": (),
     } | changes
     return {**spec, "window_frames": spec["receptive_field"] + spec["column_stride"] * (spec["n_columns"] - 1)}
 
@@ -233,14 +234,38 @@ def test_hop_is_the_nearest_whole_number_of_columns(spec):
             spec.hop_frames(wrong)
 
 
-def test_a_contract_of_the_version_before_is_read():
-    """It had no unknown score."""
-    spec = dataclasses.replace(Classifier().spec, unknown=None)
-    former = json.loads(spec.to_json()) | {"schema_version": 2}
-    del former["unknown"], former[DIGEST]
-    assert ModelSpec.from_json(json.dumps(former)) == spec
-    with pytest.raises(ContractError, match="schema_version is 1; allowed: 2 to 3"):
-        ModelSpec.from_json(json.dumps(former | {"schema_version": 1}))
+def test_a_contract_of_a_version_before_is_read(spec):
+    """It had no caches, and before that no unknown score. What streamed then keeps other things now."""
+    whole = {"column_stride": 0, "receptive_field": 0, "n_columns": 0, "n_channels": 0, "kept_frames": 0, "caches": ()}
+    former = dataclasses.replace(spec, **whole, unknown=None)
+    data = json.loads(former.to_json()) | {"schema_version": 3}
+    del data["kept_frames"], data["caches"], data[DIGEST]
+    assert ModelSpec.from_json(json.dumps(data | {DIGEST: digest_of(data)})) == former
+    with pytest.raises(ContractError, match=f"{DIGEST} is None"):
+        ModelSpec.from_json(json.dumps(data))
+    streaming = data | {"column_stride": 8, "receptive_field": 82}
+    with pytest.raises(ContractError, match=r"schema_version is 3, .*python -m export upgrade"):
+        ModelSpec.from_json(json.dumps(streaming | {DIGEST: digest_of(streaming)}))
+    del data["unknown"]
+    assert ModelSpec.from_json(json.dumps(data | {"schema_version": 2})) == former
+    with pytest.raises(ContractError, match="schema_version is 1; allowed: 2 to 4"):
+        ModelSpec.from_json(json.dumps(data | {"schema_version": 1}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("kept_frames", -1),
+        ("kept_frames", 75),
+        ("caches", ((2, 32),)),
+        ("caches", ((0, 32, 24),)),
+        ("caches", ((75, 1, 1),)),
+        ("caches", ((2, 1 << 11, (1 << 10) + 1),)),
+    ],
+)
+def test_what_no_network_keeps(spec, field, value):
+    with pytest.raises(ContractError, match=f"{field} is .*; allowed: "):
+        dataclasses.replace(spec, **{field: value})
 
 
 def test_a_contract_that_was_changed_is_refused(spec):

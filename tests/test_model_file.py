@@ -382,8 +382,8 @@ def energy_of_nan(model):
 def one_column_of_the_ring_of_nan(model):
     """The oldest one, which the next hop pushes out before the head sees it."""
     spec = mutants.contract(TINY)
-    mask = np.zeros((1, spec.n_channels, spec.n_columns), np.float32)
-    mask[0, 3, 0] = np.nan
+    mask = np.zeros((1, spec.n_columns, spec.n_channels), np.float32)
+    mask[0, 0, 3] = np.nan
     model.graph.initializer.append(numpy_helper.from_array(mask, "mask"))
     rename(model, next(n for n in model.graph.node if "ring_out" in n.output), "ring_out", "clean")
     model.graph.node.append(helper.make_node("Add", ["clean", "mask"], ["ring_out"]))
@@ -411,7 +411,7 @@ def operator(name, domain=""):
 
 
 def another_input(model):
-    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 65
+    model.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 65
 
 
 def one_output_fewer(model):
@@ -447,7 +447,7 @@ SIGNED = {
     "a weight of infinity": (a_weight_of(np.inf), "golden.probs is off by"),
     "one output of NaN": (one_output_of_nan, "golden.probs is off by nan"),
     "an energy of NaN": (energy_of_nan, "its energy is nan"),
-    "one value of the ring of NaN": (one_column_of_the_ring_of_nan, "ring has values that are not numbers"),
+    "one value of the ring of NaN": (one_column_of_the_ring_of_nan, "keeps values that are not numbers"),
     "a constant of a petabyte": (zeros_of(1 << 24, 1 << 24), "can be loaded|fails its self-test"),
 }
 

@@ -109,7 +109,7 @@ def test_it_learns_is_exported_and_runs(name, tmp_path):
     spec = build_spec(checkpoint, name=name, temperature=1.0, licence="-", precision="fp32")
     windows = [w.numpy() for w in frames_of(frontend, samples)]
     tolerances = {"fp32": 1e-4, "int8": 0.2, "int8-s8s8": 0.2, "fp16": 0.02}
-    for precision, graph in graphs(checkpoint, windows, spec, tolerances).items():
+    for precision, graph in graphs(checkpoint, windows, tolerances).items():
         provenance = dataclasses.replace(spec.provenance, precision=precision)
         path = tmp_path / f"{precision}.onnx"
         write_with_golden(graph, dataclasses.replace(spec, provenance=provenance), path)
@@ -129,7 +129,7 @@ def test_scores_of_several_labels_are_independent(tmp_path):
     assert spec.scores == "sigmoid"
     samples, _ = tones(frontend, spec.window_samples, 2, seed=0)
     frames = frames_of(frontend, samples)
-    write_with_golden(graphs(checkpoint, [f.numpy() for f in frames], spec)["fp32"], spec, tmp_path / "x.onnx")
+    write_with_golden(graphs(checkpoint, [f.numpy() for f in frames])["fp32"], spec, tmp_path / "x.onnx")
     found = Classifier(tmp_path / "x.onnx").windows(samples[0])[0]
     assert np.allclose(found, torch.sigmoid(checkpoint.model()(frames[:1]) / 2).detach().numpy()[0], atol=1e-5)
 

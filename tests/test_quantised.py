@@ -89,9 +89,7 @@ def test_what_it_settles_on_are_the_weights_of_the_int8_file():
     checkpoint = checkpoint_of(model)
     spec = build_spec(checkpoint, name="x", temperature=1.0, licence="-", precision="int8")
     windows = np.random.default_rng(0).standard_normal((3, 1, 64, spec.window_frames)).astype(np.float32)
-    tensors = {
-        t.name: onnx.numpy_helper.to_array(t) for t in graphs(checkpoint, windows, spec)["int8"].graph.initializer
-    }
+    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in graphs(checkpoint, windows)["int8"].graph.initializer}
     floats = {t.name: onnx.numpy_helper.to_array(t) for t in to_onnx(checkpoint.model()).graph.initializer}
     found = [name.removesuffix("_quantized") for name in tensors if name.endswith("weight_quantized")]
     assert len(found) == 8

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edge.classifier import F32, Call, Classifier, Decision
+from edge.classifier import Call, Classifier, Decision
 from edge.config import ModelSpec
 from models.checkpoint import load_checkpoint
 from models.spec import spec_of
@@ -27,29 +27,36 @@ class TorchClassifier(Classifier):
         self.path = path
         self.spec = spec_of(checkpoint, self.model, name=path.parent.name, precision="checkpoint")
 
-    def bind(self, n_frames: int, ring: F32 | None, new_ring: F32 | None) -> TorchCall:
+    def bind(self, n_frames: int) -> TorchCall:
         """See :meth:`edge.classifier.Classifier.bind`."""
-        return TorchCall(self.model, self.spec, n_frames, ring, new_ring)
+        return TorchCall(self.model, self.spec, n_frames)
 
 
 class TorchCall(Call):
-    """What :class:`edge.classifier.Call` does, with a network of torch."""
+    """What :class:`edge.classifier.Call` does, with a network of torch, which keeps its columns alone."""
 
-    def __init__(
-        self, model: nn.Module, spec: ModelSpec, n_frames: int, ring: F32 | None, new_ring: F32 | None
-    ) -> None:
-        self.frames = np.zeros((spec.frontend.channels, spec.frontend.n_mels, n_frames), np.float32)
-        self._model, self._spec, self._ring, self._new_ring = model, spec, ring, new_ring
+    def __init__(self, model: nn.Module, spec: ModelSpec, n_frames: int) -> None:
+        self.frames = np.zeros((spec.frontend.channels, n_frames, spec.frontend.n_mels), np.float32)
+        self._model, self._spec = model, spec
+        self._whole = n_frames == spec.window_frames
+        self._columns = torch.zeros(1, spec.n_channels, 0)
+        self._before = self
+
+    def follow(self, other: Call) -> None:
+        """See :meth:`edge.classifier.Call.follow`."""
+        assert isinstance(other, TorchCall)
+        self._before = other
 
     @torch.inference_mode()
     def __call__(self) -> Decision:
         """See :class:`edge.classifier.Call`."""
-        batch = torch.from_numpy(self.frames)[None]  # [1, channels, n_mels, n_frames]
-        if self._ring is None or self._new_ring is None:
+        batch = torch.from_numpy(self.frames)[None].transpose(2, 3)  # [1, channels, n_mels, n_frames]
+        if not self._spec.streams:
             return self._decision(self._model(batch))
-        columns = torch.cat([torch.from_numpy(self._ring)[None], self._model.columns(batch)], dim=2)
-        columns = columns[..., -self._spec.n_columns :]
-        self._new_ring[:] = columns[0].numpy()
+        columns = self._model.columns(batch)
+        if not self._whole:
+            columns = torch.cat([self._before._columns, columns], dim=2)[..., -self._spec.n_columns :]
+        self._columns = columns
         return self._decision(self._model.head(columns))
 
     def _decision(self, logits: Tensor) -> Decision:

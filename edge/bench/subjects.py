@@ -69,15 +69,14 @@ class OurModel:
         )
         window = looped(audio, spec.window_samples)
         whole, streamed = make_frontend(frontend), make_frontend(frontend)
-        ring, new_ring = self.classifier.new_ring(), self.classifier.new_ring()
-        of_window = self.classifier.bind(spec.window_frames, ring, new_ring)
-        of_hop = self.classifier.bind(stream.keep + stream.hop_frames, ring, new_ring)
-        frames = whole(window)
-        of_window.frames[:] = frames
-        of_hop.frames[:] = frames[:, :, : stream.keep + stream.hop_frames]
+        of_window = self.classifier.bind(spec.window_frames)
+        of_hop = self.classifier.bind(stream.keep + stream.hop_frames)
+        of_window.frames[:] = whole(window).transpose(0, 2, 1)
+        of_hop.frames[:] = of_window.frames[:, : stream.keep + stream.hop_frames]
+        of_hop.follow(of_window)
 
         def recompute() -> None:
-            of_window.frames[:] = whole(window)
+            of_window.frames[:] = whole(window).transpose(0, 2, 1)
             of_window()
 
         streamed.push(window)
