@@ -62,7 +62,6 @@ class Classifier:
         self.provider: str = self.session.get_providers()[0]
         with np.errstate(all="ignore"):  # mel filters of no width: the golden frames will tell
             self._frontend = make_frontend(self.spec.frontend)
-        self.tells_energy = any(output.name == "energy" for output in self.session.get_outputs())
         _check_signature(self.path, self.spec, self.session)
         if self_test:  # an export has no golden vectors until this class has computed them
             self.self_test()
@@ -239,16 +238,16 @@ class Call:
         self._rows = _kept_rows(spec, n_frames)
         inputs: dict[str, NDArray[Any]] = {}
         for value in self._session.get_inputs():
-            frames = value.name == "frames"
-            shape = _frames_shape(spec, n_frames) if frames else (self._rows.get(value.name, 0), *value.shape[2:])
+            shape: tuple[int, ...] = (self._rows.get(value.name, 0), *value.shape[2:])
+            if value.name == "frames":
+                shape = _frames_shape(spec, n_frames)
             inputs[value.name] = np.zeros((1, *shape), TYPES[value.type])
         # What the graph makes of zeros has the shapes of all that it will make.
         names = [output.name for output in self._session.get_outputs()]
         outputs: dict[str, NDArray[Any]] = dict(zip(names, self._session.run(names, inputs), strict=True))
-        filled: F32 = inputs["frames"][0]
-        self.frames = (
-            filled if spec.streams else filled.transpose(0, 2, 1)
-        )  # [channels, n_frames, n_mels], to be filled
+        frames: F32 = inputs["frames"][0]
+        # [channels, n_frames, n_mels], to be filled before a call
+        self.frames = frames if spec.streams else frames.transpose(0, 2, 1)
         self._kept = {name.removesuffix("_out"): outputs[name] for name in names if name.endswith("_out")}
         self._probs: F32 = outputs["probs"][0]
         self._energy = outputs.get("energy")
