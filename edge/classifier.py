@@ -236,31 +236,21 @@ class Call:
         spec, self._session = classifier.spec, classifier.session
         self._path = classifier.path
         self._rows = _kept_rows(spec, n_frames)
-        inputs: dict[str, NDArray[Any]] = {}
+        self._inputs: dict[str, NDArray[Any]] = {}
         for value in self._session.get_inputs():
             shape: tuple[int, ...] = (self._rows.get(value.name, 0), *value.shape[2:])
             if value.name == "frames":
                 shape = _frames_shape(spec, n_frames)
-            inputs[value.name] = np.zeros((1, *shape), TYPES[value.type])
-        # What the graph makes of zeros has the shapes of all that it will make.
-        names = [output.name for output in self._session.get_outputs()]
-        outputs: dict[str, NDArray[Any]] = dict(zip(names, self._session.run(names, inputs), strict=True))
-        frames: F32 = inputs["frames"][0]
+            self._inputs[value.name] = np.zeros((1, *shape), TYPES[value.type])
+        frames: F32 = self._inputs["frames"][0]
         # [channels, n_frames, n_mels], to be filled before a call
         self.frames = frames if spec.streams else frames.transpose(0, 2, 1)
-        self._kept = {name.removesuffix("_out"): outputs[name] for name in names if name.endswith("_out")}
-        self._probs: F32 = outputs["probs"][0]
-        self._energy = outputs.get("energy")
-        self._arrays = inputs, outputs  # the binding holds addresses alone
+        self._outputs: dict[str, NDArray[Any]] = {}
+        self._binding: Any = None
         self._followed: Call | None = None
-        self._binding = self._session.io_binding()
-        for name, array in inputs.items():
-            self._binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        for name, array in outputs.items():
-            self._binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
     def follow(self, other: Call) -> None:
-        """Read, from now on, the end of what ``other`` keeps.
+        """Read, from now on, the end of what ``other``, which has been called, keeps.
 
         Raises ContractError where that is less than the contract says.
         """
@@ -268,21 +258,40 @@ class Call:
             return
         self._followed = other
         for name, rows in self._rows.items():
-            kept = other._kept[name]
+            kept = other._outputs[f"{name}_out"]
             if (there := kept.shape[1]) < rows:
                 found = f"{self._path} keeps {there} rows of its {name}; its contract says {rows}"
                 raise ContractError(found, remedy="export it again")
-            end = kept[:, there - rows :]
-            self._binding.bind_input(name, "cpu", 0, end.dtype.type, end.shape, end.ctypes.data)
+            self._inputs[name] = kept[:, there - rows :]
+            if self._binding is not None:
+                _bind(self._binding.bind_input, name, self._inputs[name])
 
     def keeps_numbers(self) -> bool:
         """Whether all that the next call may read is finite."""
-        return all(np.isfinite(kept).all() for kept in self._kept.values())
+        return all(np.isfinite(array).all() for name, array in self._outputs.items() if name.endswith("_out"))
 
     def __call__(self) -> Decision:
         """The decision; what is kept is in its arrays."""
-        self._session.run_with_iobinding(self._binding)
-        return Decision(self._probs.copy(), None if self._energy is None else float(self._energy[0]))
+        if self._binding is None:
+            self._bind_all()
+        else:
+            self._session.run_with_iobinding(self._binding)
+        energy = self._outputs.get("energy")
+        return Decision(self._outputs["probs"][0].copy(), None if energy is None else float(energy[0]))
+
+    def _bind_all(self) -> None:
+        """The first call: the arrays that it gives are those that all others write."""
+        names = [output.name for output in self._session.get_outputs()]
+        self._outputs = dict(zip(names, self._session.run(names, self._inputs), strict=True))
+        self._binding = self._session.io_binding()  # of addresses alone
+        for name, array in self._inputs.items():
+            _bind(self._binding.bind_input, name, array)
+        for name, array in self._outputs.items():
+            _bind(self._binding.bind_output, name, array)
+
+
+def _bind(bind: Any, name: str, array: NDArray[Any]) -> None:
+    bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
 
 def _kept_rows(spec: ModelSpec, n_frames: int) -> dict[str, int]:

@@ -73,6 +73,7 @@ class OurModel:
         of_hop = self.classifier.bind(stream.keep + stream.hop_frames)
         of_window.frames[:] = whole(window).transpose(0, 2, 1)
         of_hop.frames[:] = of_window.frames[:, : stream.keep + stream.hop_frames]
+        of_window()
         of_hop.follow(of_window)
 
         def recompute() -> None:
