@@ -30,7 +30,9 @@ METADATA_KEY = "edge_listen"  # the key in ONNX metadata_props that holds ModelS
 SCHEMA_VERSION = 4  # raised when a reader of the former version could misread the contract
 # What a contract of a former version lacks, by that version: read today, it means what it meant then.
 MIGRATIONS: dict[int, dict[str, Any]] = {2: {"unknown": None}, 3: {"kept_frames": 0, "caches": []}}
-DIGEST = "contract_sha256"  # the key in the JSON that holds the digest of all others; from version 3 on
+STREAMING_SINCE = 4  # the first version whose networks keep more than their columns from hop to hop
+DIGEST = "contract_sha256"  # the key in the JSON that holds the digest of all others
+DIGEST_SINCE = 3  # the first version that has one
 
 # What no sensible model reaches: a damaged contract must not ask for gigabytes.
 MAX_LABELS = 10_000
@@ -291,27 +293,38 @@ class ModelSpec:
             raise ContractError(f"the model's contract is not JSON: {error}", remedy="export the model again") from None
         if not isinstance(data, dict):
             raise ContractError("the model's contract is not a JSON object", remedy="export the model again")
-        version = data.get("schema_version")
-        if type(version) is int and version > SCHEMA_VERSION:
-            found = f"the model's contract has schema_version {_shown(version)}"
-            raise ContractError(
-                f"{found}; this edge-listen reads up to {SCHEMA_VERSION}",
-                remedy="upgrade edge-listen, or export the model with this version",
-            )
-        if type(version) is not int or version < min(MIGRATIONS):
-            allowed = f"{min(MIGRATIONS)} to {SCHEMA_VERSION}"
-            raise ContractError(f"schema_version is {_shown(version)}; allowed: {allowed}", remedy="export it again")
-        if version < 4 and data.get("column_stride"):
-            found = f"schema_version is {version}, and since 4 a network that streams keeps more than its columns"
-            raise ContractError(found, remedy="convert the file: python -m export upgrade FILE")
         said, digest = data.pop(DIGEST, None), digest_of(data)
-        whole = version < 3 or said == digest
-        for former in range(version, SCHEMA_VERSION):
-            data = MIGRATIONS[former] | data | {"schema_version": former + 1}
-        spec = build(cls, data)
-        if not whole:  # said last: a field that makes no sense says more
+        now = migrated(data)
+        version = data["schema_version"]
+        if version < STREAMING_SINCE and data.get("column_stride"):
+            found = (
+                f"schema_version is {version}, and since {STREAMING_SINCE} a network that streams keeps more than its"
+            )
+            raise ContractError(f"{found} columns", remedy="convert the file: python -m export upgrade FILE")
+        spec = build(cls, now)
+        if version >= DIGEST_SINCE and said != digest:  # said last: a field that makes no sense says more
             raise ContractError(f"{DIGEST} is {_shown(said)}; of what is there: {digest}", remedy="copy the file again")
         return spec
+
+
+def migrated(data: dict[str, Any]) -> dict[str, Any]:
+    """The contract ``data``, without its ``DIGEST``, as this version would have written it.
+
+    Raises ContractError where its version is none that can be read.
+    """
+    version = data.get("schema_version")
+    if type(version) is int and version > SCHEMA_VERSION:
+        found = f"the model's contract has schema_version {_shown(version)}"
+        raise ContractError(
+            f"{found}; this edge-listen reads up to {SCHEMA_VERSION}",
+            remedy="upgrade edge-listen, or export the model with this version",
+        )
+    if type(version) is not int or version < min(MIGRATIONS):
+        allowed = f"{min(MIGRATIONS)} to {SCHEMA_VERSION}"
+        raise ContractError(f"schema_version is {_shown(version)}; allowed: {allowed}", remedy="export it again")
+    for former in range(version, SCHEMA_VERSION):
+        data = MIGRATIONS[former] | data | {"schema_version": former + 1}
+    return data
 
 
 def _canonical(data: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnxruntime.transformers.onnx_model import OnnxModel
 
 from edge.classifier import cache_name
 
@@ -202,15 +203,10 @@ class _Graph:
 
     def finished(self) -> ModelProto:
         """The model, its nodes in an order in which they can run."""
-        there = {"", *self.constants, *(value.name for value in self.proto.input)}
         del self.proto.node[:], self.proto.initializer[:], self.proto.value_info[:]
-        left = self.nodes
-        while left:
-            ready = next(node for node in left if there.issuperset(node.input))
-            left = [node for node in left if node is not ready]
-            there |= set(ready.output)
-            self.proto.node.append(ready)
-        used = {name for node in self.proto.node for name in node.input}
+        self.proto.node.extend(self.nodes)
+        used = {name for node in self.nodes for name in node.input}
         self.proto.initializer.extend(tensor for name, tensor in self.constants.items() if name in used)
+        OnnxModel(self.model).topological_sort(is_deterministic=True)
         onnx.checker.check_model(self.model, full_check=True)
         return self.model

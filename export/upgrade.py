@@ -11,19 +11,26 @@ import onnx
 from onnx import ModelProto
 
 from edge.classifier import Classifier
-from edge.config import DIGEST, METADATA_KEY, MIGRATIONS, SCHEMA_VERSION, ModelSpec, build, digest_of
+from edge.config import (
+    DIGEST,
+    DIGEST_SINCE,
+    METADATA_KEY,
+    STREAMING_SINCE,
+    ModelSpec,
+    build,
+    digest_of,
+    migrated,
+)
 from edge.errors import ContractError
 from edge.files import replacing
 from export.contract import write
-
-BEFORE_CACHES = 4  # the first version whose networks keep more than columns
 
 
 def upgrade(path: Path) -> bool:
     """Write the model file at ``path`` anew, whole or not at all; False where that is not needed.
 
-    What is written gives the golden probabilities of the former file. Raises ContractError where the file is damaged or
-    not one of ours, OSError where it cannot be read or written.
+    What is written gives the golden probabilities of the former file. Raises ContractError where the file is damaged,
+    not one of ours or of a version that cannot be read; OSError where it cannot be read or written.
     """
     content = path.read_bytes()
     try:
@@ -34,15 +41,16 @@ def upgrade(path: Path) -> bool:
         raise ContractError(
             f"{path} is no model file of edge-listen", remedy="export it with python -m export"
         ) from None
-    if version >= BEFORE_CACHES or not data.get("column_stride"):
+    if version >= STREAMING_SINCE or not data.get("column_stride"):
         return False
     digest = data.pop(DIGEST, None)
-    whole = version not in (*MIGRATIONS, SCHEMA_VERSION) or version < 3 or digest == digest_of(data)
+    whole = version < DIGEST_SINCE or digest == digest_of(data)
     if not whole or hashlib.sha256(content[:graph_bytes]).hexdigest() != data.get("graph_sha256"):
         raise ContractError(f"{path} is damaged", remedy="copy the file again, or export it again")
-    for former in range(version, SCHEMA_VERSION):
-        data = MIGRATIONS[former] | data | {"schema_version": former + 1}
-    spec = build(ModelSpec, data)
+    try:
+        spec = build(ModelSpec, migrated(data))
+    except ContractError as error:
+        raise ContractError(f"{path}: {error.what}", remedy=error.remedy) from None
     with tempfile.TemporaryDirectory() as folder, replacing(path) as part:
         proven = Path(folder) / path.name
         write(without_ring(model), spec, proven)
