@@ -27,14 +27,14 @@ from tests.test_train import (  # noqa: F401  # a fixture
 from train.augment import Augment, AugmentConfig
 from train.clip import Clip
 from train.config import TrainConfig, read_recipe
-from train.dataset import load_features
+from train.dataset import WindowSampler, load_features
 from train.frontend import log_scale
 from train.initial import initialise, start_from
 from train.loop import fit, make_model
 from train.losses import EnergyHinge, Loss
 from train.manifest import ManifestError, ReadOptions, read_manifest
 from train.negatives import halves, none_of, read_negatives, recordings
-from train.parts import fill_cache
+from train.parts import Parts, fill_cache
 
 NEGATIVES = SHARED / "data" / "negatives"
 LEARNT, KEPT = "c", "a"  # sources; their hashes put them into one half each
@@ -79,6 +79,10 @@ def names(paths):
     return [path.name for path in paths]
 
 
+def learnt(*arguments, **options):
+    return names(n.path for n in recordings(*arguments, **options))
+
+
 # Which recordings
 
 
@@ -88,11 +92,26 @@ def test_what_may_be_a_class_is_no_negative_of_it(table):
     assert negatives[3].partial == ("low", "bell")
     labels = ("high", "low", "middle")
     assert names(n.path for n in none_of(labels, negatives)) == ["plain.wav", "kept.wav", "bell.wav"]
-    assert names(recordings(table, labels)) == ["plain.wav", "bell.wav"]
-    assert names(recordings(table, labels, faint=True)) == ["plain.wav", "perhaps.wav", "bell.wav"]
-    assert names(recordings(table, ("bell",))) == ["plain.wav", "high.wav"]
+    assert learnt([table], labels) == ["plain.wav", "bell.wav"]
+    assert learnt([table], labels, faint=True) == ["plain.wav", "perhaps.wav", "bell.wav"]
+    assert learnt([table], ("bell",)) == ["plain.wav", "high.wav"]
     (table / "negatives.csv").unlink()
-    assert len(recordings(table, labels)) == 5  # nothing is known of them
+    assert len(recordings([table], labels)) == 5  # nothing is known of them
+
+
+def test_every_kind_is_drawn_as_often(folders, table, tmp_path, monkeypatch):  # noqa: F811
+    """Those of a folder without a table are named by the folder that they lie in."""
+    for i in range(6):
+        write_noise(tmp_path / "more" / "speech" / f"{i}.wav", seed=i)
+    write_noise(tmp_path / "more" / "music" / "0.wav")
+    found = recordings([table, tmp_path / "more"], ("high", "low"))
+    assert [n.kind for n in found] == ["speech", "ambience", "music", *["speech"] * 6]
+    monkeypatch.setattr(WindowSampler, "windows", lambda sampler, clips, stretch, rng: torch.from_numpy(clips))
+    others = (str(table), str(tmp_path / "more"))
+    parts = Parts(quick(outliers=others), read_manifest(folders), 40, tmp_path / "cache", "cpu")
+    drawn = np.bincount(parts.outliers(3000, np.random.default_rng(0)))
+    assert all(900 < count < 1100 for count in drawn[1:3])  # the only ones of their kinds
+    assert all(100 < count < 190 for count in (drawn[0], *drawn[3:]))
 
 
 def test_a_source_stays_in_its_half():
@@ -113,7 +132,7 @@ def test_a_source_stays_in_its_half():
 def test_a_table_that_cannot_be_used_is_named(tmp_path, text, message):
     (tmp_path / "negatives.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ManifestError, match=message):
-        recordings(tmp_path, ("a",))
+        recordings([tmp_path], ("a",))
 
 
 def test_no_table_is_named(tmp_path):
@@ -151,7 +170,7 @@ def test_outliers_end_with_less_energy_and_less_certain(folders, hiss, tmp_path)
         write_noise(tmp_path / "new" / f"{i}.wav", seed=100 + i)
     strange, known = sorted((tmp_path / "new").iterdir()), sorted((folders / "middle").iterdir())
     gaps, certain = [], []
-    for outliers in ("", str(hiss)):
+    for outliers in ((), (str(hiss),)):
         config = quick(epochs=25, learning_rate=0.01, augment=augment, outliers=outliers)
         checkpoint, _ = run(config, folders, tmp_path / f"open-{bool(outliers)}", tmp_path)
         none, classes = (heard(checkpoint, paths, tmp_path) for paths in (strange, known))
@@ -168,7 +187,7 @@ def test_independent_scores_of_outliers_are_all_low(hiss, tmp_path):
     lines = [f"{i}.wav,{'low' if i % 2 else 'high'}" for i in range(16)]
     (tmp_path / "clips.csv").write_text("path,label\n" + "\n".join(lines) + "\n")
     manifest = read_manifest(tmp_path / "clips.csv", ReadOptions(separator="|"))
-    config = quick(epochs=30, outliers=str(hiss), augment=AugmentConfig(mix=0.0, noise=0.0))
+    config = quick(epochs=30, outliers=(str(hiss),), augment=AugmentConfig(mix=0.0, noise=0.0))
     path = fit(config, manifest, tmp_path / "out", tmp_path / "cache", lambda _: None, device="cpu")
     write_noise(tmp_path / "new.wav", seed=100)
     logits = heard(load_checkpoint(path), [tmp_path / "new.wav", tmp_path / "0.wav"], tmp_path)
@@ -187,7 +206,7 @@ def test_the_share_of_a_batch_holds(folders, hiss, tmp_path, monkeypatch, mix): 
             return super().__call__(logits, targets, opinion)
 
     monkeypatch.setattr("train.loop.Loss", Counted)
-    config = quick(epochs=2, batch_size=8, outliers=str(hiss), outlier_share=0.4, augment=AugmentConfig(mix=mix))
+    config = quick(epochs=2, batch_size=8, outliers=(str(hiss),), outlier_share=0.4, augment=AugmentConfig(mix=mix))
     run(config, folders, tmp_path / "out", tmp_path)
     in_training = [batch for batch in batches if len(batch) == 8]
     assert len(in_training) == 2 * (24 // 5)  # an epoch is still each clip once
@@ -202,7 +221,7 @@ def test_outliers_and_backgrounds_are_as_of_other_places(folders, hiss, tmp_path
         return real(augment, power)
 
     monkeypatch.setattr(Augment, "elsewhere", counted)
-    others = {"outliers": str(hiss), "backgrounds": str(hiss), "outlier_share": 0.25}
+    others = {"outliers": (str(hiss),), "backgrounds": (str(hiss),), "outlier_share": 0.25}
     config = quick(epochs=1, batch_size=8, augment=AugmentConfig(elsewhere=0.25), **others)
     run(config, folders, tmp_path / "out", tmp_path)
     steps = 24 // 6
@@ -210,7 +229,7 @@ def test_outliers_and_backgrounds_are_as_of_other_places(folders, hiss, tmp_path
 
 
 def test_a_run_with_outliers_is_repeated_when_resumed(folders, table, tmp_path):  # noqa: F811
-    config = quick(epochs=4, views=1, view_share=0.5, outliers=str(table), backgrounds=str(table))
+    config = quick(epochs=4, views=1, view_share=0.5, outliers=(str(table),), backgrounds=(str(table),))
     whole, _ = run(config, folders, tmp_path / "whole", tmp_path)
     with contextlib.suppress(Interrupted):
         fit(config, read_manifest(folders), tmp_path / "cut", tmp_path / "cache", interrupt_after_one(), device="cpu")
@@ -223,7 +242,7 @@ def test_a_run_with_outliers_is_repeated_when_resumed(folders, table, tmp_path):
 
 def test_what_a_run_asks_for_can_be_computed_before(folders, table, tmp_path):  # noqa: F811
     """So that the folds of a cross-validation, trained at once, need not each."""
-    config = quick(epochs=1, views=1, outliers=str(table), backgrounds=str(table))
+    config = quick(epochs=1, views=1, outliers=(str(table),), backgrounds=(str(table),))
     fill_cache(config, read_manifest(folders), tmp_path / "cache")
     there = sorted((tmp_path / "cache").iterdir())
     run(config, folders, tmp_path / "out", tmp_path)
@@ -234,12 +253,12 @@ def test_what_a_run_asks_for_can_be_computed_before(folders, table, tmp_path):  
 def test_outliers_that_cannot_be_read_are_named_and_left_out(folders, hiss, tmp_path, caplog):  # noqa: F811
     (hiss / "3.wav").write_text("no sound")
     with caplog.at_level(logging.WARNING):
-        run(quick(epochs=1, outliers=str(hiss)), folders, tmp_path / "out", tmp_path)
+        run(quick(epochs=1, outliers=(str(hiss),)), folders, tmp_path / "out", tmp_path)
     assert "3.wav cannot be read" in caplog.text
     for path in hiss.iterdir():
         path.write_text("no sound")
     with pytest.raises(ManifestError, match="hiss has no recording that can be read and is none of the classes"):
-        run(quick(epochs=1, outliers=str(hiss)), folders, tmp_path / "none", tmp_path)
+        run(quick(epochs=1, outliers=(str(hiss),)), folders, tmp_path / "none", tmp_path)
 
 
 def test_mistakes_are_named_in_one_line(folders, table, tmp_path):  # noqa: F811
@@ -251,9 +270,9 @@ def test_mistakes_are_named_in_one_line(folders, table, tmp_path):  # noqa: F811
         TrainConfig(energy_margins=(3.0, 1.0))
     few = r"outlier_share is 0.02: 0 windows of a batch of 16; allowed: what makes 1 to 15"
     with pytest.raises(ValueError, match=few):
-        TrainConfig(outlier_share=0.02, batch_size=16, outliers=str(table))
+        TrainConfig(outlier_share=0.02, batch_size=16, outliers=(str(table),))
     with pytest.raises(ValueError, match=r"1 windows of a batch of 1; allowed: what makes 1 to 0"):
-        TrainConfig(outlier_share=0.9, outliers=str(table)).outliers_in(1)
+        TrainConfig(outlier_share=0.9, outliers=(str(table),)).outliers_in(1)
     (table / "negatives.csv").write_text("name\n")
     done = run_here("train", "fit", folders, "--recipe", "open", "--outliers", table, "--out", tmp_path / "bad", code=1)
     assert done.stderr.splitlines()[-1].startswith(f"Error: {table / 'negatives.csv'} has no column 'filename'")

@@ -513,13 +513,15 @@ def test_settings_change_a_recipe():
     config = read_recipe("default", ["augment.mix=0.25", "epochs=7", "model.widths=[8, 16]", "optimiser=sgd"])
     assert (config.augment.mix, config.epochs, config.optimiser) == (0.25, 7, "sgd")
     assert config.model["widths"] == (8, 16) or config.model["widths"] == [8, 16]
+    config = read_recipe("default", ["teachers=default", "outliers=others", "backgrounds="])
+    assert (config.teachers, config.outliers, config.backgrounds) == (("default",), ("others",), ())
     for setting, message in (
         ("mix", "write it as key=value"),
         ("augment.max=1", "unknown key max"),
         ("epochs=many", "epochs is 'many'"),
         ("views=[1]", r"views is \[1\]; allowed: int"),
         ("model=3", "model is 3; allowed: dict"),
-        ("teachers=default", "teachers is 'default'; allowed: tuple"),
+        ("teachers=3", "teachers is 3; allowed: tuple"),
         ("augment.noise_snr_db=[3]", "allowed: 2 values"),
         ("clip_norm=-1", "clip_norm is -1.0; allowed: 0 or more"),
     ):

@@ -37,8 +37,8 @@ class TrainConfig:
     microphone: MicrophoneConfig = MicrophoneConfig()  # what the views are made with
     views: int = 6  # other microphones that each clip is heard through, beside itself
     view_share: float = 0.3  # of the training windows that come from a view
-    backgrounds: str = ""  # folder of recordings that are mixed in; see augment.background
-    outliers: str = ""  # folder of recordings that are none of the classes, to learn from; see train.negatives
+    backgrounds: tuple[str, ...] = ()  # folders of recordings that are mixed in; see augment.background
+    outliers: tuple[str, ...] = ()  # folders of recordings that are none of the classes; see train.negatives
     outlier_share: float = 0.25  # of each batch
     energy_loss: float = 0.1  # with outliers: weight of the energy's part of the loss (Liu 2020); 0: none
     energy_margins: tuple[float, float] = (
@@ -164,6 +164,8 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     if hint is float and type(value) is int:
         return float(value)
     kind = get_origin(hint) or hint
+    if hint == tuple[str, ...] and isinstance(value, str):  # one name, as people write it, and as runs did before
+        return (value,) if value else ()
     if kind is tuple and isinstance(value, list):
         wanted = [a for a in get_args(hint) if a is not ...]
         if ... not in get_args(hint) and len(value) != len(wanted):

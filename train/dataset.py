@@ -238,6 +238,10 @@ class WindowSampler:
             batch = order[first : first + batch_size]
             yield self.windows(batch, stretch, rng), torch.from_numpy(batch)
 
+    def drawn(self, count: int, stretch: float, rng: np.random.Generator) -> Tensor:
+        """Windows of ``count`` clips: mel power [count, channels, window_frames, n_mels]."""
+        return self.windows(rng.choice(self.chosen, count, p=self.shares), stretch, rng)
+
     def windows(self, clips: NDArray[np.int64], stretch: float, rng: np.random.Generator) -> Tensor:
         """One window of each clip: mel power [B, channels, window_frames, n_mels]."""
         speeds = 2.0 ** rng.uniform(-stretch, stretch, len(clips))

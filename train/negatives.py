@@ -9,6 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edge.bulk import find_recordings
 from train.manifest import ManifestError
 
@@ -66,17 +69,28 @@ def none_of(labels: Sequence[str], negatives: Sequence[Negative], *, faint: bool
     return [n for n in negatives if not classes & set(n.overlap if faint else n.overlap + n.partial)]
 
 
-def recordings(folder: Path, labels: Sequence[str], *, faint: bool = False) -> list[Path]:
-    """What may be learnt from ``folder`` as none of ``labels``; see :func:`none_of`.
+def recordings(folders: Iterable[Path], labels: Sequence[str], *, faint: bool = False) -> list[Negative]:
+    """What may be learnt from ``folders`` as none of ``labels``; see :func:`none_of`.
 
-    Of a folder with a table it is the half "develop"; of another one all recordings in and below it.
+    Of a folder with a table it is the half "develop"; of another one all recordings in and below it, whose kind is the
+    name of the folder that they lie in.
 
     Raises:
         ManifestError: for a table that cannot be read.
     """
-    if not (folder / TABLE).is_file():
-        return find_recordings([folder])
-    return [n.path for n in none_of(labels, read_negatives(folder), faint=faint) if n.half == "develop"]
+    found: list[Negative] = []
+    for folder in folders:
+        if (folder / TABLE).is_file():
+            found += [n for n in none_of(labels, read_negatives(folder), faint=faint) if n.half == "develop"]
+        else:
+            found += [Negative(p, p.parent.name, str(p), (), (), "develop") for p in find_recordings([folder])]
+    return found
+
+
+def kind_weights(negatives: Sequence[Negative]) -> NDArray[np.float64]:
+    """How often each is drawn, so that every kind is drawn as often as any other; the mean is 1."""
+    count = Counter(n.kind for n in negatives)
+    return np.array([len(negatives) / len(count) / count[n.kind] for n in negatives])
 
 
 def _negative(folder: Path, row: dict[str, str | None], half: str) -> Negative:

@@ -14,7 +14,7 @@ from train.config import TrainConfig
 from train.dataset import View, WindowSampler, load_features
 from train.losses import clip_weights
 from train.manifest import Clip, Manifest, ManifestError
-from train.negatives import recordings
+from train.negatives import Negative, kind_weights, recordings
 
 log = logging.getLogger(__name__)
 
@@ -26,17 +26,21 @@ def views_of(config: TrainConfig) -> list[View]:
 
 def fill_cache(config: TrainConfig, manifest: Manifest, cache: Path) -> None:
     """Compute the features that a run will ask for, so that several runs at once need not each."""
-    backgrounds = others(config.backgrounds, manifest.labels, faint=True)
-    for clips in filter(None, (manifest.clips, others(config.outliers, manifest.labels))):
+    backgrounds = _clips(others(config.backgrounds, manifest.labels, faint=True))
+    for clips in filter(None, (manifest.clips, _clips(others(config.outliers, manifest.labels)))):
         for view in (None, *views_of(config)):
             load_features(clips, config.frontend, cache, view=view)
     if backgrounds:
         load_features(backgrounds, config.frontend, cache)
 
 
-def others(folder: str, labels: Sequence[str], *, faint: bool = False) -> list[Clip]:
-    """The recordings in ``folder`` that are none of ``labels``, see :func:`train.negatives.recordings`; "": none."""
-    return [Clip(path, (), 0) for path in recordings(Path(folder), labels, faint=faint)] if folder else []
+def others(folders: Sequence[str], labels: Sequence[str], *, faint: bool = False) -> list[Negative]:
+    """The recordings in ``folders`` that are none of ``labels``, see :func:`train.negatives.recordings`."""
+    return recordings(map(Path, folders), labels, faint=faint)
+
+
+def _clips(negatives: Sequence[Negative]) -> list[Clip]:
+    return [Clip(n.path, (), 0) for n in negatives]
 
 
 class Parts:
@@ -90,14 +94,12 @@ class Parts:
         """Windows of background noise, stretched: [count, channels, window_frames, n_mels]; None without any."""
         if self._background is None:
             return None
-        chosen = rng.choice(self._background.chosen, count)
-        return self._background.windows(chosen, self.config.augment.stretch, rng).to(self._device)
+        return self._background.drawn(count, self.config.augment.stretch, rng).to(self._device)
 
     def outliers(self, count: int, rng: np.random.Generator) -> Tensor:
         """Windows of none of the classes, heard and stretched like theirs: [count, channels, window_frames, n_mels]."""
         assert self._outlier is not None
-        chosen = rng.choice(self._outlier.chosen, count)
-        return self._outlier.windows(chosen, self.config.augment.stretch, rng).to(self._device)
+        return self._outlier.drawn(count, self.config.augment.stretch, rng).to(self._device)
 
     def _numbers(self, folds: Sequence[int]) -> NDArray[np.int64]:
         there = [n for n, clip in enumerate(self.clips) if clip.fold in folds and n not in self.features.errors]
@@ -126,16 +128,18 @@ class Parts:
             log.warning("left out: %s", error)
 
     def _unlabelled(
-        self, folder: str, clips: Sequence[Clip], cache: Path | None, views: Sequence[View] = ()
+        self, folders: Sequence[str], negatives: Sequence[Negative], cache: Path | None, views: Sequence[View] = ()
     ) -> WindowSampler | None:
-        """Windows of the recordings ``clips`` of ``folder``; None where no folder is given."""
-        if not folder:
+        """Windows of the recordings ``negatives`` of ``folders``, of each kind as many; None where none are given."""
+        if not folders:
             return None
-        frontend, device = self.config.frontend, self._device
+        frontend, device, clips = self.config.frontend, self._device, _clips(negatives)
         features = load_features(clips, frontend, cache, device=device)
         usable = [n for n in range(len(clips)) if n not in features.errors]
         if not usable:
-            raise ManifestError(f"{folder} has no recording that can be read and is none of the classes; give others")
+            raise ManifestError(
+                f"{', '.join(folders)} has no recording that can be read and is none of the classes; give others"
+            )
         for error in features.errors.values():
             log.warning("left out: %s", error)
         return WindowSampler(
@@ -144,4 +148,5 @@ class Parts:
             chosen=usable,
             views=[load_features(clips, frontend, cache, view=view, device=device) for view in views],
             view_share=self.config.view_share,
+            weights=kind_weights([negatives[n] for n in usable]),
         )

@@ -42,8 +42,8 @@ def run(
         return str(teacher_folder(name, out) / "checkpoint.pt") if is_recipe(name) else name
 
     config = replace(config, init=there(config.init), teachers=tuple(there(name) for name in config.teachers))
-    for folder in (config.outliers, config.backgrounds):
-        others(folder, manifest.labels)  # a table that cannot be read is named before hours go into teachers
+    for folders in (config.outliers, config.backgrounds):
+        others(folders, manifest.labels)  # a table that cannot be read is named before hours go into teachers
     group.main_does(lambda: claim(out, config, manifest))
     for folder, teacher in before.items():
         run(teacher, manifest, folder, cache, report, device=device, strict=strict)

@@ -33,13 +33,15 @@ OPTIONS = [
     click.option("--seed", type=click.IntRange(min=0), help="[default: the recipe's]"),
     click.option(
         "--backgrounds",
+        multiple=True,
         type=click.Path(exists=True, path_type=Path),
-        help="Folder of noise that is mixed in (augment.background).",
+        help="Folder of noise that is mixed in (augment.background). Repeatable.",
     ),
     click.option(
         "--outliers",
+        multiple=True,
         type=click.Path(exists=True, file_okay=False, path_type=Path),
-        help="Folder of recordings that are none of the classes, to learn what is unknown (outlier_share).",
+        help="Folder of recordings that are none of the classes, to learn what is unknown (outlier_share). Repeatable.",
     ),
     click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if any."),
     click.option("--threads", type=click.IntRange(min=1), help="Of torch, for each process. [default: its own]"),
@@ -56,8 +58,8 @@ class RunOptions:
     settings: tuple[str, ...]  # "key=value"
     epochs: int | None
     seed: int | None
-    backgrounds: Path | None
-    outliers: Path | None
+    backgrounds: tuple[Path, ...]
+    outliers: tuple[Path, ...]
     device: str
     threads: int | None
     cache: Path
@@ -69,8 +71,8 @@ class RunOptions:
         for name in ("train_folds", "validation_folds", "test_fold"):
             if getattr(config, name) != getattr(default, name):
                 raise ValueError(f"{name} belongs to the data; give --test-fold and --validation-fold instead")
-        shortcuts = {"epochs": self.epochs, "seed": self.seed}
-        shortcuts |= {"backgrounds": _text(self.backgrounds), "outliers": _text(self.outliers)}
+        shortcuts: dict[str, Any] = {"epochs": self.epochs, "seed": self.seed}
+        shortcuts |= {"backgrounds": _texts(self.backgrounds), "outliers": _texts(self.outliers)}
         return replace(config, **{name: value for name, value in shortcuts.items() if value is not None})
 
     @property
@@ -86,8 +88,8 @@ class RunOptions:
             torch.set_num_threads(self.threads)
 
 
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
+def _texts(paths: tuple[Path, ...]) -> tuple[str, ...] | None:
+    return tuple(map(str, paths)) or None
 
 
 @contextmanager

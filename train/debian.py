@@ -1,0 +1,180 @@
+"""Speech and music out of Debian's packages: free recordings that are none of a model's classes."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+import subprocess
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from edge.bulk import SUFFIXES
+from edge.errors import EdgeError, InputError
+from edge.files import replacing, write_text
+from edge.sources.file import SoundFile
+
+F32 = NDArray[np.float32]
+
+TABLE = Path(__file__).with_suffix(".csv")
+ARCHIVES = frozenset({".zip", ".pk3", ".wz"})  # zip files, as games have them
+RATE = 32_000  # Hz
+PIECE_SECONDS = 20.0  # at most, of one file: many voices and tunes are worth more than long ones
+RECORDING_SECONDS = 60.0  # about; short files are joined
+PAUSE_SECONDS = 0.3
+MINUTES = 6.0  # of a package
+SOURCES, LICENCES = "sources.csv", "licences"
+
+
+@dataclass(frozen=True)
+class Package:
+    """A row of the table: what is taken from a package."""
+
+    name: str
+    kind: str  # "speech" or "music": the folder that its recordings are in
+    pattern: str  # of the files' paths within the package, by re.search
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A recording that was written, and what is in it."""
+
+    path: Path
+    package: Package
+    version: str
+    files: tuple[str, ...]
+
+
+def read_packages(path: Path = TABLE) -> list[Package]:
+    """The packages that recordings are taken from."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [Package(row["package"], row["kind"], row["files"]) for row in csv.DictReader(file)]
+
+
+def collect(out: Path, packages: Sequence[Package], minutes: float = MINUTES) -> Iterator[tuple[Package, list[Taken]]]:
+    """Write up to ``minutes`` of each package to ``out``/KIND/PACKAGE-N.flac, its licence to ``out``/licences/PACKAGE.
+
+    A package that is there already is passed over: an interrupted run goes on. ``out``/sources.csv names the files
+    that each recording is made of.
+
+    Raises:
+        InputError: where apt is missing, or cannot get a package.
+    """
+    (out / LICENCES).mkdir(parents=True, exist_ok=True)
+    for package in packages:
+        licence = out / LICENCES / package.name
+        if licence.exists():
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            version, tree = download(package.name, Path(folder))
+            taken = take(out, package, version, tree, minutes)
+            _note(out / SOURCES, taken)
+            copyright_file = tree / "usr" / "share" / "doc" / package.name / "copyright"
+            write_text(licence, copyright_file.read_text(encoding="utf-8", errors="replace"))
+        yield package, taken
+
+
+def download(name: str, folder: Path) -> tuple[str, Path]:
+    """The version of a package of this machine's Debian, and its files, below ``folder``. Raises InputError."""
+    apt, dpkg = _program("apt-get"), _program("dpkg-deb")
+    done = subprocess.run([apt, "download", name], cwd=folder, capture_output=True, text=True, check=False)
+    found = sorted(folder.glob("*.deb"))
+    if done.returncode or not found:
+        said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise InputError(f"package {name} cannot be had: {said}", remedy="apt-get update, or another mirror")
+    tree = folder / "tree"
+    subprocess.run([dpkg, "-x", found[0], tree], check=True, capture_output=True)
+    version = subprocess.run([dpkg, "-f", found[0], "Version"], check=True, capture_output=True, text=True)
+    return version.stdout.strip(), tree
+
+
+def _program(name: str) -> str:
+    """Where it is. Raises InputError."""
+    if (path := shutil.which(name)) is None:
+        raise InputError(f"{name} is not here", remedy="run this on Debian, or in its container")
+    return path
+
+
+def take(out: Path, package: Package, version: str, tree: Path, minutes: float) -> list[Taken]:
+    """Write recordings of up to ``minutes`` of the files in ``tree``, drawn evenly; what cannot be read is left out."""
+    written: list[Taken] = []
+    pieces: list[F32] = []
+    names: list[str] = []
+    pause = np.zeros(round(PAUSE_SECONDS * RATE), np.float32)
+
+    def write() -> None:
+        path = out / package.kind / f"{package.name}-{len(written):02}.flac"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as part:
+            soundfile.write(part, np.concatenate(pieces), RATE, format="FLAC", subtype="PCM_16")
+        written.append(Taken(path, package, version, tuple(names)))
+        pieces.clear()
+        names.clear()
+
+    left = minutes * 60.0
+    for name, sound in _shuffled(matching(tree, package.pattern)):
+        try:
+            piece = middle(sound)
+        except (EdgeError, soundfile.LibsndfileError):
+            continue
+        pieces += [piece, pause]
+        names.append(name)
+        left -= len(piece) / RATE
+        if sum(map(len, pieces)) >= RECORDING_SECONDS * RATE - PIECE_SECONDS * RATE / 2 or left <= 0:
+            write()
+        if left <= 0:
+            break
+    if pieces:
+        write()
+    return written
+
+
+def matching(tree: Path, pattern: str) -> list[tuple[str, Path]]:
+    """The recordings in ``tree`` and in its archives whose path matches, by path; archives are unpacked beside."""
+    found = []
+    for path in sorted(tree.rglob("*")):
+        if path.suffix.lower() in ARCHIVES and zipfile.is_zipfile(path):
+            beside = path.with_name(path.name + ".unpacked")
+            with zipfile.ZipFile(path) as archive:
+                wanted = [m for m in archive.namelist() if Path(m).suffix.lower() in SUFFIXES and re.search(pattern, m)]
+                archive.extractall(beside, wanted)
+            found += [(f"{path.relative_to(tree)}/{member}", beside / member) for member in sorted(wanted)]
+        elif path.suffix.lower() in SUFFIXES and path.is_file() and re.search(pattern, str(path.relative_to(tree))):
+            found.append((str(path.relative_to(tree)), path))
+    return found
+
+
+def middle(path: Path) -> F32:
+    """Up to :data:`PIECE_SECONDS` out of the middle of a recording, mono at :data:`RATE`.
+
+    Raises EdgeError or LibsndfileError for what cannot be read.
+    """
+    length = soundfile.info(path).duration
+    start = max(0.0, (length - PIECE_SECONDS) / 2)
+    return SoundFile(path, start=start, end=min(length, start + PIECE_SECONDS)).read(RATE)
+
+
+def _shuffled(files: Sequence[tuple[str, Path]]) -> Iterator[tuple[str, Path]]:
+    """All of them, always in the same order, of which any beginning is spread over the whole."""
+    yield from (files[n] for n in np.random.default_rng(0).permutation(len(files)))
+
+
+def _note(path: Path, taken: Sequence[Taken]) -> None:
+    """Add what was taken to ``path``."""
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        if new:
+            rows.writerow(("filename", "kind", "package", "version", "files"))
+        for recording in taken:
+            name = recording.path.relative_to(path.parent)
+            rows.writerow(
+                (name, recording.package.kind, recording.package.name, recording.version, ";".join(recording.files))
+            )
