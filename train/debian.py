@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 import shutil
 import subprocess
@@ -75,7 +76,7 @@ def collect(out: Path, packages: Sequence[Package], minutes: float = MINUTES) ->
         with tempfile.TemporaryDirectory() as folder:
             version, tree = download(package.name, Path(folder))
             taken = take(out, package, version, tree, minutes)
-            _note(out / SOURCES, taken)
+            _note(out / SOURCES, package, taken)
             copyright_file = tree / "usr" / "share" / "doc" / package.name / "copyright"
             write_text(licence, copyright_file.read_text(encoding="utf-8", errors="replace"))
         yield package, taken
@@ -166,15 +167,15 @@ def _shuffled(files: Sequence[tuple[str, Path]]) -> Iterator[tuple[str, Path]]:
     yield from (files[n] for n in np.random.default_rng(0).permutation(len(files)))
 
 
-def _note(path: Path, taken: Sequence[Taken]) -> None:
-    """Add what was taken to ``path``."""
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        if new:
-            rows.writerow(("filename", "kind", "package", "version", "files"))
-        for recording in taken:
-            name = recording.path.relative_to(path.parent)
-            rows.writerow(
-                (name, recording.package.kind, recording.package.name, recording.version, ";".join(recording.files))
-            )
+def _note(path: Path, package: Package, taken: Sequence[Taken]) -> None:
+    """Say in ``path`` what was taken of ``package``, and no more what an interrupted run has said of it."""
+    rows: list[Sequence[object]] = []
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.reader(file) if row[2] not in ("package", package.name)]
+    for recording in taken:
+        name = recording.path.relative_to(path.parent)
+        rows.append((name, package.kind, package.name, recording.version, ";".join(recording.files)))
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([("filename", "kind", "package", "version", "files"), *rows])
+    write_text(path, table.getvalue())
