@@ -206,6 +206,34 @@ def test_truncated_file(tmp_path, suffix):
     assert_fails(path, "truncated|cannot be read")
 
 
+@pytest.mark.parametrize(("rate", "tag"), [(RATE, 30_000), (44_100, 0), (44_100, 30_000)])
+def test_mp3_without_its_length_is_not_taken_for_truncated(tmp_path, rate, tag):
+    """Of a constant bit rate, as old encoders wrote it: libsndfile guesses a length, and a tag makes it guess more."""
+    path = tmp_path / "old.mp3"
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 5 * rate)
+    soundfile.write(path, samples, rate, format="MP3", bitrate_mode="CONSTANT", compression_level=0.5)
+    data = path.read_bytes()
+    second = data.index(data[:2], data.index(b"Info"))  # the first frame holds the length alone
+    path.write_bytes((id3(tag) if tag else b"") + data[second:])
+    assert soundfile.info(path).frames > len(soundfile.read(path)[0])  # else this would test nothing
+    assert len(SoundFile(path).read(rate)) == pytest.approx(5 * rate, abs=3000)
+
+
+def id3(length):
+    """A tag of ``length`` bytes, such as a picture."""
+    return b"ID3\x03\x00\x00" + bytes((length >> shift) & 0x7F for shift in (21, 14, 7, 0)) + bytes(length)
+
+
+def test_mp3_with_a_tag_is_found_truncated(tmp_path):
+    path = tmp_path / "cut.mp3"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 80_000), RATE, format="MP3")
+    data = id3(20_000) + path.read_bytes()
+    path.write_bytes(data)
+    assert len(SoundFile(path).read(RATE)) == pytest.approx(80_000, abs=2000)
+    path.write_bytes(data[: (20_000 + len(data)) // 2])
+    assert_fails(path, "truncated|cannot be read")
+
+
 def test_streamed_wav_is_not_taken_for_truncated(tmp_path, tone_wav):
     path, data = tmp_path / "piped.wav", bytearray(tone_wav.read_bytes())
     at = data.index(b"data") + 4

@@ -28,6 +28,10 @@ MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz
 TRUNCATED = re.compile(r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 STREAMED_BYTES = 0x7FFF0000  # a header with more was written to a pipe, before the length was known
 TRUNCATED_OGG = "lacks an end-of-stream bit"
+# The first frame of an MP3 may say how many there are; else libsndfile guesses from the file's size, tags and all.
+MP3_LENGTH = (b"Xing", b"Info", b"VBRI")
+ID3_HEADER = 10  # bytes, before the tag itself
+FIRST_FRAME = 4096  # bytes in which one that follows a tag lies
 
 
 class SoundFile:
@@ -129,9 +133,22 @@ class SoundFile:
                 yield resample(samples)
             if done == first:
                 raise InputError(f"{self.path} has no samples", remedy="give a recording with sound in it")
-            if done < last < 1 << 62:  # libsndfile gives 2**63 - 1 where it does not know
+            if done < last < 1 << 62 and self._tells_length(file):  # libsndfile gives 2**63 - 1 where it does not know
                 raise self._truncated(f"{done} of {file.frames} samples")
         yield resample(silence(0, channels), last=True)
+
+    def _tells_length(self, file: soundfile.SoundFile) -> bool:
+        """Whether the number of samples is the file's own, and no guess."""
+        if file.format != "MP3":
+            return True
+        with self.path.open("rb") as raw:
+            header = raw.read(ID3_HEADER)
+            tag = 0
+            if header[:3] == b"ID3":  # its length has seven bits a byte
+                tag = ID3_HEADER + sum((byte & 0x7F) << shift for byte, shift in zip(header[6:], (21, 14, 7, 0)))
+            raw.seek(tag)
+            frame = raw.read(FIRST_FRAME)
+        return any(mark in frame for mark in MP3_LENGTH)
 
     def _read(self, file: soundfile.SoundFile, n: int) -> F32:
         """The next ``n`` samples, fewer at the end: [≤ n, channels]."""
