@@ -27,7 +27,7 @@ from train.folder import locked
 from train.initial import start_from
 from train.loop import fit
 from train.losses import class_weights, clip_weights
-from train.manifest import ManifestError, ReadOptions, read_manifest
+from train.manifest import ManifestError, ReadOptions, read_manifest, with_more
 from train.optim import Schedule, make_optimiser
 from train.precision import forward_dtype
 from train.run import recipes_before
@@ -607,3 +607,21 @@ def test_mistakes_end_in_one_line(folders, tmp_path):
     assert (
         ".wav cannot be read" in run_here("train", "fit", folders, "--out", tmp_path / "o", "--strict", code=1).stderr
     )
+
+
+def test_more_clips_are_trained_on_and_never_held_out(folders, tmp_path):
+    for i in range(4):
+        write_tone(tmp_path / "more" / "low" / f"{i}.wav", 210, seed=50 + i)
+    manifest = read_manifest(folders)
+    whole = with_more(manifest, tmp_path / "more", 2)
+    assert (whole.labels, whole.official) == (manifest.labels, manifest.official)
+    assert whole.clips[: len(manifest.clips)] == manifest.clips
+    assert [(clip.label, clip.fold) for clip in whole.clips[len(manifest.clips) :]] == [("low", 2)] * 4
+    arguments = ("--recipe", "quick", "--epochs", 1, "--test-fold", 1, "--more", tmp_path / "more", "--no-report")
+    run_module("train", "fit", folders, *arguments, "--set", "model.widths=[8, 16]", "--out", tmp_path / "out")
+    saved = read_manifest(tmp_path / "out" / "manifest.jsonl")
+    assert len(saved.clips) == 34
+    assert len(saved.in_folds([1])) == len(manifest.in_folds([1]))
+    (tmp_path / "more" / "low").rename(tmp_path / "more" / "other")
+    done = run_here("train", "fit", folders, "--more", tmp_path / "more", "--out", tmp_path / "none", code=1)
+    assert done.stderr.strip() == "Error: data has no class other; it has: high, low, middle"

@@ -16,7 +16,7 @@ from train.readers import read_listing
 from train.readers.options import ReadOptions
 from train.splits import deal, from_one
 
-__all__ = ["Clip", "Manifest", "ManifestError", "ReadOptions", "read_manifest"]
+__all__ = ["Clip", "Manifest", "ManifestError", "ReadOptions", "read_manifest", "with_more"]
 
 LONGEST = 200  # characters of a path in an error
 NAMED = 10  # skipped files named one by one in the log; all are in Manifest.skipped
@@ -74,6 +74,19 @@ def read_manifest(root: Path, options: ReadOptions = DEFAULT) -> Manifest:
         where = f"{error.filename or root}"
         where = where if len(where) <= LONGEST else f"{where[:LONGEST]}…"
         raise ManifestError(f"{where} cannot be read: {error.strerror}; check the path") from None
+
+
+def with_more(manifest: Manifest, root: Path, fold: int, *, strict: bool = False) -> Manifest:
+    """``manifest`` with the clips of ``root``, a folder for each of its classes, in ``fold``; some classes will do.
+
+    Raises:
+        ManifestError: for a class that the manifest does not have, and what :func:`read_manifest` does.
+    """
+    more = read_manifest(root, ReadOptions(layout="folders", n_folds=1, strict=strict))
+    if unknown := sorted(set(more.labels) - set(manifest.labels)):
+        raise ManifestError(f"{manifest.name} has no class {', '.join(unknown)}; it has: {', '.join(manifest.labels)}")
+    clips = tuple(replace(clip, fold=fold) for clip in more.clips)
+    return replace(manifest, clips=manifest.clips + clips, skipped=manifest.skipped + more.skipped)
 
 
 def _read(root: Path, options: ReadOptions) -> Manifest:

@@ -11,7 +11,7 @@ import click
 from train.cli.data import data_options
 from train.cli.runs import RunOptions, one_line_errors, run_options
 from train.config import TrainConfig
-from train.manifest import Manifest, ManifestError, ReadOptions, read_manifest
+from train.manifest import Manifest, ManifestError, ReadOptions, read_manifest, with_more
 from train.progress import RunProgress
 from train.tracking import NAMES, open_trackers
 
@@ -24,6 +24,11 @@ from train.tracking import NAMES, open_trackers
 @click.option(
     "--validation-fold", type=int, multiple=True, help="Looked at while training, not trained on. Repeatable."
 )
+@click.option(
+    "--more",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="More clips of DATA's classes, a folder for each: trained on, never held out.",
+)
 @run_options
 @click.option("--track", type=click.Choice(NAMES), multiple=True, help="Also write the history there. Repeatable.")
 @click.option("--report/--no-report", "with_report", default=True, show_default=True, help="Write OUT/report.html.")
@@ -34,6 +39,7 @@ def command(
     init: str | None,
     test_fold: int | None,
     validation_fold: tuple[int, ...],
+    more: Path | None,
     asked: RunOptions,
     track: tuple[str, ...],
     with_report: bool,
@@ -47,6 +53,8 @@ def command(
         manifest = read_manifest(data, options)
         config = asked.config("finetune" if init else "default")
         config = with_folds(config, manifest, test_fold, validation_fold)
+        if more:
+            manifest = with_more(manifest, more, config.train_folds[0], strict=options.strict)
         path = run_fit(config, manifest, out, asked, init, options.strict, track, with_report)
     if path is not None:  # the first process of several reports
         click.echo(path)
