@@ -17,7 +17,7 @@ from export.contract import build_spec, write_with_golden
 from export.graphs import graphs
 from export.to_onnx import probabilities
 from export.verify import TOLERANCES
-from models import architectures, build
+from models import architectures, build, mean
 from models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from models.cost import count_macs
 from train.config import RECIPES, read_recipe
@@ -335,3 +335,25 @@ def test_checkpoints_from_before_there_were_channels_are_read(tmp_path):
     assert old.frontend == MEL
     frames = torch.randn(1, 1, 32, model.window_frames)
     assert torch.equal(old.model()(frames), model.eval()(frames))
+
+
+def test_the_mean_of_weights(tmp_path):
+    models = [small("streaming")[1] for _ in range(2)]
+    for parameter in models[1].parameters():
+        parameter.data += 1
+    paths = [tmp_path / f"{n}.pt" for n in range(2)]
+    for path, model in zip(paths, models, strict=True):
+        save_checkpoint(path, checkpoint_of("streaming", model, MEL))
+    mean.main([str(tmp_path / "mean.pt"), *map(str, paths)])
+    state = load_checkpoint(tmp_path / "mean.pt").model().state_dict()
+    for name, both in state.items():
+        first, second = (model.state_dict()[name] for model in models)
+        assert torch.allclose(both.float(), (first.float() + second.float()) / 2, atol=1e-6)
+    save_checkpoint(paths[1], checkpoint_of("three-block", small("three-block")[1], MEL))
+    for arguments, message in (
+        (["out.pt", str(paths[0])], "usage: python -m models.mean"),
+        (["out.pt", *map(str, paths)], "do not mix"),
+        (["out.pt", str(paths[0]), str(tmp_path / "none.pt")], "none.pt"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            mean.main(arguments)
