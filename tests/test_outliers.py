@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import shutil
 import subprocess
 import zipfile
@@ -12,7 +13,8 @@ import soundfile
 
 from edge.errors import InputError
 from tests.conftest import run_here
-from train.debian import PIECE_SECONDS, RATE, Package, collect, read_packages
+from train.debian import CLIPS, PIECE_SECONDS, RATE, Package, collect, read_packages
+from train.manifest import ReadOptions, read_manifest
 from train.steady import SECONDS, write_steady
 
 pytestmark = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb is not here: this is not Debian")
@@ -119,10 +121,10 @@ def test_an_interrupted_run_goes_on(debian, tmp_path):
     packages = [Package(name, "music", ".") for name in "ab"]
     next(collect(tmp_path / "out", packages))
     (debian / "a_1.0_all.deb").unlink()  # it is not asked for again
-    assert [p.name for p, _ in collect(tmp_path / "out", packages)] == ["b"]
+    assert [name for name, _ in collect(tmp_path / "out", packages)] == ["b"]
     assert list(collect(tmp_path / "out", packages)) == []
     (tmp_path / "out" / "licences" / "b").unlink()  # as where it was cut off before the last step
-    assert [p.name for p, _ in collect(tmp_path / "out", packages)] == ["b"]
+    assert [name for name, _ in collect(tmp_path / "out", packages)] == ["b"]
     assert len((tmp_path / "out" / "sources.csv").read_text().splitlines()) == 3  # and none twice
 
 
@@ -139,10 +141,29 @@ def test_mistakes_are_named_in_one_line(debian, tmp_path, monkeypatch):
         next(collect(tmp_path / "out", read_packages()))
 
 
-def test_the_table_names_each_package_once():
-    packages = read_packages()
-    assert len({p.name for p in packages}) == len(packages)
-    assert {p.kind for p in packages} == {"speech", "music"}
+def test_clips_of_classes_are_files_of_their_own(debian, tmp_path):
+    files = {f"usr/a/dog{n}.wav": sound(tone(300, 1 + n)) for n in range(3)}
+    files |= {f"usr/a/key{n}.wav": sound(tone(900, 0.2)) for n in range(5)}
+    files |= {"usr/a/dog_short.wav": sound(tone(300, 0.05)), "usr/a/dog_silent.wav": sound(0.001 * tone(300, 1))}
+    package(debian, "a", files)
+    rows = [Package("a", "dog", r"/dog", 1), Package("a", "keyboard_typing", r"/key", 2)]
+    ((name, taken),) = collect(tmp_path / "out", rows)
+    assert name == "a"
+    manifest = read_manifest(tmp_path / "out", ReadOptions(layout="folders", n_folds=1))
+    lengths = [soundfile.info(clip.path).duration for clip in manifest.clips]
+    assert sorted(lengths[:3]) == pytest.approx([1, 2, 3])
+    assert [clip.label for clip in manifest.clips] == ["dog"] * 3 + ["keyboard_typing"] * 3
+    assert [len(recording.files) for recording in taken] == [1, 1, 1, 2, 2, 1]
+    assert not any("dog_s" in file for recording in taken for file in recording.files)
+
+
+def test_the_tables(classifier):
+    others, clips = read_packages(), read_packages(CLIPS)
+    assert len({p.name for p in others}) == len(others)
+    assert {p.kind for p in others} == {"speech", "music"}
+    assert all(p.joined for p in clips)
+    assert {p.kind for p in clips} <= set(classifier.spec.labels)
+    assert all(re.compile(p.pattern) for p in others + clips)
 
 
 def test_steady_noise_stays_as_it_is(tmp_path):

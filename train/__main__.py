@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-COMMANDS = ("crossval", "describe", "evaluate", "fit", "outliers", "preview", "report", "search")
+COMMANDS = ("crossval", "describe", "evaluate", "fit", "more", "outliers", "preview", "report", "search")
 
 
 class Commands(click.Group):

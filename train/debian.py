@@ -1,4 +1,4 @@
-"""Speech and music out of Debian's packages: free recordings that are none of a model's classes."""
+"""Free recordings out of Debian's packages: speech and music, and clips of the classes of ESC-50."""
 
 from __future__ import annotations
 
@@ -24,23 +24,27 @@ from edge.sources.file import SoundFile
 
 F32 = NDArray[np.float32]
 
-TABLE = Path(__file__).with_suffix(".csv")
+OTHERS = Path(__file__).with_name("debian_others.csv")  # speech and music
+CLIPS = Path(__file__).with_name("debian_clips.csv")  # by class
 ARCHIVES = frozenset({".zip", ".pk3", ".wz"})  # zip files, as games have them
 RATE = 32_000  # Hz
 PIECE_SECONDS = 20.0  # at most, of one file: many voices and tunes are worth more than long ones
 RECORDING_SECONDS = 60.0  # about; short files are joined
 PAUSE_SECONDS = 0.3
 MINUTES = 6.0  # of a package
+SHORTEST = 0.1  # seconds, of a clip
+SILENT = 1e-3  # peak
 SOURCES, LICENCES = "sources.csv", "licences"
 
 
 @dataclass(frozen=True)
 class Package:
-    """A row of the table: what is taken from a package."""
+    """A row of a table: what is taken from a package."""
 
     name: str
-    kind: str  # "speech" or "music": the folder that its recordings are in
+    kind: str  # "speech" or "music", or a class: the folder that its recordings are in
     pattern: str  # of the files' paths within the package, by re.search
+    joined: int = 0  # files to a clip; 0: recordings of about a minute
 
 
 @dataclass(frozen=True)
@@ -53,14 +57,15 @@ class Taken:
     files: tuple[str, ...]
 
 
-def read_packages(path: Path = TABLE) -> list[Package]:
-    """The packages that recordings are taken from."""
+def read_packages(path: Path = OTHERS) -> list[Package]:
+    """What is taken from which package: :data:`OTHERS` or :data:`CLIPS`."""
     with path.open(newline="", encoding="utf-8") as file:
-        return [Package(row["package"], row["kind"], row["files"]) for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    return [Package(row["package"], row["kind"], row["files"], int(row.get("joined") or 0)) for row in rows]
 
 
-def collect(out: Path, packages: Sequence[Package], minutes: float = MINUTES) -> Iterator[tuple[Package, list[Taken]]]:
-    """Write up to ``minutes`` of each package to ``out``/KIND/PACKAGE-N.flac, its licence to ``out``/licences/PACKAGE.
+def collect(out: Path, rows: Sequence[Package], minutes: float = MINUTES) -> Iterator[tuple[str, list[Taken]]]:
+    """Write up to ``minutes`` of each row to ``out``/KIND/PACKAGE-N.flac, the licence to ``out``/licences/PACKAGE.
 
     A package that is there already is passed over: an interrupted run goes on. ``out``/sources.csv names the files
     that each recording is made of.
@@ -69,17 +74,18 @@ def collect(out: Path, packages: Sequence[Package], minutes: float = MINUTES) ->
         InputError: where apt is missing, or cannot get a package.
     """
     (out / LICENCES).mkdir(parents=True, exist_ok=True)
-    for package in packages:
-        licence = out / LICENCES / package.name
+    for name in dict.fromkeys(row.name for row in rows):
+        licence = out / LICENCES / name
         if licence.exists():
             continue
         with tempfile.TemporaryDirectory() as folder:
-            version, tree = download(package.name, Path(folder))
-            taken = take(out, package, version, tree, minutes)
-            _note(out / SOURCES, package, taken)
-            copyright_file = tree / "usr" / "share" / "doc" / package.name / "copyright"
+            version, tree = download(name, Path(folder))
+            mine = [row for row in rows if row.name == name]
+            taken = [recording for row in mine for recording in take(out, row, version, tree, minutes)]
+            _note(out / SOURCES, name, taken)
+            copyright_file = tree / "usr" / "share" / "doc" / name / "copyright"
             write_text(licence, copyright_file.read_text(encoding="utf-8", errors="replace"))
-        yield package, taken
+        yield name, taken
 
 
 def download(name: str, folder: Path) -> tuple[str, Path]:
@@ -120,15 +126,18 @@ def take(out: Path, package: Package, version: str, tree: Path, minutes: float) 
         names.clear()
 
     left = minutes * 60.0
+    full = RECORDING_SECONDS * RATE - PIECE_SECONDS * RATE / 2
     for name, sound in _shuffled(matching(tree, package.pattern)):
         try:
             piece = middle(sound)
         except (EdgeError, soundfile.LibsndfileError):
             continue
-        pieces += [piece, pause]
+        if package.joined and (len(piece) < SHORTEST * RATE or np.abs(piece).max() < SILENT):
+            continue
+        pieces += [piece, pause] if package.joined != 1 else [piece]
         names.append(name)
         left -= len(piece) / RATE
-        if sum(map(len, pieces)) >= RECORDING_SECONDS * RATE - PIECE_SECONDS * RATE / 2 or left <= 0:
+        if left <= 0 or (len(names) >= package.joined if package.joined else sum(map(len, pieces)) >= full):
             write()
         if left <= 0:
             break
@@ -167,15 +176,15 @@ def _shuffled(files: Sequence[tuple[str, Path]]) -> Iterator[tuple[str, Path]]:
     yield from (files[n] for n in np.random.default_rng(0).permutation(len(files)))
 
 
-def _note(path: Path, package: Package, taken: Sequence[Taken]) -> None:
-    """Say in ``path`` what was taken of ``package``, and no more what an interrupted run has said of it."""
+def _note(path: Path, package: str, taken: Sequence[Taken]) -> None:
+    """Say in ``path`` what was taken of a package, and no more what an interrupted run has said of it."""
     rows: list[Sequence[object]] = []
     if path.exists():
         with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.reader(file) if row[2] not in ("package", package.name)]
+            rows = [row for row in csv.reader(file) if row[2] not in ("package", package)]
     for recording in taken:
         name = recording.path.relative_to(path.parent)
-        rows.append((name, package.kind, package.name, recording.version, ";".join(recording.files)))
+        rows.append((name, recording.package.kind, package, recording.version, ";".join(recording.files)))
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([("filename", "kind", "package", "version", "files"), *rows])
     write_text(path, table.getvalue())

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edge.errors import EdgeError
+
+if TYPE_CHECKING:
+    from train.debian import Taken
 
 
 @click.command(name="outliers")
@@ -20,7 +25,7 @@ from edge.errors import EdgeError
 def command(out: Path, kinds: tuple[str, ...], minutes: float) -> None:
     """Write hours of speech, music and steady noise to OUT, for --outliers and --backgrounds.
 
-    Speech and music are taken out of packages of this machine's Debian, all of free licences; 5 GB are downloaded, a
+    Speech and music are taken out of packages of this machine's Debian, all of free licences; 6 GB are downloaded, a
     package at a time. Noise is synthesised. An interrupted run goes on when the same command is given again.
     """
     from train.debian import collect, read_packages
@@ -30,11 +35,15 @@ def command(out: Path, kinds: tuple[str, ...], minutes: float) -> None:
     try:
         if not kinds or "noise" in kinds:
             click.echo(f"{len(list(write_steady(out / 'noise')))} recordings of noise")
-        for package, taken in collect(out, packages, minutes):
-            files = sum(len(recording.files) for recording in taken)
-            click.echo(f"{package.name}: {files} files of {package.kind} in {len(taken)} recordings")
+        tell(collect(out, packages, minutes))
     except EdgeError as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(f"{error.filename}: {error.strerror}; give another OUT, or free space") from None
     click.echo(str(out))
+
+
+def tell(collected: Iterable[tuple[str, list[Taken]]]) -> None:
+    """A line for each package."""
+    for name, taken in collected:
+        click.echo(f"{name}: {sum(len(recording.files) for recording in taken)} files in {len(taken)} recordings")
