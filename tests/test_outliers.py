@@ -80,7 +80,7 @@ def test_files_of_a_package_become_recordings_of_a_minute(debian, tmp_path):
     assert rate == RATE
     assert samples.ndim == 1
     assert np.abs(np.fft.rfft(samples[: 3 * RATE])).argmax() / 3 == pytest.approx(300, abs=1)
-    assert (tmp_path / "out" / "licences" / "a").read_text() == "CC0\n"
+    assert (tmp_path / "out" / "a.licence").read_text() == "CC0\n"
     with (tmp_path / "out" / "sources.csv").open() as table:
         rows = list(csv.DictReader(table))
     assert [(row["filename"], row["version"]) for row in rows] == [
@@ -123,7 +123,7 @@ def test_an_interrupted_run_goes_on(debian, tmp_path):
     (debian / "a_1.0_all.deb").unlink()  # it is not asked for again
     assert [name for name, _ in collect(tmp_path / "out", packages)] == ["b"]
     assert list(collect(tmp_path / "out", packages)) == []
-    (tmp_path / "out" / "licences" / "b").unlink()  # as where it was cut off before the last step
+    (tmp_path / "out" / "b.licence").unlink()  # as where it was cut off before the last step
     assert [name for name, _ in collect(tmp_path / "out", packages)] == ["b"]
     assert len((tmp_path / "out" / "sources.csv").read_text().splitlines()) == 3  # and none twice
 
@@ -149,7 +149,7 @@ def test_clips_of_classes_are_files_of_their_own(debian, tmp_path):
     rows = [Package("a", "dog", r"/dog", 1), Package("a", "keyboard_typing", r"/key", 2)]
     ((name, taken),) = collect(tmp_path / "out", rows)
     assert name == "a"
-    manifest = read_manifest(tmp_path / "out", ReadOptions(layout="folders", n_folds=1))
+    manifest = read_manifest(tmp_path / "out", ReadOptions(layout="folders", n_folds=1, strict=True))
     lengths = [soundfile.info(clip.path).duration for clip in manifest.clips]
     assert sorted(lengths[:3]) == pytest.approx([1, 2, 3])
     assert [clip.label for clip in manifest.clips] == ["dog"] * 3 + ["keyboard_typing"] * 3

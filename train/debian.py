@@ -34,7 +34,7 @@ PAUSE_SECONDS = 0.3
 MINUTES = 6.0  # of a package
 SHORTEST = 0.1  # seconds, of a clip
 SILENT = 1e-3  # peak
-SOURCES, LICENCES = "sources.csv", "licences"
+SOURCES = "sources.csv"
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def read_packages(path: Path = OTHERS) -> list[Package]:
 
 
 def collect(out: Path, rows: Sequence[Package], minutes: float = MINUTES) -> Iterator[tuple[str, list[Taken]]]:
-    """Write up to ``minutes`` of each row to ``out``/KIND/PACKAGE-N.flac, the licence to ``out``/licences/PACKAGE.
+    """Write up to ``minutes`` of each row to ``out``/KIND/PACKAGE-N.flac, the licence to ``out``/PACKAGE.licence.
 
     A package that is there already is passed over: an interrupted run goes on. ``out``/sources.csv names the files
     that each recording is made of.
@@ -73,9 +73,9 @@ def collect(out: Path, rows: Sequence[Package], minutes: float = MINUTES) -> Ite
     Raises:
         InputError: where apt is missing, or cannot get a package.
     """
-    (out / LICENCES).mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     for name in dict.fromkeys(row.name for row in rows):
-        licence = out / LICENCES / name
+        licence = out / f"{name}.licence"  # no folder of them: that would look like a class
         if licence.exists():
             continue
         with tempfile.TemporaryDirectory() as folder:
