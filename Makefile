@@ -3,6 +3,9 @@ PYTHON ?= python3
 DATA ?= ../shared/data/esc50
 NEGATIVES ?= ../shared/data/negatives
 OPEN = --recipe open --outliers $(NEGATIVES) --backgrounds $(NEGATIVES)
+# Speech and music of Debian's packages; then steady noise as well; other sounds are no background.
+FOLDERS = $(foreach kind,$(1),--outliers runs/others/$(kind) --backgrounds runs/others/$(kind))
+MADE_BY = --licence CC-BY-NC-3.0 --made-by "make model DATA=ESC-50 NEGATIVES=negatives"
 JOBS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -63,14 +66,23 @@ lint: $(VENV)/.runtime $(VENV)/.lint  ## format, rules, types, import direction
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-model: $(VENV)/.train  ## train the bundled models again, hours of a processor: make model DATA=path/to/ESC-50 NEGATIVES=path/to/negatives
+model: $(VENV)/.train  ## train the bundled models again, a day of a processor: make model DATA=path/to/ESC-50 NEGATIVES=path/to/negatives
+	$(BIN)/python -m train outliers runs/others
+	$(BIN)/python -m train more runs/more
 	$(BIN)/python -m train fit $(DATA) --out runs/bundled
-	$(BIN)/python -m train fit $(DATA) $(OPEN) --init runs/bundled/checkpoint.pt --epochs 135 --out runs/open
-	$(BIN)/python -m export runs/open/checkpoint.pt --name edge-listen --out edge/assets --degrade --licence CC-BY-NC-3.0 --made-by "make model DATA=ESC-50 NEGATIVES=negatives"
-	$(BIN)/python -m models.pretrained runs/open/checkpoint.pt
+	$(BIN)/python -m train fit $(DATA) $(OPEN) --init runs/bundled/checkpoint.pt --epochs 135 --out runs/open-1
+	$(BIN)/python -m train fit $(DATA) $(OPEN) --init runs/open-1/checkpoint.pt --epochs 180 --seed 1 --out runs/open-2
+	$(BIN)/python -m train fit $(DATA) $(OPEN) $(call FOLDERS,speech music) --init runs/open-1/checkpoint.pt --epochs 120 --seed 2 --out runs/open-3
+	$(BIN)/python -m models.mean runs/open-3/mean.pt runs/open-1/checkpoint.pt runs/open-2/checkpoint.pt runs/open-3/checkpoint.pt
+	$(BIN)/python -m train fit $(DATA) --more runs/more $(OPEN) $(call FOLDERS,speech music noise) --outliers runs/others/sounds --init runs/open-3/mean.pt --epochs 90 --seed 4 --out runs/open
+	$(BIN)/python -m models.mean runs/open/mean.pt runs/open-3/mean.pt runs/open/checkpoint.pt
+	$(BIN)/python -m export runs/open/mean.pt --name edge-listen --out edge/assets --degrade $(MADE_BY)
+	$(BIN)/python -m models.pretrained runs/open/mean.pt
 	$(BIN)/python -m train fit $(DATA) --recipe tiny --out runs/tiny
-	$(BIN)/python -m train fit $(DATA) $(OPEN) --init runs/tiny/checkpoint.pt --set 'teachers=["runs/open/checkpoint.pt"]' --epochs 90 --out runs/tiny-open
-	$(BIN)/python -m export runs/tiny-open/checkpoint.pt --name edge-listen-tiny --out edge/assets --ranges compare --degrade --licence CC-BY-NC-3.0 --made-by "make model DATA=ESC-50 NEGATIVES=negatives"
+	$(BIN)/python -m train fit $(DATA) $(OPEN) $(call FOLDERS,speech music noise) --init runs/tiny/checkpoint.pt --epochs 90 --out runs/tiny-1
+	$(BIN)/python -m train fit $(DATA) $(OPEN) $(call FOLDERS,speech music noise) --init runs/tiny-1/checkpoint.pt --set 'teachers=["runs/open-3/mean.pt"]' --epochs 80 --seed 1 --out runs/tiny-2
+	$(BIN)/python -m models.mean runs/tiny-2/mean.pt runs/tiny-1/checkpoint.pt runs/tiny-2/checkpoint.pt
+	$(BIN)/python -m export runs/tiny-2/mean.pt --name edge-listen-tiny --out edge/assets --ranges compare --degrade $(MADE_BY)
 
 bench: $(VENV)/.runtime  ## what a decision costs on this machine
 	$(BIN)/edge-bench

@@ -128,6 +128,14 @@ def test_an_interrupted_run_goes_on(debian, tmp_path):
     assert len((tmp_path / "out" / "sources.csv").read_text().splitlines()) == 3  # and none twice
 
 
+def test_another_kind_of_the_same_package_is_added(debian, tmp_path):
+    package(debian, "a", {"usr/talk.wav": sound(tone(700, 1)), "usr/tune.wav": sound(tone(900, 1))})
+    for kind, pattern in (("speech", "talk"), ("music", "tune"), ("music", "tune")):
+        list(collect(tmp_path / "out", [Package("a", kind, pattern)]))
+    lines = (tmp_path / "out" / "sources.csv").read_text().splitlines()
+    assert [line.split(",")[1] for line in lines] == ["kind", "speech", "music"]
+
+
 def test_mistakes_are_named_in_one_line(debian, tmp_path, monkeypatch):
     done = run_here("train", "outliers", tmp_path / "out", "--kind", "music", code=1)
     assert done.stderr.splitlines() == [
@@ -159,8 +167,8 @@ def test_clips_of_classes_are_files_of_their_own(debian, tmp_path):
 
 def test_the_tables(classifier):
     others, clips = read_packages(), read_packages(CLIPS)
-    assert len({p.name for p in others}) == len(others)
-    assert {p.kind for p in others} == {"speech", "music"}
+    assert len({(p.name, p.kind) for p in others}) == len(others)
+    assert {p.kind for p in others} == {"speech", "music", "sounds"}
     assert all(p.joined for p in clips)
     assert {p.kind for p in clips} <= set(classifier.spec.labels)
     assert all(re.compile(p.pattern) for p in others + clips)

@@ -24,7 +24,7 @@ from edge.sources.file import SoundFile
 
 F32 = NDArray[np.float32]
 
-OTHERS = Path(__file__).with_name("debian_others.csv")  # speech and music
+OTHERS = Path(__file__).with_name("debian_others.csv")  # speech, music, and sounds of none of ESC-50's classes
 CLIPS = Path(__file__).with_name("debian_clips.csv")  # by class
 ARCHIVES = frozenset({".zip", ".pk3", ".wz"})  # zip files, as games have them
 RATE = 32_000  # Hz
@@ -42,7 +42,7 @@ class Package:
     """A row of a table: what is taken from a package."""
 
     name: str
-    kind: str  # "speech" or "music", or a class: the folder that its recordings are in
+    kind: str  # "speech", "music", "sounds", or a class: the folder that its recordings are in
     pattern: str  # of the files' paths within the package, by re.search
     joined: int = 0  # files to a clip; 0: recordings of about a minute
 
@@ -75,14 +75,16 @@ def collect(out: Path, rows: Sequence[Package], minutes: float = MINUTES) -> Ite
     """
     out.mkdir(parents=True, exist_ok=True)
     for name in dict.fromkeys(row.name for row in rows):
+        mine = [row for row in rows if row.name == name]
         licence = out / f"{name}.licence"  # no folder of them: that would look like a class
-        if licence.exists():
+        if licence.exists() and {(name, row.kind) for row in mine} <= {
+            (row[2], row[1]) for row in _noted(out / SOURCES)
+        }:
             continue
         with tempfile.TemporaryDirectory() as folder:
             version, tree = download(name, Path(folder))
-            mine = [row for row in rows if row.name == name]
             taken = [recording for row in mine for recording in take(out, row, version, tree, minutes)]
-            _note(out / SOURCES, name, taken)
+            _note(out / SOURCES, taken)
             copyright_file = tree / "usr" / "share" / "doc" / name / "copyright"
             write_text(licence, copyright_file.read_text(encoding="utf-8", errors="replace"))
         yield name, taken
@@ -176,15 +178,22 @@ def _shuffled(files: Sequence[tuple[str, Path]]) -> Iterator[tuple[str, Path]]:
     yield from (files[n] for n in np.random.default_rng(0).permutation(len(files)))
 
 
-def _note(path: Path, package: str, taken: Sequence[Taken]) -> None:
-    """Say in ``path`` what was taken of a package, and no more what an interrupted run has said of it."""
-    rows: list[Sequence[object]] = []
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.reader(file) if row[2] not in ("package", package)]
-    for recording in taken:
-        name = recording.path.relative_to(path.parent)
-        rows.append((name, recording.package.kind, package, recording.version, ";".join(recording.files)))
+def _noted(path: Path) -> list[list[str]]:
+    """The rows of ``path``, without its header."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))[1:]
+
+
+def _note(path: Path, taken: Sequence[Taken]) -> None:
+    """Say in ``path`` what was taken, and no more what an interrupted run has said of the same."""
+    new = [
+        [str(r.path.relative_to(path.parent)), r.package.kind, r.package.name, r.version, ";".join(r.files)]
+        for r in taken
+    ]
+    again = {(row[2], row[1]) for row in new}
+    old = [row for row in _noted(path) if (row[2], row[1]) not in again]
     table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([("filename", "kind", "package", "version", "files"), *rows])
+    csv.writer(table, lineterminator="\n").writerows([("filename", "kind", "package", "version", "files"), *old, *new])
     write_text(path, table.getvalue())

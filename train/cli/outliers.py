@@ -17,16 +17,21 @@ if TYPE_CHECKING:
 @click.command(name="outliers")
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
-    "--kind", "kinds", type=click.Choice(["speech", "music", "noise"]), multiple=True, help="Only this.  [default: all]"
+    "--kind",
+    "kinds",
+    type=click.Choice(["speech", "music", "sounds", "noise"]),
+    multiple=True,
+    help="Only this. Repeatable.  [default: all]",
 )
 @click.option(
     "--minutes", type=click.FloatRange(0, min_open=True), default=6.0, show_default=True, help="At most, of a package."
 )
 def command(out: Path, kinds: tuple[str, ...], minutes: float) -> None:
-    """Write hours of speech, music and steady noise to OUT, for --outliers and --backgrounds.
+    """Write hours of speech, music, other sounds and steady noise to OUT, for --outliers and --backgrounds.
 
-    Speech and music are taken out of packages of this machine's Debian, all of free licences; 6 GB are downloaded, a
-    package at a time. Noise is synthesised. An interrupted run goes on when the same command is given again.
+    They are taken out of packages of this machine's Debian, all of free licences; 6 GB are downloaded, a package at a
+    time. Noise is synthesised. None of the sounds is one of ESC-50's classes. An interrupted run goes on when the same
+    command is given again.
     """
     from train.debian import collect, read_packages
     from train.steady import write_steady
