@@ -618,7 +618,7 @@ def test_more_clips_are_trained_on_and_never_held_out(folders, tmp_path):
     assert whole.clips[: len(manifest.clips)] == manifest.clips
     assert [(clip.label, clip.fold) for clip in whole.clips[len(manifest.clips) :]] == [("low", 2)] * 4
     arguments = ("--recipe", "quick", "--epochs", 1, "--test-fold", 1, "--more", tmp_path / "more", "--no-report")
-    run_module("train", "fit", folders, *arguments, "--set", "model.widths=[8, 16]", "--out", tmp_path / "out")
+    run_here("train", "fit", folders, *arguments, "--set", "model.widths=[8, 16]", "--out", tmp_path / "out")
     saved = read_manifest(tmp_path / "out" / "manifest.jsonl")
     assert len(saved.clips) == 34
     assert len(saved.in_folds([1])) == len(manifest.in_folds([1]))
