@@ -136,14 +136,23 @@ def test_another_kind_of_the_same_package_is_added(debian, tmp_path):
     assert [line.split(",")[1] for line in lines] == ["kind", "speech", "music"]
 
 
+def full(*arguments, **options):
+    raise OSError(28, "No space left on device")
+
+
 def test_mistakes_are_named_in_one_line(debian, tmp_path, monkeypatch):
     done = run_here("train", "outliers", tmp_path / "out", "--kind", "music", code=1)
     assert done.stderr.splitlines() == [
-        "Error: package asc-music cannot be had: E: Unable to locate package asc-music "
-        "(apt-get update, or another mirror)"
+        "Error: apt-get download asc-music: E: Unable to locate package asc-music (apt-get update, or another mirror)"
     ]
     (tmp_path / "file").write_text("")
     assert "file" in run_here("train", "outliers", tmp_path / "file", code=2).stderr
+    package(debian, "asc-music", {"x.wav": sound(tone(700, 1))})
+    monkeypatch.setattr("train.debian.soundfile.write", full)
+    done = run_here("train", "outliers", tmp_path / "out", "--kind", "music", code=1)
+    assert done.stderr.strip().endswith(
+        "out cannot be written: No space left on device; give another OUT, or free space"
+    )
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match=r"apt-get is not here \(run this on Debian, or in its container\)"):
         next(collect(tmp_path / "out", read_packages()))

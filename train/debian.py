@@ -92,23 +92,22 @@ def collect(out: Path, rows: Sequence[Package], minutes: float = MINUTES) -> Ite
 
 def download(name: str, folder: Path) -> tuple[str, Path]:
     """The version of a package of this machine's Debian, and its files, below ``folder``. Raises InputError."""
-    apt, dpkg = _program("apt-get"), _program("dpkg-deb")
-    done = subprocess.run([apt, "download", name], cwd=folder, capture_output=True, text=True, check=False)
-    found = sorted(folder.glob("*.deb"))
-    if done.returncode or not found:
+    _run(folder, "apt-get", "download", name, remedy="apt-get update, or another mirror")
+    (package,) = folder.glob("*.deb")
+    _run(folder, "dpkg-deb", "-x", package.name, "tree", remedy=f"free space in {tempfile.gettempdir()}")
+    version = _run(folder, "dpkg-deb", "-f", package.name, "Version", remedy="try again")
+    return version.strip(), folder / "tree"
+
+
+def _run(folder: Path, program: str, *arguments: str, remedy: str) -> str:
+    """What ``program`` prints, run in ``folder``. Raises InputError where it fails, or is not there."""
+    if (path := shutil.which(program)) is None:
+        raise InputError(f"{program} is not here", remedy="run this on Debian, or in its container")
+    done = subprocess.run([path, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
         said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise InputError(f"package {name} cannot be had: {said}", remedy="apt-get update, or another mirror")
-    tree = folder / "tree"
-    subprocess.run([dpkg, "-x", found[0], tree], check=True, capture_output=True)
-    version = subprocess.run([dpkg, "-f", found[0], "Version"], check=True, capture_output=True, text=True)
-    return version.stdout.strip(), tree
-
-
-def _program(name: str) -> str:
-    """Where it is. Raises InputError."""
-    if (path := shutil.which(name)) is None:
-        raise InputError(f"{name} is not here", remedy="run this on Debian, or in its container")
-    return path
+        raise InputError(f"{program} {' '.join(arguments)}: {said}", remedy=remedy)
+    return done.stdout
 
 
 def take(out: Path, package: Package, version: str, tree: Path, minutes: float) -> list[Taken]:

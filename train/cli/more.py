@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from edge.errors import EdgeError
-from train.cli.outliers import tell
+from train.cli.outliers import tell, written_to
 
 
 @click.command(name="more")
@@ -20,10 +19,5 @@ def command(out: Path) -> None:
     """
     from train.debian import CLIPS, collect, read_packages
 
-    try:
+    with written_to(out):
         tell(collect(out, read_packages(CLIPS)))
-    except EdgeError as error:
-        raise click.ClickException(str(error)) from None
-    except OSError as error:
-        raise click.ClickException(f"{error.filename}: {error.strerror}; give another OUT, or free space") from None
-    click.echo(str(out))

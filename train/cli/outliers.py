@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,14 +38,24 @@ def command(out: Path, kinds: tuple[str, ...], minutes: float) -> None:
     from train.steady import write_steady
 
     packages = [p for p in read_packages() if not kinds or p.kind in kinds]
-    try:
+    with written_to(out):
         if not kinds or "noise" in kinds:
             click.echo(f"{len(list(write_steady(out / 'noise')))} recordings of noise")
         tell(collect(out, packages, minutes))
+
+
+@contextmanager
+def written_to(out: Path) -> Iterator[None]:
+    """Prints ``out`` at the end; what goes wrong for a reason that the user can change ends in one line."""
+    from soundfile import LibsndfileError
+
+    try:
+        yield
     except EdgeError as error:
         raise click.ClickException(str(error)) from None
-    except OSError as error:
-        raise click.ClickException(f"{error.filename}: {error.strerror}; give another OUT, or free space") from None
+    except (OSError, LibsndfileError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise click.ClickException(f"{out} cannot be written: {why}; give another OUT, or free space") from None
     click.echo(str(out))
 
 
