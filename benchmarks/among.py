@@ -9,6 +9,7 @@ classes counts, whatever the others have. It prints a table, and with ``--json``
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -17,9 +18,8 @@ import numpy as np
 from edge.errors import EdgeError
 from edge.files import write_text
 from train.cli.data import data_options
-from train.evaluate import hear
+from train.evaluate import Report, hear
 from train.manifest import Manifest, ManifestError, ReadOptions, read_manifest
-from train.metrics import accuracy_of
 
 
 @click.command()
@@ -55,15 +55,13 @@ def row(manifest: Manifest, model: Path, fold: int) -> dict[str, float]:
     """The accuracy of clips and windows of ``fold``, among the manifest's classes."""
     heard = hear(model, manifest.in_folds([fold]), strict=True)
     asked = [heard.spec.labels.index(label) for label in manifest.labels]
-    truth = heard.targets[:, asked]
-    windows = [result.windows[:, asked] for result in heard.results]
+    results = [replace(r, probs=r.probs[asked], windows=r.windows[:, asked]) for r in heard.results]
+    report = Report.of(heard.targets[:, asked], results, manifest.labels)
     return {
         "fold": fold,
-        "accuracy": accuracy_of(truth, np.stack([w.mean(0) for w in windows]), multi_label=False),
-        "window_accuracy": accuracy_of(
-            np.repeat(truth, [len(w) for w in windows], axis=0), np.concatenate(windows), multi_label=False
-        ),
-        "clips": len(truth),
+        "accuracy": report.accuracy,
+        "window_accuracy": report.window_accuracy,
+        "clips": report.clips,
     }
 
 

@@ -107,6 +107,9 @@ def test_archives_of_games_are_looked_into(debian, tmp_path):
     package(debian, "g", {"usr/g/data.pk3": file.getvalue(), "usr/g/broken.zip": b"no archive"})
     ((_, taken),) = collect(tmp_path / "out", [Package("g", "speech", "/talk/")])
     assert [recording.files for recording in taken] == [("usr/g/data.pk3/sound/talk/a.wav",)]
+    rows = [Package("g", "speech", "/talk/"), Package("g", "sounds", ".")]
+    ((_, taken),) = collect(tmp_path / "both", rows)  # the second row does not find the first one's unpacked files
+    assert [len(recording.files) for recording in taken] == [1, 2]
 
 
 def test_what_cannot_be_read_is_left_out(debian, tmp_path):

@@ -83,7 +83,8 @@ def collect(out: Path, rows: Sequence[Package], minutes: float = MINUTES) -> Ite
             continue
         with tempfile.TemporaryDirectory() as folder:
             version, tree = download(name, Path(folder))
-            taken = [recording for row in mine for recording in take(out, row, version, tree, minutes)]
+            files = recordings_in(tree)
+            taken = [recording for row in mine for recording in take(out, row, version, files, minutes)]
             _note(out / SOURCES, taken)
             copyright_file = tree / "usr" / "share" / "doc" / name / "copyright"
             write_text(licence, copyright_file.read_text(encoding="utf-8", errors="replace"))
@@ -110,8 +111,11 @@ def _run(folder: Path, program: str, *arguments: str, remedy: str) -> str:
     return done.stdout
 
 
-def take(out: Path, package: Package, version: str, tree: Path, minutes: float) -> list[Taken]:
-    """Write recordings of up to ``minutes`` of the files in ``tree``, drawn evenly; what cannot be read is left out."""
+def take(out: Path, package: Package, version: str, files: Sequence[tuple[str, Path]], minutes: float) -> list[Taken]:
+    """Write recordings of up to ``minutes`` of those of ``files`` that match, drawn evenly.
+
+    What cannot be read is left out.
+    """
     written: list[Taken] = []
     pieces: list[F32] = []
     names: list[str] = []
@@ -128,7 +132,7 @@ def take(out: Path, package: Package, version: str, tree: Path, minutes: float) 
 
     left = minutes * 60.0
     full = RECORDING_SECONDS * RATE - PIECE_SECONDS * RATE / 2
-    for name, sound in _shuffled(matching(tree, package.pattern)):
+    for name, sound in _shuffled([file for file in files if re.search(package.pattern, file[0])]):
         try:
             piece = middle(sound)
         except (EdgeError, soundfile.LibsndfileError):
@@ -147,18 +151,19 @@ def take(out: Path, package: Package, version: str, tree: Path, minutes: float) 
     return written
 
 
-def matching(tree: Path, pattern: str) -> list[tuple[str, Path]]:
-    """The recordings in ``tree`` and in its archives whose path matches, by path; archives are unpacked beside."""
+def recordings_in(tree: Path) -> list[tuple[str, Path]]:
+    """The recordings in ``tree`` and in its archives, with their names there; archives are unpacked beside."""
     found = []
     for path in sorted(tree.rglob("*")):
+        name = str(path.relative_to(tree))
         if path.suffix.lower() in ARCHIVES and zipfile.is_zipfile(path):
             beside = path.with_name(path.name + ".unpacked")
             with zipfile.ZipFile(path) as archive:
-                wanted = [m for m in archive.namelist() if Path(m).suffix.lower() in SUFFIXES and re.search(pattern, m)]
-                archive.extractall(beside, wanted)
-            found += [(f"{path.relative_to(tree)}/{member}", beside / member) for member in sorted(wanted)]
-        elif path.suffix.lower() in SUFFIXES and path.is_file() and re.search(pattern, str(path.relative_to(tree))):
-            found.append((str(path.relative_to(tree)), path))
+                members = sorted(m for m in archive.namelist() if Path(m).suffix.lower() in SUFFIXES)
+                archive.extractall(beside, members)
+            found += [(f"{name}/{member}", beside / member) for member in members]
+        elif path.suffix.lower() in SUFFIXES and path.is_file():
+            found.append((name, path))
     return found
 
 

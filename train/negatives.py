@@ -69,7 +69,7 @@ def none_of(labels: Sequence[str], negatives: Sequence[Negative], *, faint: bool
     return [n for n in negatives if not classes & set(n.overlap if faint else n.overlap + n.partial)]
 
 
-def recordings(folders: Iterable[Path], labels: Sequence[str], *, faint: bool = False) -> list[Negative]:
+def recordings(folders: Iterable[str | Path], labels: Sequence[str], *, faint: bool = False) -> list[Negative]:
     """What may be learnt from ``folders`` as none of ``labels``; see :func:`none_of`.
 
     Of a folder with a table it is the half "develop"; of another one all recordings in and below it, whose kind is the
@@ -79,7 +79,7 @@ def recordings(folders: Iterable[Path], labels: Sequence[str], *, faint: bool = 
         ManifestError: for a table that cannot be read.
     """
     found: list[Negative] = []
-    for folder in folders:
+    for folder in map(Path, folders):
         if (folder / TABLE).is_file():
             found += [n for n in none_of(labels, read_negatives(folder), faint=faint) if n.half == "develop"]
         else:
@@ -88,9 +88,9 @@ def recordings(folders: Iterable[Path], labels: Sequence[str], *, faint: bool = 
 
 
 def kind_weights(negatives: Sequence[Negative]) -> NDArray[np.float64]:
-    """How often each is drawn, so that every kind is drawn as often as any other; the mean is 1."""
+    """How often each is drawn, relatively, so that every kind is drawn as often as any other."""
     count = Counter(n.kind for n in negatives)
-    return np.array([len(negatives) / len(count) / count[n.kind] for n in negatives])
+    return np.array([1 / count[n.kind] for n in negatives])
 
 
 def _negative(folder: Path, row: dict[str, str | None], half: str) -> Negative:

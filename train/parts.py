@@ -26,17 +26,12 @@ def views_of(config: TrainConfig) -> list[View]:
 
 def fill_cache(config: TrainConfig, manifest: Manifest, cache: Path) -> None:
     """Compute the features that a run will ask for, so that several runs at once need not each."""
-    backgrounds = _clips(others(config.backgrounds, manifest.labels, faint=True))
-    for clips in filter(None, (manifest.clips, _clips(others(config.outliers, manifest.labels)))):
+    backgrounds = _clips(recordings(config.backgrounds, manifest.labels, faint=True))
+    for clips in filter(None, (manifest.clips, _clips(recordings(config.outliers, manifest.labels)))):
         for view in (None, *views_of(config)):
             load_features(clips, config.frontend, cache, view=view)
     if backgrounds:
         load_features(backgrounds, config.frontend, cache)
-
-
-def others(folders: Sequence[str], labels: Sequence[str], *, faint: bool = False) -> list[Negative]:
-    """The recordings in ``folders`` that are none of ``labels``, see :func:`train.negatives.recordings`."""
-    return recordings(map(Path, folders), labels, faint=faint)
 
 
 def _clips(negatives: Sequence[Negative]) -> list[Clip]:
@@ -74,9 +69,9 @@ class Parts:
         self.validation = self._numbers(config.validation_folds)
         self.test = self._numbers((config.test_fold,) if config.test_fold else ())
         self._check_labels(manifest.labels)
-        backgrounds = others(config.backgrounds, manifest.labels, faint=True)
+        backgrounds = recordings(config.backgrounds, manifest.labels, faint=True)
         self._background = self._unlabelled(config.backgrounds, backgrounds, cache)
-        outliers = others(config.outliers, manifest.labels)
+        outliers = recordings(config.outliers, manifest.labels)
         self._outlier = self._unlabelled(config.outliers, outliers, cache, views_of(config))
 
     def sampler(self) -> WindowSampler:

@@ -13,7 +13,7 @@ from train.distributed import start
 from train.folder import claim
 from train.loop import fit
 from train.manifest import Manifest
-from train.parts import others
+from train.negatives import recordings
 
 
 def run(
@@ -43,7 +43,7 @@ def run(
 
     config = replace(config, init=there(config.init), teachers=tuple(there(name) for name in config.teachers))
     for folders in (config.outliers, config.backgrounds):
-        others(folders, manifest.labels)  # a table that cannot be read is named before hours go into teachers
+        recordings(folders, manifest.labels)  # a table that cannot be read is named before hours go into teachers
     group.main_does(lambda: claim(out, config, manifest))
     for folder, teacher in before.items():
         run(teacher, manifest, folder, cache, report, device=device, strict=strict)
