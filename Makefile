@@ -11,8 +11,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
-# A package that is there already is left alone; elsewhere than on Debian the user is told what is missing.
-need = dpkg-query -W -f '$${Status}' $(1) 2>/dev/null | grep -q 'ok installed' || { command -v apt-get >/dev/null && $(APT) update -qq && $(APT) install -y -qq --no-install-recommends $(1); } || { echo "install $(1) with your system's package manager" >&2; exit 1; }
+# A package that is there already is left alone; elsewhere than on Debian the user is told what is missing. Whether it matters
+# that a repository is away, install shows.
+need = dpkg-query -W -f '$${Status}' $(1) 2>/dev/null | grep -q 'ok installed' || { command -v apt-get >/dev/null && { $(APT) update -qq; $(APT) install -y -qq --no-install-recommends $(1); }; } || { echo "install $(1) with your system's package manager" >&2; exit 1; }
 
 .PHONY: demo listen test machine deploy deploy-container deploy-pi lint model bench bundle clean
 

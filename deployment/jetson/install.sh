@@ -27,7 +27,7 @@ esac
 [ -f /etc/nv_tegra_release ] || echo "warning: no /etc/nv_tegra_release: this is no Jetson that we know" >&2
 [ -f "$source/pyproject.toml" ] || fail "$source is no checkout of edge-listen (run the script where it is)"
 
-DEBIAN_FRONTEND=noninteractive apt-get update -qq
+DEBIAN_FRONTEND=noninteractive apt-get update -qq || true # somebody else's repository may be away: install shows whether it matters
 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends ca-certificates libasound2-plugins libportaudio2 python3-venv
 
 # uv brings the Python; it is installed in a venv of JetPack's own, so that nothing of the system changes.

@@ -13,7 +13,10 @@ keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 echo "deb [arch=arm64 signed-by=$keyring] ${DEBIAN_MIRROR:-http://deb.debian.org/debian} $suite main" >"$apt/sources.list"
 get=(apt-get -qq -y -o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=/dev/null
     -o "Dir::State::status=$apt/status" -o "Dir::State::lists=$apt/lists" -o "Dir::Cache=$apt/cache"
-    -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o APT::Install-Recommends=false -o APT::Sandbox::User=)
+    -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o APT::Install-Recommends=false -o APT::Sandbox::User=
+    -o Acquire::Retries=3)
+# A host may be set up to fetch more than packages: here it would only be one thing more that can fail.
+for more in CNF Contents-deb DEP-11; do get+=(-o "Acquire::IndexTargets::deb::$more::DefaultEnabled=false"); done
 "${get[@]}" update
 "${get[@]}" install --download-only '?essential' apt passwd procps python3 sudo systemd-sysv udev >/dev/null
 

@@ -84,8 +84,8 @@ install_system_packages() {
     [ ${#needed[@]} -gt 0 ] || return 0
     if bundled && install_debs; then return; fi
     say "installing ${needed[*]} from the network"
-    if ! { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${needed[@]}"; } \
-        >/dev/null 2>&1; then
+    apt-get update -qq >/dev/null 2>&1 || true # somebody else's repository may be away: whether it matters, install shows
+    if ! DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${needed[@]}" >/dev/null 2>&1; then
         fail "missing Debian packages: ${needed[*]}" "with a network: apt-get install ${needed[*]}; or put their .deb files, and those that they depend on, into $PWD/$(debs)"
     fi
 }
