@@ -60,7 +60,7 @@ def chirp(frequency: F64) -> F64:
 def siren(rng: np.random.Generator, duration: float) -> F64:
     """A wailing siren, with the harmonics of its horn."""
     t = seconds(duration)
-    frequency = 950 + 450 * np.sin(2 * np.pi * t / 3.2 - 1.2)
+    frequency = 1050 + 400 * np.sin(2 * np.pi * t / 4.5 - 1.5)
     return sum(chirp(k * frequency) / k**1.2 for k in (1, 2, 3, 4, 5)) * (0.8 + 0.2 * np.sin(2 * np.pi * 0.2 * t))
 
 
@@ -91,12 +91,12 @@ def church_bells(rng: np.random.Generator, duration: float) -> F64:
 
 
 def rain(rng: np.random.Generator, duration: float) -> F64:
-    """Steady rain: dense noise and thousands of small drops."""
-    out = 0.5 * coloured_noise(rng, duration, band(400, 9000, 1))
-    t = seconds(0.012)
-    for at in rng.uniform(0, duration - 0.02, round(260 * duration)):
-        drop = np.exp(-t * rng.uniform(300, 900)) * np.sin(2 * np.pi * rng.uniform(1500, 7000) * t)
-        place(out, drop * rng.exponential(0.12), at)
+    """Steady rain: a rush, and before it drops that burst on the ground, each with a colour and a size of its own."""
+    out = 0.3 * coloured_noise(rng, duration, band(600, 9000, 1))
+    for at in rng.uniform(0, duration - 0.03, round(200 * duration)):
+        t = seconds(rng.uniform(0.004, 0.02))
+        burst = coloured_noise(rng, len(t) / RATE, band(rng.uniform(800, 3000), rng.uniform(5000, 14000), 1))
+        place(out, burst * np.exp(-t * rng.uniform(200, 700)) * min(2.0, rng.pareto(1.5) * 0.1), at)
     return out
 
 
@@ -126,11 +126,10 @@ def door_wood_knock(rng: np.random.Generator, duration: float) -> F64:
 
 
 def vacuum_cleaner(rng: np.random.Generator, duration: float) -> F64:
-    """A motor's whine with its harmonics in a rush of air."""
-    t = seconds(duration)
-    whine = sum(np.sin(2 * np.pi * 232 * k * t + k) / k for k in (1, 2, 3, 4, 6, 8))
-    whine += 0.5 * np.sin(2 * np.pi * 3480 * t) + 0.3 * np.sin(2 * np.pi * 4640 * t)
-    return 0.18 * whine + 0.9 * coloured_noise(rng, duration, band(250, 7000, 1))
+    """A motor at 24,000 turns a minute, a little unsteady, with its harmonics and its fan's, in a rush of air."""
+    motor = 400 * (1 + 0.004 * coloured_noise(rng, duration, band(0.2, 3, 1)))
+    whine = sum(chirp(k * motor) / k for k in (1, 2, 3, 4, 6, 8)) + 0.5 * chirp(15 * motor) + 0.3 * chirp(20 * motor)
+    return 0.1 * whine + 0.9 * coloured_noise(rng, duration, band(200, 7000, 1))
 
 
 def car_horn(rng: np.random.Generator, duration: float) -> F64:

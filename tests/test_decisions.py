@@ -251,7 +251,7 @@ def test_a_class_that_is_named_twice_counts_once(spec):
 
 
 def test_onset_and_offset_are_those_of_the_sound(classifier):
-    """A siren of 3 s between silence and silence: four seconds of window do not blur it."""
+    """A siren of 7 s between silence and silence: four seconds of window do not blur it."""
     import make_demo
 
     from edge.listener import listen
@@ -266,7 +266,7 @@ def test_onset_and_offset_are_those_of_the_sound(classifier):
     events = [e for w in listen(Blocks(samples), classifier) for e in detector.push(w)] + detector.close()
     end = events[-1]
     assert [e.label for e in events] == [label] * 2
-    assert end.onset == pytest.approx(6.0, abs=0.1)
+    assert end.onset == pytest.approx(6.0, abs=0.15)
     assert end.offset < 6 + (offset - onset) + 2.5
 
 
