@@ -101,6 +101,7 @@ def test_two_processes_do_what_one_does(folders, recipe, tmp_path):  # noqa: F81
     assert apart.norm() < 0.02 * learnt.norm()
 
 
+@pytest.mark.slow
 def test_cross_validation_measures_the_exported_files(folders, recipe, tmp_path):  # noqa: F811
     command = ["crossval", folders, "--recipe", recipe, "--out", tmp_path / "cv", "--cache", tmp_path / "cache"]
     command += ["--fold", 4, "--fold", 5, "--jobs", 2, "--epochs", 30, "--device", "cpu"]
