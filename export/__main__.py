@@ -41,6 +41,13 @@ def main() -> None:
     """Make model files: of a CHECKPOINT (python -m export CHECKPOINT ...), or of another's ONNX file (wrap)."""
 
 
+def stem(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """``value``, if it can begin a file's name."""
+    if value is not None and (not value or Path(value).name != value or value.startswith(".")):
+        raise click.BadParameter(f"{value!r} is no stem of a file's name; give one without a folder, such as birds")
+    return value
+
+
 @main.command(name="checkpoint")
 @click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
@@ -49,7 +56,7 @@ def main() -> None:
     help="The data set that it was trained on. [default: manifest.jsonl beside CHECKPOINT]",
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/export"), show_default=True)
-@click.option("--name", default="edge-listen", show_default=True, help="Stem of the files' names.")
+@click.option("--name", default="edge-listen", callback=stem, show_default=True, help="Stem of the files' names.")
 @click.option("--licence", required=True, help="Licence of the weights, as the data's owners allow it.")
 @click.option(
     "--temperature",
@@ -175,7 +182,7 @@ def show(exported: Exported) -> None:
     help="TOML or JSON: labels, front end, layout, scores, licence, data set (docs/packages.md).",
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/export"), show_default=True)
-@click.option("--name", show_default="MODEL's", help="Stem of the file's name.")
+@click.option("--name", callback=stem, show_default="MODEL's", help="Stem of the file's name.")
 def wrap_model(model: Path, contract: Path, out: Path, name: str | None) -> None:
     """Give MODEL, any classifier in ONNX, a contract, as OUT/NAME.onnx: edge-listen then runs it."""
     try:

@@ -141,9 +141,12 @@ def read_contract(path: Path) -> Contract:
 
 def read_labels(path: Path) -> list[str]:
     """Labels in the order of the scores: the lines of a text file, or the column ``label`` of a CSV. Raises
-    ContractError, OSError, ValueError.
+    ContractError, ValueError.
     """
-    text = path.read_text(encoding="utf-8-sig")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ContractError(f"labels {path} cannot be read: {error.strerror}", remedy="") from None
     if path.suffix.lower() != ".csv":
         return [line.strip() for line in text.splitlines() if line.strip()]
     rows = csv.DictReader(text.splitlines())

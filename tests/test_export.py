@@ -354,6 +354,8 @@ def test_mistakes_end_in_one_line(data, checkpoint, tmp_path):
     (tmp_path / "x.pt").write_text("no checkpoint")
     check_fails(tmp_path / "x.pt", "is not a checkpoint of edge-listen", "--data", data)
     check_fails(tmp_path / "no.pt", "does not exist", code=2)
+    for name in ("", "../x", ".x", "a/b"):
+        check_fails(tmp_path / "x.pt", f"{name!r} is no stem of a file's name", "--name", name, code=2)
     save_checkpoint(tmp_path / "c.pt", dataclasses.replace(checkpoint, labels=("a", "b", "d")))
     check_fails(tmp_path / "c.pt", "there is no manifest.jsonl beside")
     check_fails(tmp_path / "c.pt", "the model has no class c", "--data", data)

@@ -64,7 +64,7 @@ def table(tmp_path):
         ("plain.wav", "speech", "", "", LEARNT),
         ("kept.wav", "speech", "", "", KEPT),
         ("high.wav", "ambience", "high", "", LEARNT),
-        ("perhaps.wav", "ambience", "", "low;bell", LEARNT),
+        ("perhaps.wav", "ambience", "", "low; bell", LEARNT),
         ("bell.wav", "ambience", "bell", "", LEARNT),
     )
     lines = ["filename,kind,esc50_overlap,esc50_partial,source,licence"]

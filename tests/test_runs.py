@@ -117,6 +117,11 @@ def test_cross_validation_measures_the_exported_files(folders, recipe, tmp_path)
     assert "| mean |" in done.stdout
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert {name: list(folds) for name, folds in histories(tmp_path / "cv").items()} == {"result": ["fold-4", "fold-5"]}
+    for name in ("low", "high"):
+        for number in range(5):
+            write_tone(tmp_path / "others" / name / f"{number}.wav", 210)
+    other = run_here("train", "crossval", tmp_path / "others", *command[2:], code=1)
+    assert "holds a cross-validation of another data set; give another --out" in other.stderr
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "cv").rglob("*.onnx")}
     run_here("train", *command)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cv").rglob("*.onnx")} == stamps

@@ -30,7 +30,7 @@ from train.losses import class_weights, clip_weights
 from train.manifest import ManifestError, ReadOptions, read_manifest, with_more
 from train.optim import Schedule, make_optimiser
 from train.precision import forward_dtype
-from train.run import recipes_before
+from train.run import recipes_before, teacher_config
 from train.run import run as train_run
 
 RATE = 16_000
@@ -73,6 +73,9 @@ def test_names_need_not_be_utf_8(folders):
     odd = clip.rename(os.fsdecode(os.fsencode(clip.parent) + b"/\xe4.wav"))
     index = [clip.path for clip in read_manifest(folders).clips].index(odd)
     assert len(features_of(folders, None, view=View(1, MicrophoneConfig())).clip(index)) > 100
+    (folders / "low").rename(os.fsdecode(os.fsencode(folders) + b"/l\xf6w"))
+    with pytest.raises(ManifestError, match=r"the name of class .* is not UTF-8; rename it"):
+        read_manifest(folders)
 
 
 def quick(**changes):
@@ -212,6 +215,49 @@ def test_another_configuration_does_not_overwrite_a_run(folders, tmp_path):
     run(quick(epochs=1), folders, tmp_path / "out", tmp_path)
     with pytest.raises(ValueError, match="another configuration"):
         run(quick(epochs=1, quantised=True), folders, tmp_path / "out", tmp_path)
+
+
+def test_a_run_that_could_not_begin_leaves_its_folder_free(folders, tmp_path):
+    with pytest.raises(ValueError, match="cannot be built with"):
+        run(quick(epochs=1, model=SMALL | {"widths": (8, 8, 8, 8)}), folders, tmp_path / "out", tmp_path)
+    run(quick(epochs=1), folders, tmp_path / "out", tmp_path)
+
+
+@pytest.mark.parametrize("rate", [1e30, 1e6])
+def test_a_training_that_diverges_says_so_and_is_no_result(folders, tmp_path, rate):
+    config = quick(epochs=3, optimiser="sgd", learning_rate=rate, clip_norm=0.0)
+    with pytest.raises(ValueError, match=r"diverged in epoch \d: its loss is .*; lower learning_rate \("):
+        run(config, folders, tmp_path / "out", tmp_path)
+    assert not (tmp_path / "out" / "checkpoint.pt").exists()
+    for bad in (float("nan"), float("inf"), 0.0):
+        with pytest.raises(ValueError, match=r"learning_rate is .*; allowed: above 0"):
+            quick(learning_rate=bad)
+
+
+def test_what_is_held_out_was_not_heard_before(folders, tmp_path):
+    """Neither by the weights that a run begins with, nor by its teachers."""
+    run(quick(epochs=1, train_folds=(1, 2, 3, 5), test_fold=4), folders, tmp_path / "first", tmp_path)
+    first, manifest = str(tmp_path / "first" / "checkpoint.pt"), read_manifest(folders)
+    message = (
+        r"has learnt from fold 5 of data, which is held out here; it has not heard fold 4: give that as --test-fold"
+    )
+    for changes in ({"init": first}, {"teachers": (first,)}):
+        with pytest.raises(ValueError, match=message):
+            train_run(quick(epochs=1, **changes), manifest, tmp_path / "out", None, lambda *_: None, device="cpu")
+        assert not (tmp_path / "out").exists()
+    again = quick(epochs=1, init=first, train_folds=(1, 2, 3, 5), test_fold=4)
+    train_run(again, manifest, tmp_path / "out", tmp_path / "cache", lambda *_: None, device="cpu")
+    write_tone(folders / "low" / "another.wav", 220)  # another data set, whose folds are others
+    train_run(
+        quick(epochs=1, init=first), read_manifest(folders), tmp_path / "other", None, lambda *_: None, device="cpu"
+    )
+
+
+def test_what_a_network_starts_from_has_its_sizes(folders, tmp_path):
+    """A recipe in two steps takes other sizes for both."""
+    student = quick(init="plain@1", model=SMALL, teachers=("quick",))
+    assert teacher_config("plain@1", student).model == SMALL
+    assert teacher_config("quick", student).model == {}
 
 
 def test_another_data_set_does_not_overwrite_a_run(folders, tmp_path):
@@ -524,6 +570,7 @@ def test_settings_change_a_recipe():
         ("teachers=3", "teachers is 3; allowed: tuple"),
         ("augment.noise_snr_db=[3]", "allowed: 2 values"),
         ("clip_norm=-1", "clip_norm is -1.0; allowed: 0 or more"),
+        ("epochs.x=1", "epochs has no field x: it is"),
     ):
         with pytest.raises(ValueError, match=message):
             read_recipe("default", [setting])
@@ -622,6 +669,10 @@ def test_more_clips_are_trained_on_and_never_held_out(folders, tmp_path):
     saved = read_manifest(tmp_path / "out" / "manifest.jsonl")
     assert len(saved.clips) == 34
     assert len(saved.in_folds([1])) == len(manifest.in_folds([1]))
+    with pytest.raises(
+        ManifestError, match=r"30 clips of .*/data are of data itself, the first: .*high/0\.wav; what is held"
+    ):
+        with_more(manifest, folders, 2)
     (tmp_path / "more" / "low").rename(tmp_path / "more" / "other")
     done = run_here("train", "fit", folders, "--more", tmp_path / "more", "--out", tmp_path / "none", code=1)
     assert done.stderr.strip() == "Error: data has no class other; it has: high, low, middle"

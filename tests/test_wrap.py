@@ -174,6 +174,8 @@ def test_labels_of_a_file(tmp_path, wrapped):
     (tmp_path / "labels.csv").write_text("index,label,threshold\n0,dog,0.5\n1,rain,\n2,siren,\n")
     for name in ("labels.txt", "labels.csv"):
         assert wrapped(path, labels=name).labels == tuple(LABELS)
+    with pytest.raises(ContractError, match=r"labels .*/none\.txt cannot be read: No such file"):
+        wrapped(path, labels="none.txt")
     (tmp_path / "labels.csv").write_text("name\ndog\n")
     with pytest.raises(ContractError, match="no column label; it has: name"):
         wrapped(path, labels="labels.csv")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import tomllib
 import types
 from collections.abc import Sequence
@@ -83,7 +84,7 @@ class TrainConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed: 1 or more")
         if self.quantised and self.precision != "float32":
             raise ValueError(f"precision is {self.precision!r}; allowed where quantised: float32")
-        if self.learning_rate <= 0:
+        if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate is {self.learning_rate}; allowed: above 0")
         for name in ("warm_up", "label_smoothing", "distil", "view_share", "outlier_share", "average", "momentum"):
             if not 0 <= getattr(self, name) <= 1:

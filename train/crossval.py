@@ -99,7 +99,10 @@ def cross_validate(
         raise ManifestError(f"{manifest.name} has one fold, {there}; cross-validation needs two at least")
     out = out.resolve()  # the export runs in another folder
     out.mkdir(parents=True, exist_ok=True)
-    manifest.save(out / "manifest.jsonl")
+    before = out / "manifest.jsonl"
+    if before.exists() and read_manifest(before).digest() != manifest.digest():
+        raise ManifestError(f"{out} holds a cross-validation of another data set; give another --out, or delete it")
+    manifest.save(before)
     tasks = [
         _Task(
             replace(config, train_folds=tuple(f for f in there if f != fold), test_fold=fold, validation_folds=()),

@@ -33,11 +33,13 @@ def locked(out: Path) -> Iterator[None]:
 
 
 def claim(out: Path, config: TrainConfig, manifest: Manifest) -> None:
-    """Write the run's configuration and data set to ``out``, or see that those there are the same."""
+    """Write the run's configuration and data set to ``out``, which is locked, or see that those there are the same."""
     out.mkdir(parents=True, exist_ok=True)
     data = {"data": manifest.name, "digest": manifest.digest()}
     text = json.dumps(dataclasses.asdict(config) | data, indent=2, sort_keys=True)
     path = out / "config.json"
+    if not any((out / name).exists() for name in ("state.pt", "history.jsonl", "checkpoint.pt", "teachers")):
+        path.unlink(missing_ok=True)  # of a run that has not learnt anything, such as one that could not begin
     if path.exists() and not same_run(json.loads(path.read_text(encoding="utf-8")), json.loads(text)):
         raise ValueError(f"{out} holds a run of another configuration or data set; give another --out, or delete it")
     if not path.exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -175,6 +176,14 @@ def _train(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
         stopped = validated and config.patience and epoch + 1 - best["epoch"] >= config.patience
         if group.main:
             report(record)
+        if not math.isfinite(record["loss"]) or not all(
+            p.isfinite().all() for p in average.module.state_dict().values()
+        ):
+            raise ValueError(
+                f"the training diverged in epoch {epoch + 1}: its loss is {record['loss']:g}; lower learning_rate "
+                f"({config.learning_rate:g}), or limit the gradients (clip_norm, {config.clip_norm:g})"
+            )
+        if group.main:
             with (out / "history.jsonl").open("a", encoding="utf-8") as history:
                 history.write(json.dumps(record) + "\n")
             if last or stopped or (epoch + 1) % config.checkpoint_every == 0:
@@ -201,6 +210,6 @@ def make_model(config: TrainConfig, n_labels: int) -> nn.Module:
     sizes = {"n_mels": frontend.n_mels, "channels": frontend.channels, "n_labels": n_labels}
     try:
         return build(config.architecture, **(config.model | sizes))
-    except (TypeError, RuntimeError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{config.architecture} cannot be built with {config.model}: {reason}") from None

@@ -85,6 +85,12 @@ def with_more(manifest: Manifest, root: Path, fold: int, *, strict: bool = False
     more = read_manifest(root, ReadOptions(layout="folders", n_folds=1, strict=strict))
     if unknown := sorted(set(more.labels) - set(manifest.labels)):
         raise ManifestError(f"{manifest.name} has no class {', '.join(unknown)}; it has: {', '.join(manifest.labels)}")
+    own = {clip.path.resolve() for clip in manifest.clips}
+    if twice := [clip for clip in more.clips if clip.path.resolve() in own]:
+        raise ManifestError(
+            f"{len(twice)} clips of {root} are of {manifest.name} itself, the first: {twice[0].name}; "
+            "what is held out there would be learnt here: give other clips"
+        )
     clips = tuple(replace(clip, fold=fold) for clip in more.clips)
     return replace(manifest, clips=manifest.clips + clips, skipped=manifest.skipped + more.skipped)
 
@@ -105,6 +111,8 @@ def _read(root: Path, options: ReadOptions) -> Manifest:
     if skipped and options.strict:
         raise ManifestError(f"{len(skipped)} files of {root} cannot be used, the first: {skipped[0]}")
     labels = listing.labels or tuple(sorted({label for clip in listing.clips for label in clip.labels}))
+    if odd := [label for label in labels if not _is_text(label)]:
+        raise ManifestError(f"the name of class {odd[0]!r} in {root} is not UTF-8; rename it")
     if options.classes:
         labels, clips = _only(options.classes, labels, clips)
     _check_labels(root, labels, clips, missing, options.n_folds > 1 and not listing.multi_label)
@@ -112,6 +120,15 @@ def _read(root: Path, options: ReadOptions) -> Manifest:
         clips = deal(clips, options.n_folds, options.seed)
     _log(skipped)
     return Manifest(listing.name, labels, tuple(clips), listing.multi_label, tuple(skipped), listing.has_folds)
+
+
+def _is_text(label: str) -> bool:
+    """Whether it can be written; the name of a folder is bytes, and need not be."""
+    try:
+        label.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _row(clip: Clip, folder: Path) -> dict[str, Any]:

@@ -101,4 +101,4 @@ def _negative(folder: Path, row: dict[str, str | None], half: str) -> Negative:
 
 
 def _labels(cell: str) -> tuple[str, ...]:
-    return tuple(label for label in cell.split(";") if label)
+    return tuple(filter(None, map(str.strip, cell.split(";"))))

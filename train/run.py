@@ -10,10 +10,11 @@ from typing import Any
 from edge.config import FrontendConfig
 from train.config import TrainConfig, read_recipe
 from train.distributed import start
-from train.folder import claim
+from train.folder import claim, locked
 from train.loop import fit
 from train.manifest import Manifest
 from train.negatives import recordings
+from train.unheard import check_unheard
 
 
 def run(
@@ -35,16 +36,24 @@ def run(
     def tell(record: dict[str, Any]) -> None:
         report(out, config, record)
 
+    def claim_out() -> None:
+        with locked(out):
+            claim(out, config, manifest)
+
     group = start(device)
     before = {teacher_folder(name, out): teacher_config(name, config) for name in recipes_before(config)}
 
     def there(name: str) -> str:
         return str(teacher_folder(name, out) / "checkpoint.pt") if is_recipe(name) else name
 
-    config = replace(config, init=there(config.init), teachers=tuple(there(name) for name in config.teachers))
+    original, config = (
+        config,
+        replace(config, init=there(config.init), teachers=tuple(there(name) for name in config.teachers)),
+    )
+    check_unheard([name for name in (original.init, *original.teachers) if not is_recipe(name)], config, manifest)
     for folders in (config.outliers, config.backgrounds):
         recordings(folders, manifest.labels)  # a table that cannot be read is named before hours go into teachers
-    group.main_does(lambda: claim(out, config, manifest))
+    group.main_does(claim_out)
     for folder, teacher in before.items():
         run(teacher, manifest, folder, cache, report, device=device, strict=strict)
     return fit(config, manifest, out, cache, tell, device=device, strict=strict)
@@ -69,7 +78,8 @@ def teacher_folder(name: str, out: Path) -> Path:
 def teacher_config(name: str, student: TrainConfig) -> TrainConfig:
     """The configuration of the teacher ``recipe`` or ``recipe@seed``: its own, on the student's folds.
 
-    It hears through the student's front end, unless its recipe asks for another.
+    It hears through the student's front end, unless its recipe asks for another. What the student starts from has the
+    student's network.
     """
     recipe, _, seed = name.partition("@")
     config = read_recipe(recipe)
@@ -81,6 +91,8 @@ def teacher_config(name: str, student: TrainConfig) -> TrainConfig:
         raise ValueError(
             f"teacher {name!r} has another front end: {config.frontend}; the student's: {student.frontend}"
         )
+    if name == student.init:
+        config = replace(config, architecture=student.architecture, model=student.model)
     return replace(
         config,
         frontend=student.frontend,

@@ -23,5 +23,7 @@ def replaced(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[st
         place = copy
         for group in groups:
             place = place.setdefault(group, {})
+            if not isinstance(place, dict):
+                raise ValueError(f"{group} has no field {key}: it is {place!r}")
         place[key] = value
     return copy

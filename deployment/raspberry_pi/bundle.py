@@ -147,7 +147,9 @@ def private_apt(folder: Path, arch: str, suite: str) -> list[str]:
         "APT::Sandbox::User": "",
         "Acquire::Retries": "3",
         # A host may be set up to fetch more than packages: here it would only be one thing more that can fail.
-        **{f"Acquire::IndexTargets::deb::{more}::DefaultEnabled": "false" for more in ("CNF", "Contents-deb", "DEP-11")},
+        **{
+            f"Acquire::IndexTargets::deb::{more}::DefaultEnabled": "false" for more in ("CNF", "Contents-deb", "DEP-11")
+        },
     }
     apt = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
     run_apt(apt, "update")

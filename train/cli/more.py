@@ -12,7 +12,7 @@ from train.cli.outliers import tell, written_to
 @click.command(name="more")
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 def command(out: Path) -> None:
-    """Write some 240 clips of ESC-50's classes to OUT, a folder for each: for --more, or to evaluate on.
+    """Write some 250 clips of ESC-50's classes to OUT, a folder for each: for --more, or to evaluate on.
 
     They are taken out of packages of this machine's Debian, all of free licences; 3 GB are downloaded, a package at a
     time. An interrupted run goes on when the same command is given again.
