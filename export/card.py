@@ -58,7 +58,8 @@ def model_card(
     lines += [
         "## Limits",
         "",
-        "The classes are all it knows: speech, music and every other sound get the class that they resemble most. Its",
+        "The classes are all it knows: speech, music and every other sound get the class that they resemble most, or",
+        "are called unknown, which is often right where a threshold for it stands above, and never certain. Its",
         "training clips are short, mostly clean recordings; another microphone, a distant source, noise cost accuracy.",
         "It is no safety device: do not let a person's safety depend on it.",
         "",
