@@ -46,11 +46,8 @@ def run(
     def there(name: str) -> str:
         return str(teacher_folder(name, out) / "checkpoint.pt") if is_recipe(name) else name
 
-    original, config = (
-        config,
-        replace(config, init=there(config.init), teachers=tuple(there(name) for name in config.teachers)),
-    )
-    check_unheard([name for name in (original.init, *original.teachers) if not is_recipe(name)], config, manifest)
+    check_unheard([name for name in (config.init, *config.teachers) if not is_recipe(name)], config, manifest)
+    config = replace(config, init=there(config.init), teachers=tuple(there(name) for name in config.teachers))
     for folders in (config.outliers, config.backgrounds):
         recordings(folders, manifest.labels)  # a table that cannot be read is named before hours go into teachers
     group.main_does(claim_out)
