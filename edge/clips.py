@@ -52,13 +52,13 @@ class ClipsConfig:
     min_free_bytes: int = 500_000_000  # of the disk: where less is free, no clip is written
 
     def __post_init__(self) -> None:
-        require(0 <= self.pre_roll <= 60, "clips pre_roll", self.pre_roll, "0 to 60")
-        require(0 <= self.post_roll <= 60, "clips post_roll", self.post_roll, "0 to 60")
+        require(0 <= self.pre_roll <= 60, "pre_roll", self.pre_roll, "0 to 60")
+        require(0 <= self.post_roll <= 60, "post_roll", self.post_roll, "0 to 60")
         least = self.pre_roll + self.post_roll
-        require(least < self.max_seconds <= 600, "clips max_seconds", self.max_seconds, f"above {least:g}, at most 600")
-        require(self.max_bytes > 0, "clips max_bytes", self.max_bytes, "above 0")
-        require(0 < self.max_days <= 36_500, "clips max_days", self.max_days, "above 0, at most 36500")
-        require(self.min_free_bytes >= 0, "clips min_free_bytes", self.min_free_bytes, "0 or more")
+        require(least < self.max_seconds <= 600, "max_seconds", self.max_seconds, f"above {least:g}, at most 600")
+        require(self.max_bytes > 0, "max_bytes", self.max_bytes, "above 0")
+        require(0 < self.max_days <= 36_500, "max_days", self.max_days, "above 0, at most 36500")
+        require(self.min_free_bytes >= 0, "min_free_bytes", self.min_free_bytes, "0 or more")
 
 
 class Voice(Protocol):

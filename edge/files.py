@@ -13,8 +13,13 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path`` to write to; in the end it takes the place of ``path``, or is deleted.
 
-    Raises OSError where it cannot be written; ``path`` is left as it was then.
+    Of a link, the file that it leads to is replaced. What is no file (a pipe, a device) is written to itself: there is
+    nothing in it to keep. Raises OSError where it cannot be written; ``path`` is left as it was then.
     """
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    path = Path(os.path.realpath(path))
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         yield part

@@ -20,6 +20,8 @@ from edge.rules import DEFAULT_THRESHOLD, EventConfig, outcomes_of
 
 Record = dict[str, Any]
 
+TYPES = ("start", "health", "window", "event", "clip", "status", "error", "end")
+
 SCHEMA_VERSION = 1  # of the records; raised when a reader of the former version could misread them
 STATUS_SECONDS = 60.0  # of stream, between two status records without news
 FIRST_STATUS_SECONDS = 10.0

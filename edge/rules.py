@@ -76,18 +76,19 @@ def events_of(table: Mapping[str, Any], where: str = "events") -> EventConfig:
     Its keys are those of a :class:`Rule`, for all labels, and those of an :class:`EventConfig`; a rule in
     ``[events.labels.NAME]`` changes what it names of them.
     """
-    rules = {f.name: None for f in dataclasses.fields(Rule)}
+    rules = [f.name for f in dataclasses.fields(Rule)]
+    allowed = [*rules, "labels", "only", "ignore", "aliases", "groups", "report"]
     if not isinstance(table, Mapping):
-        raise SettingsError(f"{where} is {table!r}", remedy=f"make it a table with any of: {', '.join(rules)}")
+        raise SettingsError(f"{where} is {table!r}", remedy=f"make it a table with any of: {', '.join(allowed)}")
     keys = {key: key.replace("-", "_") for key in table}
+    if unknown := sorted(set(keys.values()).difference(allowed)):
+        raise SettingsError(f"{where} has an unknown key {unknown[0]!r}", remedy=f"allowed: {', '.join(allowed)}")
     rule = settings_of(Rule, {key: table[key] for key, name in keys.items() if name in rules}, where)
     labels = table.get("labels", {})
     if not isinstance(labels, Mapping):
         raise SettingsError(f"{where}.labels is {labels!r}", remedy=f"write [{where}.labels.NAME] and its keys")
     own = {label: settings_of(Rule, values, f"{where}.labels.{label}", rule) for label, values in labels.items()}
     rest = {key: table[key] for key, name in keys.items() if name not in rules and key != "labels"}
-    if "rule" in rest:
-        raise SettingsError(f"{where} has an unknown key 'rule'", remedy=f"write its keys into [{where}] itself")
     return dataclasses.replace(settings_of(EventConfig, rest, where), rule=rule, labels=own)
 
 

@@ -85,6 +85,11 @@ class Session:
         """What records call the source; of one without a name, it stays as it was when the first one was told."""
         return encodable(self._name or self._source.name)
 
+    @property
+    def labels(self) -> set[str]:
+        """What its records may call a sound: the model's classes, and what events are called."""
+        return {*self._classifier.spec.labels, *(outcome.label for outcome in self._detector.outcomes)}
+
     def records(self) -> Generator[Record]:
         """All of them, to the end, but what a KeyboardInterrupt leaves to :meth:`interrupted`.
 

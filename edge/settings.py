@@ -29,16 +29,18 @@ def settings_of(cls: type[T], table: Mapping[str, Any], where: str, base: T | No
         named = {key: coerce(hints[key], value, f"{where}.{key}") for key, value in values.items()}
     except ContractError as error:
         raise SettingsError(error.what, remedy="correct the configuration") from None
-    if base is not None:
-        return dataclasses.replace(base, **named)  # type: ignore[type-var]
-    missing = [f.name for f in dataclasses.fields(cls) if _required(f) and f.name not in named]  # type: ignore[arg-type]
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    missing = [f.name for f in fields if base is None and _required(f) and f.name not in named]
     if missing:
         raise SettingsError(f"{where} has no {missing[0]!r}", remedy="add it to the configuration")
-    return cls(**named)
+    try:
+        return cls(**named) if base is None else dataclasses.replace(base, **named)  # type: ignore[type-var]
+    except SettingsError as error:
+        raise SettingsError(f"{where}.{error.what}", remedy=error.remedy) from None
 
 
 def require(holds: bool, name: str, value: object, allowed: str) -> None:
-    """Raises SettingsError unless ``holds``."""
+    """Raises SettingsError, which begins with ``name``, unless ``holds``."""
     if not holds:
         raise SettingsError(f"{name} is {value!r}; allowed: {allowed}", remedy="correct the configuration")
 

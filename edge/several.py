@@ -46,6 +46,11 @@ class Several:
         self._failures: list[BaseException] = []  # mistakes of ours, which must not be hidden in a thread
         self._running: list[Session] = []
 
+    @property
+    def labels(self) -> set[str]:
+        """See :attr:`edge.session.Session.labels`; of all of them."""
+        return set().union(*(session.labels for session in self._sessions))
+
     def records(self) -> Generator[Record]:
         """All records, of each source in order. Raises the first EdgeError, once every source has ended."""
         self._running = list(self._sessions)

@@ -72,9 +72,9 @@ class StoreConfig:
     busy_seconds: float = 5.0  # how long to wait for another program that has locked it
 
     def __post_init__(self) -> None:
-        require(0 < self.max_days <= 36_500, "store max_days", self.max_days, "above 0, at most 36500")
-        require(self.max_bytes >= LEAST_BYTES, "store max_bytes", self.max_bytes, f"{LEAST_BYTES} or more")
-        require(0 <= self.busy_seconds <= 60, "store busy_seconds", self.busy_seconds, "0 to 60")
+        require(0 < self.max_days <= 36_500, "max_days", self.max_days, "above 0, at most 36500")
+        require(self.max_bytes >= LEAST_BYTES, "max_bytes", self.max_bytes, f"{LEAST_BYTES} or more")
+        require(0 <= self.busy_seconds <= 60, "busy_seconds", self.busy_seconds, "0 to 60")
 
     @property
     def file(self) -> Path:

@@ -166,6 +166,12 @@ def test_export_is_whole_or_not_there(db, tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir() if "out" in p.name) == ["out.csv"]
 
 
+def test_export_to_stdout(db, tmp_path):
+    ask(db, "export", tmp_path / "out.jsonl")
+    assert ask(db, "export", "-", "--format", "jsonl").stdout == (tmp_path / "out.jsonl").read_text()
+    assert "--format csv" in ask(db, "export", "-", code=2).stderr
+
+
 def test_the_last_correction_holds(db):
     ask(db, "correct", "aaaa1", "cat")
     ask(db, "correct", "aaaa1111", "nothing", "--note", "the door, not a dog")

@@ -72,7 +72,7 @@ def test_only_the_types_that_are_asked_for(tmp_path):
     assert lines(tmp_path / "f") == [event(0)]
 
 
-@pytest.mark.parametrize("content", [b'{"half', b"\n", b"{}\n", b""])
+@pytest.mark.parametrize("content", [b'{"half', b"{", b"\0\0\0", b"\n", b'{"a": 1}\n', b""])
 def test_a_last_line_that_was_cut_off_is_ended(tmp_path, content):
     path = tmp_path / "f"
     path.write_bytes(content)
@@ -149,6 +149,17 @@ def test_a_disk_that_turns_read_only_and_back(tmp_path):
         sink.write(event(99))
         sink.close()
         assert lines(folder / "f")[-1] == event(99)
+
+
+@pytest.mark.parametrize(
+    "content", [b"SQLite format 3\0", b"RIFF\0\0\0\0WAVE", b'{\n  "thresholds"', b"[sinks]\n", b"-"]
+)
+def test_a_file_of_something_else_is_left_alone(tmp_path, content):
+    path = tmp_path / "f"
+    path.write_bytes(content)
+    with pytest.raises(SinkError, match="something else than JSON Lines"):
+        open_file(path, max_bytes=10)
+    assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize("settings", [{"keep": 0}, {"max_bytes": -1}])

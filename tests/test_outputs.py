@@ -14,8 +14,9 @@ import pytest
 import soundfile
 
 from edge.board import Board
-from edge.cli.sinks import host_and_port, make_sinks, tables_of_options
+from edge.cli.sinks import asked_sinks, host_and_port, make_sinks, tables_of_options
 from edge.errors import SettingsError, SinkError
+from edge.records import TYPES
 from tests.conftest import ROOT, run_module
 from tests.receivers import Mosquitto, Subscriber, event, free_port, http_receiver, needs_mosquitto, wait_until
 from tests.test_listen import BASE, SCHEMA, command, listen, of_type, records
@@ -259,11 +260,12 @@ def test_mistakes_of_options_are_named(demo, env, options, code, message):
         ("[sinks.mqtt]\nhots = 'x'", "sinks.mqtt has an unknown key 'hots'"),
         ("[sinks.mqtt]\nport = 'x'", "sinks.mqtt.port is 'x'; allowed: a whole number"),
         ("[sinks]\nmqtt = 3", "sinks.mqtt is 3"),
-        ("[clips]\nfolder = '/tmp/x'\npre_roll = -1", "clips pre_roll is -1.0"),
+        ("[clips]\nfolder = '/tmp/x'\npre_roll = -1", "clips.pre_roll is -1.0"),
         ("[sink.mqtt]", "unknown key sink; allowed: "),
         ("[sinks]\nmetrics = []", "there are 0 tables sinks.metrics"),
         ("[[sinks.metrics]]\nport = 0\n[[sinks.metrics]]\nport = 0", "there are 2 tables sinks.metrics"),
-        ("[sinks.store]\nmax_days = 0", "store max_days is 0.0; allowed: above 0"),
+        ("[sinks.file]\ntypes = ['evnt']", "sinks.file.types is 'evnt'; allowed: start, health, window, event"),
+        ("[sinks.store]\nmax_days = 0", "sinks.store.max_days is 0.0; allowed: above 0"),
     ],
 )
 def test_mistakes_of_tables_are_named(tmp_path, demo, env, text, message):
@@ -338,6 +340,42 @@ def test_several_sources_have_topics_of_their_own(monkeypatch, tmp_path):
 
 
 def test_the_schema_knows_every_type():
-    assert {ref["$ref"].rpartition("/")[2] for ref in SCHEMA.schema["oneOf"]} == {
-        "start", "health", "window", "event", "clip", "status", "error", "end",
-    }  # fmt: skip
+    assert {ref["$ref"].rpartition("/")[2] for ref in SCHEMA.schema["oneOf"]} == set(TYPES)
+
+
+def test_an_option_leaves_the_tables_of_its_kind():
+    """One that is alone has its keys replaced; beside several, the option is one more."""
+    a, b = {"path": "a.jsonl", "keep": 2}, {"path": "b.jsonl"}
+
+    def files(tables):
+        return [(s.name, s.config.path, s.config.keep) for s in asked_sinks({"file": tables}, {"log": "c.jsonl"})]
+
+    assert files(a) == files([a]) == [("file", "c.jsonl", 2)]
+    assert files([a, b]) == [("file", "a.jsonl", 2), ("file-2", "b.jsonl", 5), ("file-3", "c.jsonl", 5)]
+    assert files([]) == [("file", "c.jsonl", 5)]
+
+
+def test_two_sinks_in_one_file_are_refused(tmp_path):
+    """They would rotate it under each other, or write lines into a database."""
+    (tmp_path / "link").symlink_to(tmp_path / "f")
+    for other in ("f", "link", "no/../f"):
+        tables = {"file": {"path": str(tmp_path / "f")}, "store": {"path": str(tmp_path / other)}}
+        with pytest.raises(SettingsError, match="is the file of the sinks file and store"):
+            asked_sinks(tables, {})
+
+
+def test_labels_that_sinks_name_and_nothing_has_are_warned_of(tmp_path, demo, env):
+    config = quiet_disk(tmp_path, """
+        [sinks.webhook]
+        url = "http://127.0.0.1:9/"
+        cooldowns = { Dog = 60, dog = 60 }
+        [sinks.mqtt]
+        host = "127.0.0.1"
+        labels = ["siren", "huond"]
+        [events.aliases]
+        siren = "alarm"
+    """)  # fmt: skip
+    done = listen("--config", config, "--input", demo, "--duration", 5, "--output", "jsonl", env=env)
+    assert "sinks.webhook names 'Dog', which nothing is called here" in done.stderr
+    assert "sinks.mqtt names 'huond', which nothing is called here" in done.stderr
+    assert done.stderr.count("which nothing is called") == 2

@@ -163,7 +163,7 @@ def test_what_is_named_on_the_command_line_comes_first(tmp_path, demo):
         ("[[sources]]\ninput = 'a.wav'", "sources[0] has no 'name'"),
         ("[[sources]]\nname = 'a'\nfile = 'a.wav'", "sources[0] has an unknown key 'file'"),
         ("[[sources]]\nname = 'a'\ninput = 'a.wav'\ndevice = 'usb'", "allowed: nothing beside device"),
-        ("[[sources]]\nname = ''", "sources.name is ''"),
+        ("[[sources]]\nname = ''", r"sources[0].name is ''"),
         ("[[sources]]\nname = 'a'\n[[sources]]\nname = 'a'", "two sources are called 'a' ("),
         (
             "[[sources]]\nname = 'The yard'\n[[sources]]\nname = 'the-yard'",
@@ -176,7 +176,7 @@ def test_what_is_named_on_the_command_line_comes_first(tmp_path, demo):
         ("[[events]]\nconfirm = 1", "events is [{'confirm': 1}]"),
         ("[events]\nonly = 'dog'", "events.only is 'dog'; allowed: a list"),
         ("[[sources]]\nname = 'a'\nevents = 3", "sources[0].events is 3"),
-        ("[[sources]]\nname = 'a'\nchannel = -1", "sources.channel is -1; allowed: 0 or more"),
+        ("[[sources]]\nname = 'a'\nchannel = -1", r"sources[0].channel is -1; allowed: 0 or more"),
     ],
 )
 def test_mistakes_are_named(tmp_path, text, message):

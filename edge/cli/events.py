@@ -135,12 +135,12 @@ def list_events(db: Path | None, limit: int, output: str, **wanted: Any) -> None
 
 @command(
     "export",
-    click.argument("file", type=click.Path(dir_okay=False, path_type=Path)),
+    click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path)),
     filter_options,
     click.option("--format", "kind", type=click.Choice(["csv", "jsonl"]), show_default="by the name of FILE"),
 )
 def export(db: Path | None, file: Path, kind: str | None, **wanted: Any) -> None:
-    """Write events to FILE, as CSV or JSON Lines: all of them, or FILE is left as it was."""
+    """Write events to FILE, as CSV or JSON Lines: all of them, or FILE is left as it was. To stdout, if FILE is -."""
     from edge.cli.events_view import write_events
     from edge.files import replacing
 
@@ -148,6 +148,10 @@ def export(db: Path | None, file: Path, kind: str | None, **wanted: Any) -> None
     if kind is None:
         raise click.UsageError(f"{file} ends neither with .csv nor with .jsonl: say --format csv or --format jsonl")
     connection, path = opened(db)
+    if str(file) == "-":
+        with closing(connection), explaining(path):
+            write_events(find(connection, Filter(**wanted)), kind, sys.stdout)
+        return
     try:
         with (
             closing(connection),

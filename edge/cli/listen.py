@@ -296,7 +296,7 @@ def listened(asked: Asked, board: Board, notifier: Notifier, interrupts: Interru
 @contextmanager
 def assembled(asked: Asked, board: Board) -> Iterator[tuple[Session | Several, Iterator[Record], Spread]]:
     """What listens, its records, and where they go; all of it is closed in the end. Raises EdgeError."""
-    from edge.cli.sinks import terminal_sinks
+    from edge.cli.sinks import asked_sinks, terminal_sinks, warn_of_labels
     from edge.records import error_record
 
     settings = asked.settings
@@ -308,6 +308,7 @@ def assembled(asked: Asked, board: Board) -> Iterator[tuple[Session | Several, I
         try:
             stack.enter_context(on_probation(settings.model))
             listening, trials = open_sessions(settings, board)
+            warn_of_labels(asked_sinks(asked.tables.get("sinks", {}), asked.options), listening.labels)
         except EdgeError as error:
             name = settings.input or settings.device or "microphone"
             spread.write(error_record(without_password(name) if is_url(name) else name, error))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -115,15 +116,19 @@ class Asked:
 
 
 def asked_sinks(tables: Any, options: Mapping[str, Any]) -> list[Asked]:
-    """All sinks but those of the terminal. An option adds to the table of its kind, or replaces keys of it.
+    """All sinks but those of the terminal. An option adds to the table of its kind, or replaces keys of it; beside
+    several tables it is one more.
 
-    Raises SettingsError for keys that are unknown, and values that cannot be.
+    Raises SettingsError for keys that are unknown, values that cannot be, and two sinks in one file.
     """
     if not isinstance(tables, Mapping):
         raise SettingsError(f"sinks is {tables!r}", remedy="write a table [sinks.NAME] for each")
     asked = {key.replace("-", "_"): value for key, value in tables.items()}
     for name, table in tables_of_options(options).items():
-        asked[name] = [asked[name] | table] if isinstance(asked.get(name), dict) else [table]
+        there = asked.get(name, {})
+        tables = there if isinstance(there, list) else [there]
+        alone = len(tables) == 1 and isinstance(tables[0], Mapping)
+        asked[name] = [{**tables[0], **table}] if alone else [*tables, table]
     if "mqtt" in asked and "home_assistant" in asked:  # one client id: each would throw the other off the broker
         raise SettingsError(
             "mqtt and home_assistant are both asked for", remedy="leave mqtt out: the other does the same"
@@ -139,7 +144,29 @@ def asked_sinks(tables: Any, options: Mapping[str, Any]) -> list[Asked]:
         for number, table in enumerate(listed):
             name = kind if number == 0 else f"{kind}-{number + 1}"
             found.append(_asked_metrics(table) if kind == METRICS else _asked(name, kind, table))
+    _require_own_files(found)
     return found
+
+
+def _require_own_files(sinks: Sequence[Asked]) -> None:
+    """Raises SettingsError where two would write to one file."""
+    owners: dict[str, str] = {}
+    for sink in sinks:
+        for path in filter(None, (_file_of(sink.config), sink.spool)):
+            other = owners.setdefault(os.path.realpath(path), sink.name)
+            if other != sink.name:
+                raise SettingsError(
+                    f"{path} is the file of the sinks {other} and {sink.name}", remedy="give each its own"
+                )
+
+
+def warn_of_labels(sinks: Sequence[Asked], labels: Collection[str]) -> None:
+    """Of those that sinks name and that are not among ``labels``, which a source may report."""
+    for sink in sinks:
+        named = [*getattr(sink.config, "labels", ()), *getattr(sink.config, "cooldowns", ())]
+        for label in named:
+            if label not in labels:
+                log.warning("sinks.%s names %r, which nothing is called here", sink.name, label)
 
 
 def _asked_metrics(table: Any) -> Asked:

@@ -33,9 +33,9 @@ class SourceConfig:
     events: dict[str, Any] = field(default_factory=dict)  # as the table [events], for this source
 
     def __post_init__(self) -> None:
-        require(bool(self.name), "sources.name", self.name, "a name")
-        require(not (self.input and self.device), "sources.input", self.input, "nothing beside device")
-        require(self.channel is None or self.channel >= 0, "sources.channel", self.channel, "0 or more; none mixes")
+        require(bool(self.name), "name", self.name, "a name")
+        require(not (self.input and self.device), "input", self.input, "nothing beside device")
+        require(self.channel is None or self.channel >= 0, "channel", self.channel, "0 or more; none mixes")
 
 
 def source_configs(tables: Any) -> list[SourceConfig]:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from edge.errors import SinkError
-from edge.records import Record
+from edge.records import TYPES, Record
+from edge.settings import require
 
 if TYPE_CHECKING:
     from logging.handlers import RotatingFileHandler
 
-NEWLINE = b"\n"
+NEWLINE, BEGINNING = b"\n", b'{"'  # of a record
 
 
 class JsonLines:
@@ -42,12 +43,16 @@ class JsonLinesFileConfig:
     keep: int = 5  # older files that are kept, at least 1
     types: tuple[str, ...] = ()  # of the records that are written; none named: all
 
+    def __post_init__(self) -> None:
+        for name in self.types:
+            require(name in TYPES, "types", name, ", ".join(TYPES))
+
 
 class JsonLinesFile:
     """See :class:`JsonLinesFileConfig`. Every line is whole, but for the last one after a kill, which is ended when
     the file is opened again.
 
-    Raises SinkError when the file cannot be opened or written.
+    Raises SinkError when the file cannot be opened or written, or is something else.
     """
 
     def __init__(self, config: JsonLinesFileConfig) -> None:
@@ -85,6 +90,7 @@ class JsonLinesFile:
         try:
             if self._path.exists() and not self._path.is_file():
                 raise OSError(errno.EINVAL, "not a file")
+            _require_records(self._path)
             self._path.parent.mkdir(parents=True, exist_ok=True)
             rotating = RotatingFileHandler(
                 self._path, maxBytes=self._config.max_bytes, backupCount=self._config.keep, encoding="utf-8"
@@ -97,6 +103,18 @@ class JsonLinesFile:
     def _error(self, error: OSError) -> SinkError:
         return SinkError(
             f"{self._path} cannot be written: {error.strerror}", remedy="free space, or name a file that can be written"
+        )
+
+
+def _require_records(path: Path) -> None:
+    """Raises SinkError for a file that holds something else: rotation would delete it in the end."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        start = file.read(len(BEGINNING)).lstrip(b"\0\n")  # zeros: a power cut may leave them
+    if not BEGINNING.startswith(start):
+        raise SinkError(
+            f"{path} holds something else than JSON Lines", remedy="name another file for the log", retry=False
         )
 
 

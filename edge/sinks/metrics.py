@@ -28,7 +28,7 @@ class MetricsConfig:
     port: int = 9464
 
     def __post_init__(self) -> None:
-        require(0 <= self.port <= 65_535, "metrics.port", self.port, "0 to 65535; 0: any that is free")
+        require(0 <= self.port <= 65_535, "port", self.port, "0 to 65535; 0: any that is free")
 
 
 class Metrics:

@@ -120,4 +120,4 @@ def rules_of(asked: Mapping[str, Any], local: Mapping[str, float] | None = None)
     cut = {name: min(max(getattr(rules, name), least), most) for name, (least, most) in BOUNDS.items()}
     # A configuration reads all numbers as fractions.
     whole = {key: int(value) if value == int(value) else value for key, value in (local or {}).items()}
-    return settings_of(ShadowRules, whole, "update.shadow", base=dataclasses.replace(rules, **cut))
+    return settings_of(ShadowRules, whole, "shadow", base=dataclasses.replace(rules, **cut))

@@ -42,10 +42,10 @@ class UpdateConfig:
     shadow: dict[str, float] = field(default_factory=dict)  # keys of ShadowRules, instead of the release's
 
     def __post_init__(self) -> None:
-        require(NAME.fullmatch(self.channel) is not None, "update.channel", self.channel, "letters, digits and ._-")
-        require(1 <= self.kept <= 100, "update.kept", self.kept, "1 to 100")
+        require(NAME.fullmatch(self.channel) is not None, "channel", self.channel, "letters, digits and ._-")
+        require(1 <= self.kept <= 100, "kept", self.kept, "1 to 100")
         rules_of({}, self.shadow)
-        require(self.seconds > 0, "update.seconds", self.seconds, "above 0")
+        require(self.seconds > 0, "seconds", self.seconds, "above 0")
 
     def versions(self) -> Versions:
         """The folder of versions. Raises UpdateError for a user without a home."""
