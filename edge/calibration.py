@@ -12,6 +12,8 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
+import tempfile
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +26,7 @@ from numpy.typing import NDArray
 from edge.config import ModelSpec
 from edge.decisions import Detector, model_id
 from edge.errors import SettingsError
-from edge.files import is_there, state_folder, write_json, write_text
+from edge.files import is_there, replacing, state_folder, write_json
 from edge.listener import Window
 from edge.rules import EventConfig, Outcome
 from edge.settings import settings_of
@@ -36,7 +38,7 @@ F64 = NDArray[np.float64]
 SCHEMA_VERSION = 1  # of the file
 DAY = 86_400.0  # seconds
 BLOCK_SECONDS = 30.0  # of which the highest score is kept: longer than the windows that one sound is in
-LEAST_BLOCKS = 20  # ten minutes: below that there is no tail to speak of
+LEAST_SECONDS = 600.0  # twenty blocks: below that there is no tail to speak of
 TAIL = 0.1  # share of the blocks that are the tail; of a few hours, twice their square root
 LEAST_SCORE = 1e-4  # scores below say nothing
 HIGHEST = 0.999  # threshold; what would need a higher one is muted
@@ -61,7 +63,8 @@ class Site:
         """As JSON; what was there before is kept beside it, for :func:`undo`. Raises OSError."""
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            write_text(_before(path), path.read_text(encoding="utf-8"))
+            with replacing(_before(path)) as part:
+                shutil.copyfile(path, part)
         write_json(path, asdict(self))
 
     def applied(self, config: EventConfig) -> EventConfig:
@@ -85,6 +88,24 @@ def site_path() -> Path | None:
     """Where ``edge-calibrate`` keeps a site, and ``edge-listen`` finds it; None for a user without a home."""
     folder = state_folder()
     return None if folder is None else folder / "site.json"
+
+
+def require_place(path: Path) -> None:
+    """Raises SettingsError where a site could not be kept in ``path``, or would replace something else."""
+    try:
+        if path.exists() and not path.is_file():
+            raise SettingsError(f"{path} is no file", remedy="name another --site")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+        there = path.read_bytes() if path.exists() else b""
+        held = json.loads(there) if there else None
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be written: {error.strerror}", remedy="name another --site") from None
+    except ValueError:
+        held = "no JSON"
+    if held is not None and not (isinstance(held, dict) and "schema_version" in held):
+        raise SettingsError(f"{path} holds something else than a calibration", remedy="name another --site") from None
 
 
 class OtherModelError(SettingsError):
@@ -130,6 +151,15 @@ def _before(path: Path) -> Path:
     return path.with_name(f"{path.stem}.before{path.suffix}")
 
 
+def require_enough(seconds: float | None) -> None:
+    """Raises SettingsError for a time to listen in which too little is heard; None has no end."""
+    if seconds is not None and seconds < LEAST_SECONDS:
+        raise SettingsError(
+            f"{seconds / 60:.1f} minutes are too few to promise anything",
+            remedy=f"listen for {LEAST_SECONDS / 60:g} minutes at least; hours are better",
+        )
+
+
 class Calibration:
     """Gathers what the labels score while there is nothing to detect: a few numbers for each half minute."""
 
@@ -158,14 +188,14 @@ class Calibration:
             self._maxima.append(self._block)
             self._block, self._block_seconds = np.zeros(len(self._outcomes)), 0.0
 
+    def pause(self) -> None:
+        """What comes next is another stream, or the same one after a gap."""
+        self._detector.close()
+        self._recent.clear()
+
     def site(self, max_false_per_day: float, made: str) -> Site:
         """The thresholds that keep the promise. Raises SettingsError where too little was heard for it."""
-        if len(self._maxima) < LEAST_BLOCKS:
-            least = LEAST_BLOCKS * BLOCK_SECONDS / 60
-            raise SettingsError(
-                f"{self.seconds / 60:.1f} minutes are too few to promise anything",
-                remedy=f"listen for {least:g} minutes at least; hours are better",
-            )
+        require_enough(self.seconds)
         maxima = np.array(self._maxima)  # [n_blocks, n_outcomes]
         tails = [Tail.of(maxima[:, place]) for place in range(maxima.shape[1])]
         raised = _raised(tails, [o.threshold for o in self._outcomes], max_false_per_day)

@@ -1,8 +1,11 @@
 """Thresholds for a place: the promise is kept on what was not listened to, and what cannot be promised is said."""
 
+import contextlib
 import dataclasses
+import errno
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -230,8 +233,6 @@ def test_in_a_home_that_may_not_be_entered_nothing_is_calibrated(spec, monkeypat
 
 
 def calibrate(*arguments, code=0, **env):
-    import os
-
     return run_module("edge.cli.calibrate", *arguments, code=code, env=os.environ | env)
 
 
@@ -252,8 +253,6 @@ def test_edge_calibrate_and_edge_listen(hiss, demo, classifier, tmp_path):
     assert site.at_most_per_day > 2  # eleven minutes prove little
     assert "counting alone proves 2 a day after 1.5 quiet days" in done.stdout
     dataclasses.replace(site, muted=("siren",)).save(path)
-    import os
-
     heard = run_module(
         "edge.cli.listen", "--input", demo, "--output", "jsonl", env=os.environ | {"XDG_STATE_HOME": str(tmp_path)}
     ).stdout
@@ -274,6 +273,85 @@ def test_mistakes_of_edge_calibrate(hiss, demo, tmp_path):
     (tmp_path / "file").write_text("")
     unwritable = calibrate("--input", hiss, "--site", tmp_path / "file" / "s.json", code=2)
     assert "cannot be written" in unwritable.stderr
+
+
+def test_what_cannot_be_kept_is_refused_before_listening(hiss, tmp_path):
+    """Whoever has listened for hours must not hear then that it was in vain."""
+    missing = tmp_path / "missing.wav"  # which nobody gets to open
+    missing.write_bytes(b"no sound")
+    for content in (b"precious", b"[1, 2]", b'{"a": 1}', b"\xff\xfe", b"\0" * 100):
+        (tmp_path / "other").write_bytes(content)
+        refused = calibrate("--input", missing, "--site", tmp_path / "other", code=2)
+        assert "holds something else than a calibration" in refused.stderr
+        assert (tmp_path / "other").read_bytes() == content
+    os.mkfifo(tmp_path / "pipe")
+    assert "is no file" in calibrate("--input", missing, "--site", tmp_path / "pipe", code=2).stderr
+    asked = ("--input", missing, "--site", tmp_path / "s.json")
+    assert "5.0 minutes are too few to promise anything" in calibrate(*asked, "--duration", "5m", code=2).stderr
+    for budget in ("inf", "nan", "0", "-1"):
+        refused = calibrate(*asked, "--max-false-per-day", budget, code=2)
+        assert f"{budget} is no number of events; allowed: any above 0" in refused.stderr
+    (tmp_path / "empty").mkdir()
+    refused = calibrate("--input", tmp_path / "empty", "--site", tmp_path / "s.json", code=5)
+    assert "no recordings in " in refused.stderr
+    assert not (tmp_path / "s.json").exists()
+
+
+def test_recordings_that_cannot_be_read_are_left_out(hiss, tmp_path):
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    (tmp_path / "empty.wav").write_bytes(b"")
+    site = tmp_path / "place with spaces.json"
+    asked = ("--input", tmp_path / "broken.wav", "--input", tmp_path / "empty.wav")
+    refused = calibrate(*asked, "--site", site, code=5)
+    assert "2 recordings could not be read, and no other was" in refused.stderr
+    done = calibrate(*asked, "--input", hiss, "--site", site)
+    assert "broken.wav" in done.stderr
+    assert "empty.wav" in done.stderr
+    assert Site.load(site).hours == pytest.approx(11 / 60, abs=0.01)
+    assert f"edge-calibrate --site '{site}' --undo takes it back" in done.stdout
+
+
+def test_what_was_learnt_is_shown_where_the_disk_is_full(hiss, tmp_path, monkeypatch, capsys):
+    from edge.cli.calibrate import main
+
+    def full(self, path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Site, "save", full)
+    monkeypatch.setattr("edge.cli.common.log_to_stderr", lambda verbose: None)
+    monkeypatch.setattr("edge.cli.calibrate.log_to_stderr", lambda verbose: None)
+    monkeypatch.setattr("edge.cli.calibrate.Interrupts", Calm)
+    with pytest.raises(SystemExit) as ended:
+        main(["--input", str(hiss), "--site", str(tmp_path / "s.json")], standalone_mode=False)
+    shown = capsys.readouterr()
+    assert ended.value.code == 2
+    assert "No space left" in shown.err
+    (tmp_path / "by hand.json").write_text(shown.out)
+    assert Site.load(tmp_path / "by hand.json").hours > 0.1
+
+
+class Calm:
+    """Interrupts that leave the signals of the test run alone."""
+
+    raised = contextlib.nullcontext
+
+
+def test_a_calibration_before_is_kept_byte_for_byte(spec, tmp_path):  # noqa: F811
+    site = learnt(spec, (window(n) for n in range(20 * BLOCK)))
+    path = tmp_path / "s.json"
+    before = b'{"schema_version": 0, "note": "\xe9"}'
+    path.write_bytes(before)
+    site.save(path)
+    assert undo(path)
+    assert path.read_bytes() == before
+
+
+def test_the_command_line_comes_before_the_file(hiss, tmp_path):
+    """Of a recording and a microphone; and -v says where each setting is from."""
+    (tmp_path / "c.toml").write_text('device = "usb"\nmax-false-per-day = 3\n')
+    done = calibrate("--config", tmp_path / "c.toml", "--input", hiss, "--site", tmp_path / "s.json", "-v")
+    assert Site.load(tmp_path / "s.json").max_false_per_day == 3
+    assert "max-false-per-day = 3.0 (file)" in done.stderr
 
 
 def test_highest_is_a_threshold_that_scores_can_reach():

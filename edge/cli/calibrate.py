@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
+import math
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,8 +22,10 @@ from edge.cli.common import (
     channel_option,
     config_option_with,
     ends_well,
+    log_settings,
     log_to_stderr,
     model_option,
+    one_of,
     options,
     tables_of,
     tuned_provider_option,
@@ -28,8 +33,15 @@ from edge.cli.common import (
     verbose_option,
     version_option,
 )
-from edge.errors import SettingsError
+from edge.errors import EdgeError, InputError, SettingsError
 from edge.rules import EventConfig, events_of
+from edge.sources.block import Outage, Source
+
+if TYPE_CHECKING:
+    from edge.calibration import Calibration, Site
+    from edge.classifier import Classifier
+
+log = logging.getLogger("edge.calibrate")
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -58,9 +70,16 @@ def seconds_of(context: click.Context, parameter: click.Parameter, value: str | 
         seconds = float(number) * UNITS[unit]
     except ValueError:
         seconds = 0.0
-    if not 0 < seconds < float("inf"):
+    if not 0 < seconds < math.inf:
         raise click.BadParameter(f"{value!r} is no time; allowed: seconds, or as 30m, 4h, 1d", context, parameter)
     return seconds
+
+
+def budget(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    """Callback of ``--max-false-per-day``: a number that a promise can be made of."""
+    if not 0 < value < math.inf:
+        raise click.BadParameter(f"{value:g} is no number of events; allowed: any above 0", context, parameter)
+    return value
 
 
 @click.command(context_settings={"auto_envvar_prefix": "EDGE_CALIBRATE", "help_option_names": ["-h", "--help"]})
@@ -83,7 +102,8 @@ def seconds_of(context: click.Context, parameter: click.Parameter, value: str | 
     ),
     click.option(
         "--max-false-per-day",
-        type=click.FloatRange(0, min_open=True),
+        type=float,
+        callback=budget,
         default=1.0,
         show_default=True,
         help="False alarms that are allowed, of all labels together.",
@@ -117,59 +137,91 @@ def main(
     """
     interrupts = Interrupts()
     log_to_stderr(verbose)
+    log_settings(context)
     with ends_well():
+        from edge.calibration import require_enough, require_place
         from edge.calibration import undo as take_back
 
         path = where(site)
         if undo:
             print(f"{path}: back to the calibration before" if take_back(path) else f"{path}: removed")
             return
+        one_of(context, "input", "device")
+        settings |= {name: context.params[name] for name in ("input", "device")}
         asked = Settings(**settings, events=events_of(tables_of(context).get("events", {})))
-        if asked.input and asked.device:
-            raise click.UsageError("--input and --device exclude each other")
+        require_enough(asked.duration)  # and a place for it: hours of listening are not to be in vain
+        require_place(path)
         found = run(asked, interrupts)
-        save(found, path)
-        print(json.dumps(dataclasses.asdict(found), indent=2) if as_json else told(found, path))
+        document = json.dumps(dataclasses.asdict(found), indent=2)
+        try:
+            save(found, path)
+        except SettingsError:
+            print(document)
+            raise
+        print(document if as_json else told(found, path, named=site is not None))
 
 
-def run(settings: Settings, interrupts: Interrupts) -> Any:
-    """Listen; the :class:`edge.calibration.Site`. Raises EdgeError."""
+def run(settings: Settings, interrupts: Interrupts) -> Site:
+    """Listen; the :class:`edge.calibration.Site`. What cannot be read is logged, and left out. Raises EdgeError."""
     from edge.calibration import Calibration
     from edge.classifier import Classifier
-    from edge.listener import listen
     from edge.records import rfc3339
     from edge.tuning import pick
 
     setup = pick(settings.model, settings.provider, settings.threads)
     classifier = Classifier(setup.model, provider=setup.provider, threads=setup.threads)
     spec = classifier.spec
-    calibration = Calibration(spec, settings.events)
-    hop_seconds = spec.hop_samples() / spec.frontend.sample_rate
-    try:
-        with interrupts.raised():
-            for source in sources(settings):
-                with closing(listen(source, classifier)) as windows:  # type: ignore[type-var]
-                    for window in windows:
-                        calibration.push(window, hop_seconds)
-                        progress(calibration.seconds, settings.duration)
-                        if settings.duration is not None and calibration.seconds >= settings.duration:
-                            return calibration.site(settings.max_false_per_day, rfc3339(time.time()))
-    except KeyboardInterrupt:
-        pass
+    calibration, unreadable = Calibration(spec, settings.events), 0
+    with suppress(KeyboardInterrupt), interrupts.raised():
+        for source in sources(settings):
+            try:
+                if hear(source, classifier, calibration, settings.duration):
+                    break
+            except EdgeError as error:
+                if not settings.input and not calibration.seconds:
+                    raise  # there is no microphone
+                log.error("%s", error)
+                unreadable += 1
+    if unreadable and not calibration.seconds:
+        raise InputError(f"{unreadable} recordings could not be read, and no other was", remedy="see above")
     return calibration.site(settings.max_false_per_day, rfc3339(time.time()))
 
 
-def sources(settings: Settings) -> Iterator[Any]:
-    """The recordings one after the other, or the microphone."""
-    if settings.input:
-        from edge.bulk import find_recordings
-        from edge.sources.file import SoundFile
+def hear(source: Source, classifier: Classifier, calibration: Calibration, duration: float | None) -> bool:
+    """All of ``source``, or as much as makes ``duration`` seconds in all: whether it did. Raises EdgeError."""
+    from edge.listener import Window, attend
 
-        yield from (SoundFile(path, channel=settings.channel) for path in find_recordings(settings.input))
-    else:
-        from edge.sources.microphone import Microphone
+    hop_seconds = classifier.spec.hop_samples() / classifier.spec.frontend.sample_rate
+    calibration.pause()
+    away = False
+    with closing(attend(source, classifier)) as told:  # type: ignore[type-var]
+        for news in told:
+            if isinstance(news, Window):
+                away = False
+                calibration.push(news, hop_seconds)
+                progress(calibration.seconds, duration)
+                if duration is not None and calibration.seconds >= duration:
+                    return True
+            elif isinstance(news, Outage) and not away:
+                away = True
+                calibration.pause()
+                log.warning("%s: waiting for it (%s)", news.message, news.remedy)
+    return False
 
-        yield Microphone(settings.device, channel=settings.channel)
+
+def sources(settings: Settings) -> Iterator[Source]:
+    """The recordings one after the other, or the microphone. Raises InputError where there is none."""
+    from edge.bulk import find_recordings
+    from edge.cli.sources import make_source
+
+    if not settings.input:
+        yield make_source(None, settings.device, settings.channel, realtime=True)
+        return
+    recordings = find_recordings(settings.input)
+    if not recordings:
+        names = ", ".join(map(str, settings.input))
+        raise InputError(f"no recordings in {names}", remedy="give sound files, or a folder of them")
+    yield from (make_source(str(path), None, settings.channel, realtime=False) for path in recordings)
 
 
 def progress(seconds: float, wanted: float | None) -> None:
@@ -189,7 +241,7 @@ def where(site: Path | None) -> Path:
     return path
 
 
-def save(site: Any, path: Path) -> None:
+def save(site: Site, path: Path) -> None:
     """Keep it. Raises SettingsError."""
     try:
         site.save(path)
@@ -197,8 +249,8 @@ def save(site: Any, path: Path) -> None:
         raise SettingsError(f"{path} cannot be written: {error.strerror}", remedy="name another --site") from None
 
 
-def told(site: Any, path: Path) -> str:
-    """For people: what was set, and how sure it is."""
+def told(site: Site, path: Path, *, named: bool) -> str:
+    """For people: what was set, and how sure it is. ``named``: the user has chosen ``path``."""
     raised = ", ".join(f"{label} {score:.3g}" for label, score in sorted(site.thresholds.items()))
     lines = [
         f"listened for {site.hours:.2f} hours; thresholds for {site.max_false_per_day:g} false alarms a day:",
@@ -213,7 +265,9 @@ def told(site: Any, path: Path) -> str:
         lines.append(
             f"  counting alone proves {site.max_false_per_day:g} a day after {days:.2g} quiet days of listening"
         )
-    return "\n".join([*lines, f"kept in {path}; edge-listen uses it; edge-calibrate --undo takes it back"])
+    option = f" --site {shlex.quote(str(path))}" if named else ""
+    last = f"kept in {path}; edge-listen{option} uses it; edge-calibrate{option} --undo takes it back"
+    return "\n".join([*lines, last])
 
 
 def _list(labels: Sequence[str]) -> str:

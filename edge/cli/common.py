@@ -161,12 +161,13 @@ channel_option = click.option(
 
 
 def one_of(context: click.Context, first: str, second: str) -> None:
-    """Of two options that exclude each other, drop the one from further away: file, environment, command line.
+    """Of two options that exclude each other, drop the one from further away: file, environment, command line. Of one
+    that is repeatable, nothing is left.
 
     Raises:
         click.UsageError: when both come from the same place.
     """
-    if context.params[first] is None or context.params[second] is None:
+    if context.params[first] in (None, ()) or context.params[second] in (None, ()):
         return
     places = [ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP]
     ranks = {}
@@ -175,7 +176,8 @@ def one_of(context: click.Context, first: str, second: str) -> None:
         ranks[name] = places.index(source) if source in places else len(places)
     if ranks[first] == ranks[second]:
         raise click.UsageError(f"--{first} and --{second} exclude each other")
-    context.params[max(ranks, key=lambda name: ranks[name])] = None
+    far = max(ranks, key=lambda name: ranks[name])
+    context.params[far] = () if isinstance(context.params[far], tuple) else None
 
 
 def log_settings(context: click.Context) -> None:
