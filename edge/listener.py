@@ -147,7 +147,8 @@ def _windows(
                     offset=last / rate,
                     time=heard,
                     level_dbfs=10 * math.log10(power) if power > 0 else None,
-                    latency_ms=max(0.0, time.time() - heard) * 1000,
+                    # A recording may be ahead of the clock, or the clock set back.
+                    latency_ms=max(time.time() - heard, time.perf_counter() - started) * 1000,
                     busy_ms=busy_ms / len(decisions),
                     silent=zeros >= SILENT_SECONDS * rate,
                     lost=lost,

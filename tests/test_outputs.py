@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.request
 from contextlib import suppress
+from datetime import datetime
 
 import pytest
 import soundfile
@@ -341,6 +342,20 @@ def test_several_sources_have_topics_of_their_own(monkeypatch, tmp_path):
 
 def test_the_schema_knows_every_type():
     assert {ref["$ref"].rpartition("/")[2] for ref in SCHEMA.schema["oneOf"]} == set(TYPES)
+
+
+def test_events_of_a_recording_are_in_its_order_and_as_long(tmp_path, demo, env):
+    """It is read many times faster than it lasts."""
+    done = listen("--input", demo, "--output", "jsonl", env=env)
+    windows, events = (of_type(kind, records(done)) for kind in ("window", "event"))
+    begun = {e["id"]: e for e in events if e["phase"] == "begin"}
+    zero = datetime.fromisoformat(windows[0]["time"]).timestamp() - windows[0]["offset"]
+    for e in events:
+        assert datetime.fromisoformat(e["onset_time"]).timestamp() - zero == pytest.approx(e["onset"], abs=0.3)
+    onsets = [(e["onset"], e["onset_time"]) for e in begun.values()]
+    assert len(onsets) > 5
+    assert sorted(onsets) == sorted(onsets, key=lambda pair: pair[1])
+    assert all(0 < w["latency_ms"] < 2000 for w in windows)
 
 
 def test_an_option_leaves_the_tables_of_its_kind():

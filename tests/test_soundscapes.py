@@ -695,7 +695,7 @@ def test_a_recording_with_the_list_of_a_whole_set(tmp_path, detector):
         (["run", "--data", "{data}", "--fold", 1, "--hours", 0], 2, "--hours"),
         (["negatives"], 2, "needs --backgrounds"),
         (["recordings", "{data}"], 5, "has no truth beside it"),
-        (["render", "--data", "{data}", "--out", "/tmp/x"], 2, "give --fold"),
+        (["render", "--data", "{data}", "--out", "{data}/scenes"], 2, "give --fold"),
         (["run", "--data", "{data}", "--model", "/nowhere.onnx"], 3, "/nowhere.onnx"),
     ],
 )

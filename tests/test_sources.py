@@ -330,6 +330,23 @@ def test_raw_pcm_is_timed_when_it_came():
         assert before - 0.1 <= block.adc_time + len(block.samples) / RATE <= time.time() + 0.001
 
 
+def test_a_recording_is_timed_as_it_would_be_played(tmp_path):
+    """However fast it is read: what comes later in it is later, by as much."""
+    soundfile.write(tmp_path / "a.wav", np.zeros(10 * RATE), RATE)
+    before = time.time()
+    times = [b.adc_time - b.position / RATE for b in SoundFile(tmp_path / "a.wav").blocks(RATE, 800)]
+    assert before - 0.05 <= min(times)
+    assert max(times) <= time.time()
+    assert max(times) - min(times) < 0.1
+
+
+def test_who_takes_longer_than_it_lasts_is_not_behind(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(1600), RATE)
+    for block in SoundFile(tmp_path / "a.wav").blocks(RATE, 400):
+        assert time.time() - (block.adc_time + len(block.samples) / RATE) < 0.04
+        time.sleep(0.05)  # of 0.025 s of sound
+
+
 def test_raw_pcm_without_a_sample():
     with pytest.raises(InputError, match="ended without a sample"):
         list(PcmStream(RATE, file=io.BytesIO(b"\x01")).blocks(RATE, 100))

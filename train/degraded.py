@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge.sources.block import Block
-from edge.sources.file import SoundFile, paced
+from edge.sources.file import SoundFile, played
 from edge.sources.reblock import reblock
 from train.effects import DEGRADATIONS
 
@@ -32,4 +32,4 @@ class Degraded:
         seed = zlib.crc32(self.recording.path.name.encode(errors="surrogateescape"))
         if len(samples):
             samples = DEGRADATIONS[self.effect](samples.T, sample_rate, np.random.default_rng(seed)).T
-        return paced(reblock([np.ascontiguousarray(samples)], length, first), sample_rate, realtime=False)
+        return played(reblock([np.ascontiguousarray(samples)], length, first), sample_rate)

@@ -13,7 +13,7 @@ from benchmarks.soundscapes.decoded import Decoded, as_float
 from benchmarks.soundscapes.scene import Placement, Room, Scene, Stretch
 from edge.errors import InputError
 from edge.sources.block import Block
-from edge.sources.file import paced
+from edge.sources.file import played
 from edge.sources.reblock import reblock
 from train.effects import gain, match_power, reverberate
 
@@ -110,7 +110,7 @@ class SceneSource:
             raise InputError(f"{self.name} is at {self.scene.rate} Hz, not {sample_rate}", remedy="plan another scene")
         mono = Renderer(self.scene, self.decoded).blocks()
         chunks = mono if channels == 1 else (np.repeat(block[:, None], channels, axis=1) for block in mono)
-        return paced(reblock(chunks, length, first), sample_rate, realtime=False)
+        return played(reblock(chunks, length, first), sample_rate)
 
 
 def _active_power(samples: F32, placement: Placement) -> float:

@@ -28,7 +28,7 @@ class Block:
 
     samples: F32  # [n] or [n, channels] in [-1, 1]; valid until the next block is taken
     position: int  # stream position of the first sample, counting those that were lost
-    adc_time: float  # when the first sample was converted (of a file: as if just now), seconds since the Unix epoch
+    adc_time: float  # when the first sample was converted, seconds since the Unix epoch; of a file, as if played now
     lost: int = 0  # samples that are missing right before this block
     overflows: int = 0  # overflows that PortAudio has flagged since the block before
     signal: Signal | None = None  # of the last seconds; None of a source that is no device

@@ -60,7 +60,7 @@ class SoundFile:
     def blocks(self, sample_rate: int, length: int, first: int | None = None, channels: int = 1) -> Iterator[Block]:
         """See :class:`edge.sources.Source`; raises InputError for what cannot be read."""
         chunks = self._chunks(self._open(), sample_rate, channels)
-        return paced(reblock(chunks, length, first), sample_rate, realtime=self.realtime)
+        return played(reblock(chunks, length, first), sample_rate, realtime=self.realtime)
 
     def read(self, sample_rate: int, channels: int = 1) -> F32:
         """All of it at ``sample_rate`` Hz: float32 [n] for one channel, [n, channels] for two. Raises InputError."""
@@ -179,13 +179,16 @@ class SoundFile:
         return InputError(f"{self.path} cannot be read: {why}", remedy="give a WAV, FLAC, Ogg or MP3 file")
 
 
-def paced(chunks: Iterator[F32], sample_rate: int, *, realtime: bool) -> Iterator[Block]:
-    """``chunks`` as blocks; with ``realtime``, each is given out when its last sample would have been recorded."""
+def played(chunks: Iterator[F32], sample_rate: int, *, realtime: bool = False) -> Iterator[Block]:
+    """``chunks`` as blocks of what is played from now on; with ``realtime``, each is given out when its last sample
+    would have been recorded. Read faster than that, it is ahead of the clock: what comes later in it has a later time.
+    """
     started, position = time.monotonic(), 0
     for samples in chunks:
-        due = started + (position + len(samples)) / sample_rate
-        if realtime and (wait := due - time.monotonic()) > 0:
-            time.sleep(wait)
-        late = time.monotonic() - due if realtime else 0.0
-        yield Block(samples, position, time.time() - late - len(samples) / sample_rate)
+        ahead = started + (position + len(samples)) / sample_rate - time.monotonic()
+        if realtime and ahead > 0:
+            time.sleep(ahead)
+        elif not realtime and ahead < 0:
+            started -= ahead  # the machine is slower than it is played: that is no lateness
+        yield Block(samples, position, time.time() - (time.monotonic() - started) + position / sample_rate)
         position += len(samples)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from edge.audio import Resampler, silence, to_channels
 from edge.errors import InputError
 from edge.sources.block import Block
-from edge.sources.file import MAX_CHANNELS, MAX_RATE, MIN_RATE, paced
+from edge.sources.file import MAX_CHANNELS, MAX_RATE, MIN_RATE
 from edge.sources.reblock import reblock
 
 F32 = NDArray[np.float32]
@@ -43,7 +44,10 @@ class PcmStream:
 
     def blocks(self, sample_rate: int, length: int, first: int | None = None, channels: int = 1) -> Iterator[Block]:
         """See :class:`edge.sources.Source`; raises InputError when the pipe ends without a sample."""
-        return paced(reblock(self._chunks(sample_rate, channels), length, first), sample_rate, realtime=False)
+        position = 0
+        for samples in reblock(self._chunks(sample_rate, channels), length, first):
+            yield Block(samples, position, time.time() - len(samples) / sample_rate)  # as if just recorded
+            position += len(samples)
 
     def _chunks(self, sample_rate: int, channels: int) -> Iterator[F32]:
         frame = 2 * self.channels  # bytes
