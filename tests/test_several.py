@@ -108,6 +108,26 @@ def test_each_source_has_its_name_and_its_rules(tmp_path, demo):
         assert offsets == sorted(offsets)
 
 
+def test_options_are_of_the_sources_that_name_none():
+    from edge.cli.listen import settings_from
+
+    tables = {"sources": [{"name": "a", "realtime": False}, {"name": "b", "channel": 0, "realtime": False}]}
+
+    def heard(**options):
+        asked = dict.fromkeys(
+            ("duration", "threshold", "clips", "model", "input", "device", "channel", "hop", "provider")
+        )
+        asked |= dict.fromkeys(
+            ("threads", "site", "pcm_rate", "pcm_channels", "top_k", "wait", "keep_voices", "verbose")
+        )
+        asked |= {"privacy": "default", "output": "text", "realtime": False} | options
+        return [(s.channel, s.realtime) for s in settings_from(asked, tables).sources]
+
+    assert heard() == [(None, False), (0, False)]
+    assert heard(channel=1) == [(1, False), (0, False)]
+    assert heard(realtime=True) == [(None, True), (0, True)]
+
+
 def test_a_source_that_fails_does_not_stop_the_others(tmp_path, demo):
     config = configured(tmp_path, f"""
         output = "jsonl"
@@ -163,6 +183,7 @@ def test_what_is_named_on_the_command_line_comes_first(tmp_path, demo):
         ("[[sources]]\ninput = 'a.wav'", "sources[0] has no 'name'"),
         ("[[sources]]\nname = 'a'\nfile = 'a.wav'", "sources[0] has an unknown key 'file'"),
         ("[[sources]]\nname = 'a'\ninput = 'a.wav'\ndevice = 'usb'", "allowed: nothing beside device"),
+        ("[[sources]]\nname = 'a'\ninput = '-'", "sources[0].input is '-'; allowed: a file or a URL"),
         ("[[sources]]\nname = ''", r"sources[0].name is ''"),
         ("[[sources]]\nname = 'a'\n[[sources]]\nname = 'a'", "two sources are called 'a' ("),
         (

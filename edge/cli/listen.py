@@ -251,7 +251,12 @@ def settings_from(options: dict[str, Any], tables: dict[str, Any]) -> Settings:
 
         options["model"] = f"update:{settings_of(UpdateConfig, tables['update'], 'update').versions().folder}"
     one = options["input"] is not None or options["device"] is not None  # it comes before [[sources]]
-    sources = () if one or "sources" not in tables else tuple(source_configs(tables["sources"]))
+    configs = [] if one or "sources" not in tables else source_configs(tables["sources"])
+    channel, realtime = options["channel"], options["realtime"]
+    sources = tuple(
+        replace(c, channel=channel if c.channel is None else c.channel, realtime=c.realtime or realtime)
+        for c in configs
+    )
     if sources and options["output"] == "live":
         options["output"] = "text"  # the live view shows one source
     return Settings(**options, events=events, sources=sources, event_table=table, threshold=threshold, clips=clips)

@@ -34,6 +34,7 @@ class SourceConfig:
 
     def __post_init__(self) -> None:
         require(bool(self.name), "name", self.name, "a name")
+        require(self.input != "-", "input", self.input, "a file or a URL; standard input is for --input alone")
         require(not (self.input and self.device), "input", self.input, "nothing beside device")
         require(self.channel is None or self.channel >= 0, "channel", self.channel, "0 or more; none mixes")
 
