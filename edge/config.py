@@ -27,9 +27,13 @@ PROVIDERS = {  # our names of onnxruntime's execution providers
     "tensorrt": "TensorrtExecutionProvider",
 }
 METADATA_KEY = "edge_listen"  # the key in ONNX metadata_props that holds ModelSpec.to_json()
-SCHEMA_VERSION = 4  # raised when a reader of the former version could misread the contract
+SCHEMA_VERSION = 5  # raised when a reader of the former version could misread the contract
 # What a contract of a former version lacks, by that version: read today, it means what it meant then.
-MIGRATIONS: dict[int, dict[str, Any]] = {2: {"unknown": None}, 3: {"kept_frames": 0, "caches": []}}
+MIGRATIONS: dict[int, dict[str, Any]] = {
+    2: {"unknown": None},
+    3: {"kept_frames": 0, "caches": []},
+    4: {"provenance": {"other_data": []}},
+}
 STREAMING_SINCE = 4  # the first version whose networks keep more than their columns from hop to hop
 DIGEST = "contract_sha256"  # the key in the JSON that holds the digest of all others
 DIGEST_SINCE = 3  # the first version that has one
@@ -154,6 +158,7 @@ class Provenance:
     precision: str  # "fp32", "int8" (U8S8), "int8-s8s8" or "fp16"
     macs: int  # multiply-accumulates of one whole window; 0 where they could not be counted
     accuracy: float | None = None  # on test_fold, of the clip, through the runtime; None when not measured
+    other_data: tuple[str, ...] = ()  # what else it has learnt from, beside the data set: its name, and as what
 
 
 @dataclass(frozen=True)
@@ -323,8 +328,17 @@ def migrated(data: dict[str, Any]) -> dict[str, Any]:
         allowed = f"{min(MIGRATIONS)} to {SCHEMA_VERSION}"
         raise ContractError(f"schema_version is {_shown(version)}; allowed: {allowed}", remedy="export it again")
     for former in range(version, SCHEMA_VERSION):
-        data = MIGRATIONS[former] | data | {"schema_version": former + 1}
+        data = merged(MIGRATIONS[former], data) | {"schema_version": former + 1}
     return data
+
+
+def merged(table: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """``table`` with the keys of ``more``, also within tables in it."""
+    result = dict(table)
+    for key, value in more.items():
+        there = result.pop(key, None)  # of min-duration and min_duration, the later one counts
+        result[key] = merged(there, value) if isinstance(there, dict) and isinstance(value, dict) else value
+    return result
 
 
 def _canonical(data: dict[str, Any]) -> str:

@@ -36,6 +36,7 @@ def model_card(
         f"- **Front end**: {_front_end(spec.frontend)}.",
         f"- **Trained on**: {p.dataset}, folds {', '.join(map(str, p.train_folds))}; seed {p.seed}, {p.epochs} epochs, "
         f"revision {p.git_revision}. {held_out} was held out of training.",
+        *([f"- **Learnt from as well**: {'; '.join(p.other_data)}."] if p.other_data else []),
         f"- **Licence of the weights**: {spec.licence}.",
         f"- **Made by**: `{command}`",
         "",

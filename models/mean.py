@@ -1,7 +1,8 @@
 """The mean of several trainings' weights: ``python -m models.mean OUT CHECKPOINT CHECKPOINT …``.
 
 Networks that have come from the same weights are near enough to each other for their mean to be a good one, often with
-less loss through other microphones than any of them (Izmailov 2018, Wortsman 2022). It keeps the last one's provenance.
+less loss through other microphones than any of them (Izmailov 2018, Wortsman 2022). It keeps the last one's provenance,
+with the other data of all.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def mean(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
         name: torch.stack([c.state[name].float() for c in checkpoints]).mean(0) if there.is_floating_point() else there
         for name, there in last.state.items()
     }
-    return replace(last, state=state)
+    others = [name for c in checkpoints for name in c.provenance.get("other_data", ())]
+    return replace(last, state=state, provenance=last.provenance | {"other_data": list(dict.fromkeys(others))})
 
 
 def main(arguments: Sequence[str]) -> None:

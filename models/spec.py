@@ -48,5 +48,6 @@ def spec_of(
             git_revision=made["git_revision"],
             precision=precision,
             macs=macs,
+            other_data=tuple(made.get("other_data", ())),
         ),
     )

@@ -20,7 +20,8 @@ from benchmarks.sources import cost
 from edge.board import Board
 from edge.calibration import Site
 from edge.classifier import Classifier
-from edge.cli.sources import merged, sessions_of, source_configs
+from edge.cli.sources import sessions_of, source_configs
+from edge.config import merged
 from edge.decisions import model_id
 from edge.errors import InputError, SettingsError
 from edge.rules import EventConfig, Rule, events_of

@@ -79,6 +79,7 @@ def as_table(path: Path, spec: ModelSpec, *, verified: bool) -> str:
         if unknown
         else "never: every decision is one of its classes",
         "trained on": f"{origin.dataset}, {trained}",
+        **({"and on": "; ".join(origin.other_data)} if origin.other_data else {}),
         "measured": measured,
         "licence": spec.licence,
         "golden vectors": "reproduced here" if verified else "NOT reproduced here",

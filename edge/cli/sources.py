@@ -11,7 +11,7 @@ from typing import Any
 from edge.calibration import OtherModelError, calibrated
 from edge.classifier import Classifier
 from edge.clips import folder_of
-from edge.config import ModelSpec
+from edge.config import ModelSpec, merged
 from edge.errors import SettingsError
 from edge.rules import EventConfig, events_of, fitted
 from edge.secret import is_url
@@ -92,15 +92,6 @@ def with_rules(plan: Plan, events: EventConfig, site: Path | None, spec: ModelSp
         return fitted(calibrated(events, spec, site, ignored=ignored), spec)
 
     return replace(plan, events=rules(spec, OtherModelError), events_of=partial(rules, ignored=SettingsError))
-
-
-def merged(table: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """``table`` with the keys of ``more``, also within tables in it."""
-    result = dict(table)
-    for key, value in more.items():
-        there = result.pop(key, None)  # of min-duration and min_duration, the later one counts
-        result[key] = merged(there, value) if isinstance(there, dict) and isinstance(value, dict) else value
-    return result
 
 
 def make_source(
