@@ -343,6 +343,10 @@ def test_the_real_esc50():
         (lambda root: table(root / "t.csv", "path,label", "a.wav,"), "line 2: label is missing"),
         (lambda root: table(root / "t.csv", "path,label", "a.wav"), "line 2: label is missing"),
         (lambda root: table(root / "t.csv", "path,label", "a.wav,x,y"), "line 2: has 3 columns; the header has 2"),
+        (
+            lambda root: table(root / "t.csv", "path,label,fold,label", "a.wav,x,1,y"),
+            "line 1: the header has column 'label' twice; rename one, or give",
+        ),
         (lambda root: table(root / "t.csv", "path,label,fold", "a.wav,x,three"), "line 2: fold 'three'; allowed are"),
         (lambda root: table(root / "t.csv", "path,label,fold", "a.wav,x,"), "line 2: fold is missing"),
         (lambda root: table(root / "t.csv", "path,label,fold", "a.wav,x,-1"), "line 2: fold '-1'; allowed are whole"),
