@@ -571,6 +571,7 @@ def test_settings_change_a_recipe():
         ("augment.noise_snr_db=[3]", "allowed: 2 values"),
         ("clip_norm=-1", "clip_norm is -1.0; allowed: 0 or more"),
         ("epochs.x=1", "epochs has no field x: it is"),
+        ("frontend.sample_rate=8000", r"f_max is 8000.0; allowed: .*, 4000.0; give another in the recipe, or"),
     ):
         with pytest.raises(ValueError, match=message):
             read_recipe("default", [setting])

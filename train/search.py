@@ -17,7 +17,6 @@ import tomli_w
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
-from edge.errors import EdgeError
 from models.cost import count_macs
 from train.config import TrainConfig
 from train.loop import fit, make_model
@@ -126,7 +125,7 @@ class Objective:
         try:
             config = changed(task.base, task.space.suggest(trial))
             cost = cost_of(config, len(self.manifest.labels))
-        except (ValueError, EdgeError) as error:
+        except ValueError as error:
             raise _prune(trial, str(error)) from None
         for name, value in dataclasses.asdict(cost).items():
             trial.set_user_attr(name, value)
