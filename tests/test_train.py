@@ -23,6 +23,7 @@ from train.augment import AugmentConfig
 from train.config import RECIPES, TrainConfig, read_recipe
 from train.dataset import View, WindowSampler, load_features
 from train.effects import MicrophoneConfig
+from train.evaluate import evaluate
 from train.folder import locked
 from train.initial import start_from
 from train.loop import fit
@@ -135,6 +136,23 @@ def test_short_clips_end_in_silence(tmp_path):
     assert window.shape == (1, 1, 200, 64)
     silent = (window[0, 0] == 0).all(1)
     assert silent.sum() == 200 - len(features.clip(0))
+
+
+def test_a_clip_of_less_than_a_frame_is_left_out_as_where_it_is_evaluated(folders, tmp_path, caplog):
+    short = folders / "low" / "3.wav"
+    soundfile.write(short, soundfile.read(short)[0][:511], RATE)
+    data = read_manifest(folders)
+    number = [clip.path for clip in data.clips].index(short)
+    why = f"{short} ends after 511 samples at 16000 Hz (give at least one frame, 512 samples)"
+    for cache in (tmp_path / "cache", None):
+        assert features_of(folders, cache).errors == {number: why}
+    fit(quick(epochs=1), data, tmp_path / "out", tmp_path / "cache", lambda _: None, device="cpu")
+    assert f"left out: {why}" in caplog.text
+    assert evaluate(tmp_path / "out" / "checkpoint.pt", data.clips).skipped == (why,)
+    with pytest.raises(ManifestError, match=r"1 of 30 clips cannot be read, the first: .*3\.wav ends after 511"):
+        fit(quick(epochs=1), data, tmp_path / "o", tmp_path / "cache", lambda _: None, device="cpu", strict=True)
+    soundfile.write(short, np.zeros(512), RATE)
+    assert len(features_of(folders, None).clip(number)) == 1
 
 
 def test_a_stereo_front_end_keeps_both_channels(tmp_path):
