@@ -573,6 +573,20 @@ def test_what_contradicts_itself_is_named(folders, tmp_path):
         run(quick(test_fold=8), folders, tmp_path / "o", tmp_path)
 
 
+def test_what_would_be_trained_in_vain_is_refused_before_it_begins(folders, tmp_path):
+    refused = partial(run_here, "train", code=1)
+    out = ("--out", tmp_path / "out")
+    for command in ("fit", "crossval"):
+        done = refused(command, folders, "--set", "patience=3", *out)
+        assert done.stderr.splitlines()[-1] == (
+            "Error: patience is 3, and no validation fold says when to stop; give fit a --validation-fold, "
+            "or --set patience=0"
+        )
+        assert not list((tmp_path / "out").rglob("*"))
+    done = refused("fit", folders, "--class", "low", "--n-folds", 1, *out)
+    assert done.stderr.startswith("Error: data has one class, low; needs two to tell apart: add recordings of what is")
+
+
 def test_settings_change_a_recipe():
     config = read_recipe("default", ["augment.mix=0.25", "epochs=7", "model.widths=[8, 16]", "optimiser=sgd"])
     assert (config.augment.mix, config.epochs, config.optimiser) == (0.25, 7, "sgd")
