@@ -13,7 +13,7 @@ from train.distributed import start
 from train.folder import claim, locked
 from train.loop import fit
 from train.manifest import Manifest, ManifestError
-from train.negatives import recordings
+from train.negatives import check_none_are_clips, recordings
 from train.unheard import check_unheard
 
 
@@ -68,8 +68,8 @@ def check(config: TrainConfig, manifest: Manifest) -> None:
             "or --set patience=0"
         )
     check_unheard([name for name in (config.init, *config.teachers) if not is_recipe(name)], config, manifest)
-    for folders in (config.outliers, config.backgrounds):
-        recordings(folders, manifest.labels)  # their tables can be read
+    recordings(config.backgrounds, manifest.labels)  # they can be read
+    check_none_are_clips(recordings(config.outliers, manifest.labels), manifest)
 
 
 def recipes_before(config: TrainConfig) -> list[str]:
