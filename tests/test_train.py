@@ -689,7 +689,7 @@ def test_mistakes_end_in_one_line(folders, tmp_path):
     )
 
 
-def test_more_clips_are_trained_on_and_never_held_out(folders, tmp_path):
+def test_more_clips_are_trained_on_and_never_held_out(folders, tmp_path, caplog):
     for i in range(4):
         write_tone(tmp_path / "more" / "low" / f"{i}.wav", 210, seed=50 + i)
     manifest = read_manifest(folders)
@@ -706,6 +706,22 @@ def test_more_clips_are_trained_on_and_never_held_out(folders, tmp_path):
         ManifestError, match=r"30 clips of .*/data are of data itself, the first: .*high/0\.wav; what is held"
     ):
         with_more(manifest, folders, 2)
+    some = read_manifest(folders, ReadOptions(classes=("high", "low")))
+    for i in range(3):
+        write_tone(tmp_path / "more" / "middle" / f"{i}.wav", 1100, seed=50 + i)
+    with pytest.raises(ManifestError, match="data has no class middle; it has: high, low"):
+        with_more(some, tmp_path / "more", 2)
+    caplog.clear()
+    whole = with_more(some, tmp_path / "more", 2, chosen=True)
+    assert (whole.labels, len(whole.clips)) == (("high", "low"), 24)
+    line = f"left out 3 of 7 clips of {tmp_path / 'more'}, of classes that --class does not name: middle"
+    assert caplog.messages == [line]
+    chosen = ("--class", "high", "--class", "low", "--more", tmp_path / "more", "--set", "patience=1")
+    assert "Error: patience" in run_here("train", "fit", folders, *chosen, "--out", tmp_path / "no", code=1).stderr
+    assert caplog.messages == [line, line]  # the command has come as far as the check of what it would train
+    shutil.rmtree(tmp_path / "more" / "middle")
     (tmp_path / "more" / "low").rename(tmp_path / "more" / "other")
+    with pytest.raises(ManifestError, match="data has no class other; it has: high, low"):
+        with_more(some, tmp_path / "more", 2, chosen=True)
     done = run_here("train", "fit", folders, "--more", tmp_path / "more", "--out", tmp_path / "none", code=1)
     assert done.stderr.strip() == "Error: data has no class other; it has: high, low, middle"
