@@ -4,6 +4,7 @@ import json
 import os
 from collections import Counter, defaultdict
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import ESC50, needs_esc50, run_module
@@ -342,6 +343,10 @@ def test_the_real_esc50():
         (lambda root: table(root / "t.csv", "path,label", "a.wav,"), "line 2: label is missing"),
         (lambda root: table(root / "t.csv", "path,label", "a.wav"), "line 2: label is missing"),
         (lambda root: table(root / "t.csv", "path,label", "a.wav,x,y"), "line 2: has 3 columns; the header has 2"),
+        (
+            lambda root: table(root / "t.csv", "path,label,fold,label", "a.wav,x,1,y"),
+            "line 1: the header has column 'label' twice; rename one, or give",
+        ),
         (lambda root: table(root / "t.csv", "path,label,fold", "a.wav,x,three"), "line 2: fold 'three'; allowed are"),
         (lambda root: table(root / "t.csv", "path,label,fold", "a.wav,x,"), "line 2: fold is missing"),
         (lambda root: table(root / "t.csv", "path,label,fold", "a.wav,x,-1"), "line 2: fold '-1'; allowed are whole"),
@@ -498,6 +503,38 @@ def test_sources_stay_together_and_every_class_is_held_out(found, n_folds, seed)
         held_out = [c.fold == n_folds for c in dealt if c.label == label]
         assert any(held_out)
         assert not all(held_out)
+
+
+several_labels = st.lists(st.lists(st.sets(st.sampled_from("abcd")), min_size=1, max_size=4), min_size=2, max_size=9)
+
+
+@settings(deadline=None, max_examples=400)
+@given(several_labels, st.integers(2, 5), st.integers(0, 3))
+def test_every_class_is_trained_and_held_out_where_sources_have_several(found, n_folds, seed):
+    """A source of several classes is not held out where one of them has no other: refused only where nothing helps."""
+    sources = [set().union(*labels) for labels in found]
+    count = Counter(label for labels in sources for label in labels)
+    assume(count and min(count.values()) > 1)
+    clips = clips_of([(tuple(sorted(labels)), f"{i}", 1) for i, clips in enumerate(found) for labels in clips])
+    numbers = range(len(sources))
+    ways = (set(held_out) for size in numbers for held_out in combinations(numbers, size))
+    if not any(classes(sources, way) == classes(sources, {*numbers} - way) for way in ways):
+        with pytest.raises(ManifestError, match="--split-seed"):
+            deal(clips, n_folds, seed)
+        return
+    dealt = deal(clips, n_folds, seed)
+    for held_out in (True, False):
+        assert {label for c in dealt if (c.fold == n_folds) == held_out for label in c.labels} == set(count)
+
+
+def classes(sources, chosen):
+    return set().union(*(sources[i] for i in chosen))
+
+
+def test_sources_that_cannot_be_split_are_named():
+    clips = clips_of([(labels, "".join(labels), 1) for labels in (("a", "b"), ("b", "c"), ("a", "c"))])
+    with pytest.raises(ManifestError, match=r"hold out a source of class '.' and leave .*; try another --split-seed"):
+        deal(clips, 5, 0)
 
 
 @settings(deadline=None, max_examples=40)

@@ -316,8 +316,46 @@ def test_only_official_folds_are_taken_as_held_out(folders, tmp_path, caplog):
     caplog.clear()
     read_manifest(data).save(tmp_path / "manifest.jsonl")
     found = run(tmp_path / "manifest.jsonl", ReadOptions(), model=tmp_path / "c.pt")
-    assert (found["folds"], found["report"].clips) == ([5], 3)
+    assert (found["folds"], found["report"].clips, found["learnt_from"]) == ([5], 3, 0)
     assert not caplog.text
+
+
+def test_what_was_learnt_from_is_said(folders, tmp_path, caplog):
+    """By the manifest that a run writes beside its checkpoint: also of copies, links and parts, by any name."""
+    from train.cli.evaluate import run
+
+    torch.set_num_threads(1)
+    data, out = shutil.copytree(folders, tmp_path / "sounds"), tmp_path / "run"
+    checkpoint(out / "c.pt", "streaming-tiny")
+    checkpoint(tmp_path / "c.pt", "streaming-tiny")
+    manifest = read_manifest(data, ReadOptions(n_folds=1))  # nothing is held out
+    manifest.save(out / "manifest.jsonl")
+    copy, other = shutil.copytree(data, tmp_path / "copy"), tmp_path / "other"
+    first, *_ = manifest.clips
+    for name, path in (("known", first.path), ("new", ROOT / "examples" / "demo.ogg")):
+        (other / "siren").mkdir(parents=True, exist_ok=True)
+        (other / "siren" / f"{name}{path.suffix}").symlink_to(path)
+    spans = tmp_path / "spans.csv"
+    spans.write_text(f"path,label,start,end\n{first.path},siren,0,0.2\n{ROOT / 'examples' / 'demo.ogg'},siren,1,2\n")
+    for given, count, of in ((data, 6, 6), (out / "manifest.jsonl", 6, 6), (copy, 6, 6), (other, 1, 2), (spans, 1, 2)):
+        caplog.clear()
+        assert run(given, ReadOptions(n_folds=1), model=out / "c.pt")["learnt_from"] == count
+        (line,) = caplog.messages
+        assert line.startswith(f"the model has learnt from {count} of these {of} clips, and is less accurate on sounds")
+    caplog.clear()
+    assert run(copy, ReadOptions(), model=tmp_path / "c.pt")["learnt_from"] is None  # another name, and nothing beside
+    assert not caplog.text
+    assert run(data, ReadOptions(), model=tmp_path / "c.pt")["learnt_from"] is None
+    assert "the folds of sounds were dealt here, and the model may have learnt from these clips" in caplog.text
+    caplog.clear()
+    manifest.save(tmp_path / "official.jsonl")
+    assert run(tmp_path / "official.jsonl", ReadOptions(), model=tmp_path / "c.pt")["learnt_from"] == 6
+    read_manifest(data).save(tmp_path / "official.jsonl")
+    assert run(tmp_path / "official.jsonl", ReadOptions(), model=tmp_path / "c.pt", fold=(4,))["learnt_from"] == 0
+    done = command(copy, "--n-folds", 1, "--model", out / "c.pt", "--json")
+    assert json.loads(done.stdout)["learnt_from"] == 6
+    assert done.stderr.count("\n") == 1
+    assert command(copy, "--n-folds", 1, "--model", out / "c.pt").stdout.endswith("; learnt from 6 of the clips\n")
 
 
 def test_reading_options_reach_the_data(folders):

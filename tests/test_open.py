@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from functools import partial
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ from train.initial import initialise, start_from
 from train.loop import fit, make_model
 from train.losses import EnergyHinge, Loss
 from train.manifest import ManifestError, ReadOptions, read_manifest
-from train.negatives import halves, none_of, read_negatives, recordings
+from train.negatives import check_none_are_clips, halves, none_of, read_negatives, recordings
 from train.parts import Parts, fill_cache
 
 NEGATIVES = SHARED / "data" / "negatives"
@@ -97,6 +98,37 @@ def test_what_may_be_a_class_is_no_negative_of_it(table):
     assert learnt([table], ("bell",)) == ["plain.wav", "high.wav"]
     (table / "negatives.csv").unlink()
     assert len(recordings([table], labels)) == 5  # nothing is known of them
+
+
+def test_folders_are_read_as_data_sets_are(folders, hiss, tmp_path, caplog):  # noqa: F811
+    """Links are followed, hidden files passed over, and what is not read is said."""
+    for name in ("linked", "hidden"):
+        write_noise(tmp_path / "elsewhere" / f"{name}.wav")
+    (hiss / "there").symlink_to(tmp_path / "elsewhere")
+    (hiss / "alias.wav").symlink_to(tmp_path / "elsewhere" / "linked.wav")
+    write_noise(hiss / ".hidden.wav")
+    write_noise(hiss / ".trash" / "old.wav")
+    (hiss / "talk.m4a").touch()
+    assert learnt([hiss], ("a",)) == [*(f"{i}.wav" for i in range(6)), "alias.wav", "hidden.wav", "linked.wav"]
+    assert learnt([hiss / "0.wav"], ("a",)) == ["0.wav"]
+    Parts(quick(outliers=(str(hiss),)), read_manifest(folders), 40, None, "cpu")
+    assert [r.getMessage() for r in caplog.records] == [
+        f"left out: {hiss / 'talk.m4a'}: .m4a is not read; convert it to WAV or FLAC"
+    ]
+    with pytest.raises(ManifestError, match=r"typo does not exist; give a folder of recordings"):
+        recordings([tmp_path / "typo"], ("a",))
+
+
+def test_clips_of_the_data_set_are_no_outliers(folders, hiss, tmp_path):  # noqa: F811
+    """Neither the data set itself, nor one in it or around it, nor by a link."""
+    (hiss / "link").symlink_to(folders / "low")
+    fit_with = partial(run_here, "train", "fit", folders, "--set", "views=0", "--out", tmp_path / "out")
+    for given, count in ((folders, 30), (folders / "low", 10), (tmp_path, 30), (hiss, 10)):
+        done = fit_with("--outliers", given, code=1)
+        assert f"Error: {count} of the outliers are clips of data, the first: {given}" in done.stderr
+        assert "give --outliers a folder without them" in done.stderr
+    others = read_manifest(folders, ReadOptions(classes=("high", "middle")))
+    check_none_are_clips(recordings([folders / "low"], others.labels), others)  # a class that is left out
 
 
 def test_every_kind_is_drawn_as_often(folders, table, tmp_path, monkeypatch):  # noqa: F811

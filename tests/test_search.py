@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 import train.search
 from models import architectures, build
+from models.checkpoint import Checkpoint, save_checkpoint
 from tests.conftest import run_here, run_module
 from tests.test_train import SMALL, folders, write_tone  # noqa: F401  # a fixture
 from train.cli.search import command
@@ -310,6 +311,32 @@ def test_another_search_is_not_mixed_in(study_of, fake_fit, tmp_path):
 def test_a_search_that_would_cheat_or_fail_is_refused(study_of, change, message):
     with pytest.raises(ValueError, match=message):
         study_of(1, base=dataclasses.replace(BASE, **change))
+
+
+def test_weights_that_know_what_is_held_out_are_refused(study_of, fake_fit, manifest, tmp_path):
+    """Given to the search, or chosen by a trial."""
+    fake_fit(lambda _: {"accuracy": 0.5})
+    weights = checkpoint_of(tmp_path / "all.pt", manifest, (1, 2, 3, 4, 5), None)
+    message = r"all\.pt has learnt from fold 4, 5 of data, which is held out here; give other weights"
+    for change in ({"init": weights}, {"teachers": (weights,)}):
+        with pytest.raises(ValueError, match=message):
+            study_of(1, base=dataclasses.replace(BASE, **change))
+    assert not (tmp_path / "out").exists()
+    fair = checkpoint_of(tmp_path / "fair.pt", manifest, (1, 2, 3), 5)
+    (tmp_path / "init.toml").write_text(f'init = {{choices = ["{weights}", "{fair}"]}}')
+    study, lines = study_of(3, space=read_space(tmp_path / "init.toml", BASE))
+    assert {t.params["init"] for t in study.trials if t.state == TrialState.COMPLETE} == {json.dumps(fair)}
+    assert len([line for line in lines if "all.pt has learnt from fold 4, 5" in line]) == len(study.trials) - 3
+
+
+def checkpoint_of(path, manifest, train_folds, test_fold):
+    """A checkpoint that says that it was trained on these folds."""
+    model = build("streaming", **SMALL, n_labels=3)
+    origin = {"dataset": manifest.name, "digest": manifest.digest(), "train_folds": train_folds}
+    origin |= {"test_fold": test_fold, "seed": 0, "epochs": 1, "git_revision": "x"}
+    labels = manifest.labels
+    save_checkpoint(path, Checkpoint("streaming", SMALL, BASE.frontend, labels, origin, model.state_dict()))
+    return str(path)
 
 
 def test_recipes_are_written_as_they_are_read(tmp_path):

@@ -23,6 +23,7 @@ from train.augment import AugmentConfig
 from train.config import RECIPES, TrainConfig, read_recipe
 from train.dataset import View, WindowSampler, load_features
 from train.effects import MicrophoneConfig
+from train.evaluate import evaluate
 from train.folder import locked
 from train.initial import start_from
 from train.loop import fit
@@ -135,6 +136,23 @@ def test_short_clips_end_in_silence(tmp_path):
     assert window.shape == (1, 1, 200, 64)
     silent = (window[0, 0] == 0).all(1)
     assert silent.sum() == 200 - len(features.clip(0))
+
+
+def test_a_clip_of_less_than_a_frame_is_left_out_as_where_it_is_evaluated(folders, tmp_path, caplog):
+    short = folders / "low" / "3.wav"
+    soundfile.write(short, soundfile.read(short)[0][:511], RATE)
+    data = read_manifest(folders)
+    number = [clip.path for clip in data.clips].index(short)
+    why = f"{short} ends after 511 samples at 16000 Hz (give at least one frame, 512 samples)"
+    for cache in (tmp_path / "cache", None):
+        assert features_of(folders, cache).errors == {number: why}
+    fit(quick(epochs=1), data, tmp_path / "out", tmp_path / "cache", lambda _: None, device="cpu")
+    assert f"left out: {why}" in caplog.text
+    assert evaluate(tmp_path / "out" / "checkpoint.pt", data.clips).skipped == (why,)
+    with pytest.raises(ManifestError, match=r"1 of 30 clips cannot be read, the first: .*3\.wav ends after 511"):
+        fit(quick(epochs=1), data, tmp_path / "o", tmp_path / "cache", lambda _: None, device="cpu", strict=True)
+    soundfile.write(short, np.zeros(512), RATE)
+    assert len(features_of(folders, None).clip(number)) == 1
 
 
 def test_a_stereo_front_end_keeps_both_channels(tmp_path):
@@ -555,6 +573,20 @@ def test_what_contradicts_itself_is_named(folders, tmp_path):
         run(quick(test_fold=8), folders, tmp_path / "o", tmp_path)
 
 
+def test_what_would_be_trained_in_vain_is_refused_before_it_begins(folders, tmp_path):
+    refused = partial(run_here, "train", code=1)
+    out = ("--out", tmp_path / "out")
+    for command in ("fit", "crossval"):
+        done = refused(command, folders, "--set", "patience=3", *out)
+        assert done.stderr.splitlines()[-1] == (
+            "Error: patience is 3, and no validation fold says when to stop; give fit a --validation-fold, "
+            "or --set patience=0"
+        )
+        assert not list((tmp_path / "out").rglob("*"))
+    done = refused("fit", folders, "--class", "low", "--n-folds", 1, *out)
+    assert done.stderr.startswith("Error: data has one class, low; needs two to tell apart: add recordings of what is")
+
+
 def test_settings_change_a_recipe():
     config = read_recipe("default", ["augment.mix=0.25", "epochs=7", "model.widths=[8, 16]", "optimiser=sgd"])
     assert (config.augment.mix, config.epochs, config.optimiser) == (0.25, 7, "sgd")
@@ -571,6 +603,7 @@ def test_settings_change_a_recipe():
         ("augment.noise_snr_db=[3]", "allowed: 2 values"),
         ("clip_norm=-1", "clip_norm is -1.0; allowed: 0 or more"),
         ("epochs.x=1", "epochs has no field x: it is"),
+        ("frontend.sample_rate=8000", r"f_max is 8000.0; allowed: .*, 4000.0; give another in the recipe, or"),
     ):
         with pytest.raises(ValueError, match=message):
             read_recipe("default", [setting])
@@ -656,7 +689,7 @@ def test_mistakes_end_in_one_line(folders, tmp_path):
     )
 
 
-def test_more_clips_are_trained_on_and_never_held_out(folders, tmp_path):
+def test_more_clips_are_trained_on_and_never_held_out(folders, tmp_path, caplog):
     for i in range(4):
         write_tone(tmp_path / "more" / "low" / f"{i}.wav", 210, seed=50 + i)
     manifest = read_manifest(folders)
@@ -673,6 +706,22 @@ def test_more_clips_are_trained_on_and_never_held_out(folders, tmp_path):
         ManifestError, match=r"30 clips of .*/data are of data itself, the first: .*high/0\.wav; what is held"
     ):
         with_more(manifest, folders, 2)
+    some = read_manifest(folders, ReadOptions(classes=("high", "low")))
+    for i in range(3):
+        write_tone(tmp_path / "more" / "middle" / f"{i}.wav", 1100, seed=50 + i)
+    with pytest.raises(ManifestError, match="data has no class middle; it has: high, low"):
+        with_more(some, tmp_path / "more", 2)
+    caplog.clear()
+    whole = with_more(some, tmp_path / "more", 2, chosen=True)
+    assert (whole.labels, len(whole.clips)) == (("high", "low"), 24)
+    line = f"left out 3 of 7 clips of {tmp_path / 'more'}, of classes that --class does not name: middle"
+    assert caplog.messages == [line]
+    chosen = ("--class", "high", "--class", "low", "--more", tmp_path / "more", "--set", "patience=1")
+    assert "Error: patience" in run_here("train", "fit", folders, *chosen, "--out", tmp_path / "no", code=1).stderr
+    assert caplog.messages == [line, line]  # the command has come as far as the check of what it would train
+    shutil.rmtree(tmp_path / "more" / "middle")
     (tmp_path / "more" / "low").rename(tmp_path / "more" / "other")
+    with pytest.raises(ManifestError, match="data has no class other; it has: high, low"):
+        with_more(some, tmp_path / "more", 2, chosen=True)
     done = run_here("train", "fit", folders, "--more", tmp_path / "more", "--out", tmp_path / "none", code=1)
     assert done.stderr.strip() == "Error: data has no class other; it has: high, low, middle"

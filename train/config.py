@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from edge.config import FrontendConfig
-from edge.errors import EdgeError
+from edge.errors import ContractError
 from train.augment import AugmentConfig
 from train.effects import MicrophoneConfig
 from train.settings import flat, replaced
@@ -129,7 +129,7 @@ def read_recipe(name: str, settings: Sequence[str] = ()) -> TrainConfig:
         for setting in settings:
             values = replaced(values, dict(flat(_parse(setting))))
         return config_of(values)
-    except (tomllib.TOMLDecodeError, TypeError, ValueError, EdgeError) as error:
+    except (tomllib.TOMLDecodeError, TypeError, ValueError) as error:
         raise ValueError(f"recipe {path}: {error}") from None
 
 
@@ -145,8 +145,11 @@ def _parse(setting: str) -> dict[str, Any]:
 
 
 def config_of(values: dict[str, Any]) -> TrainConfig:
-    """A configuration from plain values, as TOML and JSON have them."""
-    return _build(TrainConfig, values)
+    """A configuration from plain values, as TOML and JSON have them. Raises TypeError, ValueError."""
+    try:
+        return _build(TrainConfig, values)
+    except ContractError as error:  # of the front end; its remedy is for a model file
+        raise ValueError(f"{error.what}; give another in the recipe, or with --set") from None
 
 
 def _build(cls: Any, values: dict[str, Any]) -> Any:

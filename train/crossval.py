@@ -27,7 +27,7 @@ from train.config import TrainConfig
 from train.evaluate import evaluate
 from train.manifest import Manifest, ManifestError, read_manifest
 from train.parts import fill_cache
-from train.run import recipes_before, run, teacher_config
+from train.run import check, recipes_before, run, teacher_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -98,11 +98,6 @@ def cross_validate(
     if len(there) < 2:
         raise ManifestError(f"{manifest.name} has one fold, {there}; cross-validation needs two at least")
     out = out.resolve()  # the export runs in another folder
-    out.mkdir(parents=True, exist_ok=True)
-    before = out / "manifest.jsonl"
-    if before.exists() and read_manifest(before).digest() != manifest.digest():
-        raise ManifestError(f"{out} holds a cross-validation of another data set; give another --out, or delete it")
-    manifest.save(before)
     tasks = [
         _Task(
             replace(config, train_folds=tuple(f for f in there if f != fold), test_fold=fold, validation_folds=()),
@@ -110,6 +105,13 @@ def cross_validate(
         )
         for fold in dict.fromkeys(folds or there)
     ]  # fmt: skip
+    for task in tasks:  # before an hour goes into features
+        check(task.config, manifest)
+    out.mkdir(parents=True, exist_ok=True)
+    before = out / "manifest.jsonl"
+    if before.exists() and read_manifest(before).digest() != manifest.digest():
+        raise ManifestError(f"{out} holds a cross-validation of another data set; give another --out, or delete it")
+    manifest.save(before)
     if cache is not None:
         for every in (config, *(teacher_config(name, config) for name in recipes_before(config))):
             fill_cache(every, manifest, cache)

@@ -20,7 +20,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from edge.config import FrontendConfig
-from edge.errors import EdgeError
+from edge.errors import EdgeError, InputError
 from edge.files import replacing, write_text
 from edge.workers import mapped
 from train.effects import MicrophoneConfig, another_microphone
@@ -28,7 +28,7 @@ from train.frontend import power_of
 from train.manifest import Clip
 
 CLIPS_A_WORKER = 100  # at least, for a process to be worth its start
-CACHE_VERSION = 3  # raise it when the same clip, front end and view would give other features
+CACHE_VERSION = 4  # raise it when the same clip, front end and view would give other features
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,20 @@ class Decoder:
     def __len__(self) -> int:
         return len(self.clips)
 
-    def clip(self, index: int) -> Tensor:
-        """One clip: [n_frames, channels, n_mels], at least one frame. Raises EdgeError."""
+    def samples(self, index: int) -> NDArray[np.float32]:
+        """One clip: [channels, n_samples]. Raises EdgeError, also for less than a frame, as a listener does."""
         frontend, clip = self.frontend, self.clips[index]
         samples = clip.source().read(frontend.sample_rate, frontend.channels).reshape(-1, frontend.channels)
-        missing = frontend.win_length - len(samples)
-        channels = np.pad(samples, ((0, max(0, missing)), (0, 0))).T  # [channels, n]
+        if len(samples) < frontend.win_length:
+            raise InputError(
+                f"{clip.name} ends after {len(samples)} samples at {frontend.sample_rate} Hz",
+                remedy=f"give at least one frame, {frontend.win_length} samples",
+            )
+        return samples.T
+
+    def clip(self, index: int) -> Tensor:
+        """One clip: [n_frames, channels, n_mels], at least one frame. Raises EdgeError."""
+        frontend, clip, channels = self.frontend, self.clips[index], self.samples(index)
         if self.view is not None:
             name = f"{clip.path.name} {clip.start}".encode(errors="surrogateescape")  # it need not be UTF-8
             rng = np.random.default_rng([self.view.number, zlib.crc32(name)])
@@ -186,7 +194,7 @@ def _checked(decoder: Decoder) -> Decoder:
     """``decoder``, knowing which clips cannot be read."""
     for index in _progress(decoder):
         try:
-            decoder.clips[index].source().read(decoder.frontend.sample_rate)
+            decoder.samples(index)
         except EdgeError as error:
             decoder.errors[index] = str(error)
     return decoder

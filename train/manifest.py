@@ -76,22 +76,30 @@ def read_manifest(root: Path, options: ReadOptions = DEFAULT) -> Manifest:
         raise ManifestError(f"{where} cannot be read: {error.strerror}; check the path") from None
 
 
-def with_more(manifest: Manifest, root: Path, fold: int, *, strict: bool = False) -> Manifest:
+def with_more(manifest: Manifest, root: Path, fold: int, *, chosen: bool = False, strict: bool = False) -> Manifest:
     """``manifest`` with the clips of ``root``, a folder for each of its classes, in ``fold``; some classes will do.
 
+    ``chosen``: the manifest has but some of its data set's classes, so that clips of others are counted and left out.
+
     Raises:
-        ManifestError: for a class that the manifest does not have, and what :func:`read_manifest` does.
+        ManifestError: for a class that the manifest does not have, unless ``chosen``, and what :func:`read_manifest`
+            does.
     """
     more = read_manifest(root, ReadOptions(layout="folders", n_folds=1, strict=strict))
+    kept = [clip for clip in more.clips if clip.label in manifest.labels]
     if unknown := sorted(set(more.labels) - set(manifest.labels)):
-        raise ManifestError(f"{manifest.name} has no class {', '.join(unknown)}; it has: {', '.join(manifest.labels)}")
+        names = ", ".join(unknown)
+        if not chosen or not kept:
+            raise ManifestError(f"{manifest.name} has no class {names}; it has: {', '.join(manifest.labels)}")
+        of = f"{len(more.clips) - len(kept)} of {len(more.clips)} clips of {root}"
+        log.warning("left out %s, of classes that --class does not name: %s", of, names)
     own = {clip.path.resolve() for clip in manifest.clips}
-    if twice := [clip for clip in more.clips if clip.path.resolve() in own]:
+    if twice := [clip for clip in kept if clip.path.resolve() in own]:
         raise ManifestError(
             f"{len(twice)} clips of {root} are of {manifest.name} itself, the first: {twice[0].name}; "
             "what is held out there would be learnt here: give other clips"
         )
-    clips = tuple(replace(clip, fold=fold) for clip in more.clips)
+    clips = tuple(replace(clip, fold=fold) for clip in kept)
     return replace(manifest, clips=manifest.clips + clips, skipped=manifest.skipped + more.skipped)
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.bulk import find_recordings
-from train.manifest import ManifestError
+from train.manifest import Manifest, ManifestError
+from train.readers.walk import walk
 
 TABLE = "negatives.csv"
 HALVES = ("develop", "report")
@@ -72,19 +72,38 @@ def none_of(labels: Sequence[str], negatives: Sequence[Negative], *, faint: bool
 def recordings(folders: Iterable[str | Path], labels: Sequence[str], *, faint: bool = False) -> list[Negative]:
     """What may be learnt from ``folders`` as none of ``labels``; see :func:`none_of`.
 
-    Of a folder with a table it is the half "develop"; of another one all recordings in and below it, whose kind is the
-    name of the folder that they lie in.
+    Of a folder with a table it is the half "develop"; of another one all recordings in and below it, as a data set is
+    read, whose kind is the name of the folder that they lie in. A file is one itself.
 
     Raises:
-        ManifestError: for a table that cannot be read.
+        ManifestError: for a folder that does not exist, and a table that cannot be read.
     """
     found: list[Negative] = []
     for folder in map(Path, folders):
         if (folder / TABLE).is_file():
             found += [n for n in none_of(labels, read_negatives(folder), faint=faint) if n.half == "develop"]
+        elif not folder.exists():
+            raise ManifestError(f"{folder} does not exist; give a folder of recordings")
         else:
-            found += [Negative(p, p.parent.name, str(p), (), (), "develop") for p in find_recordings([folder])]
+            paths = walk(folder)[0] if folder.is_dir() else [folder]
+            found += [Negative(p, p.parent.name, str(p), (), (), "develop") for p in paths]
     return found
+
+
+def passed_over(folders: Iterable[str | Path]) -> list[str]:
+    """What :func:`recordings` cannot take of ``folders``: sound in other formats, folders that cannot be read."""
+    walked = [folder for folder in map(Path, folders) if folder.is_dir() and not (folder / TABLE).is_file()]
+    return [line for folder in walked for line in walk(folder)[1]]
+
+
+def check_none_are_clips(negatives: Sequence[Negative], manifest: Manifest) -> None:
+    """Raises ManifestError where some of ``negatives`` are clips of the data set, and so not none of its classes."""
+    own = {clip.path.resolve() for clip in manifest.clips}
+    if known := [n for n in negatives if n.path.resolve() in own]:
+        raise ManifestError(
+            f"{len(known)} of the outliers are clips of {manifest.name}, the first: {known[0].path}; they would be "
+            "taught to be none of its classes: give --outliers a folder without them"
+        )
 
 
 def kind_weights(negatives: Sequence[Negative]) -> NDArray[np.float64]:

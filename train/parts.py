@@ -14,7 +14,7 @@ from train.config import TrainConfig
 from train.dataset import View, WindowSampler, load_features
 from train.losses import clip_weights
 from train.manifest import Clip, Manifest, ManifestError
-from train.negatives import Negative, kind_weights, recordings
+from train.negatives import Negative, kind_weights, passed_over, recordings
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class Parts:
             raise ManifestError(
                 f"{', '.join(folders)} has no recording that can be read and is none of the classes; give others"
             )
-        for error in features.errors.values():
+        for error in (*passed_over(folders), *features.errors.values()):
             log.warning("left out: %s", error)
         return WindowSampler(
             features,

@@ -12,8 +12,8 @@ from train.config import TrainConfig, read_recipe
 from train.distributed import start
 from train.folder import claim, locked
 from train.loop import fit
-from train.manifest import Manifest
-from train.negatives import recordings
+from train.manifest import Manifest, ManifestError
+from train.negatives import check_none_are_clips, recordings
 from train.unheard import check_unheard
 
 
@@ -46,14 +46,30 @@ def run(
     def there(name: str) -> str:
         return str(teacher_folder(name, out) / "checkpoint.pt") if is_recipe(name) else name
 
-    check_unheard([name for name in (config.init, *config.teachers) if not is_recipe(name)], config, manifest)
+    for each in (config, *before.values()):  # before hours go into teachers
+        check(each, manifest)
     config = replace(config, init=there(config.init), teachers=tuple(there(name) for name in config.teachers))
-    for folders in (config.outliers, config.backgrounds):
-        recordings(folders, manifest.labels)  # a table that cannot be read is named before hours go into teachers
     group.main_does(claim_out)
     for folder, teacher in before.items():
         run(teacher, manifest, folder, cache, report, device=device, strict=strict)
     return fit(config, manifest, out, cache, tell, device=device, strict=strict)
+
+
+def check(config: TrainConfig, manifest: Manifest) -> None:
+    """Raises ManifestError and ValueError for what would be trained in vain, or cheat."""
+    if len(manifest.labels) == 1 and not manifest.multi_label:
+        raise ManifestError(
+            f"{manifest.name} has one class, {manifest.labels[0]}; needs two to tell apart: add recordings of what is "
+            "none of it as another class, or give a table and --separator, which makes scores independent"
+        )
+    if config.patience and not config.validation_folds:
+        raise ValueError(
+            f"patience is {config.patience}, and no validation fold says when to stop; give fit a --validation-fold, "
+            "or --set patience=0"
+        )
+    check_unheard([name for name in (config.init, *config.teachers) if not is_recipe(name)], config, manifest)
+    recordings(config.backgrounds, manifest.labels)  # they can be read
+    check_none_are_clips(recordings(config.outliers, manifest.labels), manifest)
 
 
 def recipes_before(config: TrainConfig) -> list[str]:

@@ -17,14 +17,13 @@ import tomli_w
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
-from edge.errors import EdgeError
 from models.cost import count_macs
 from train.config import TrainConfig
 from train.loop import fit, make_model
-from train.manifest import Manifest
+from train.manifest import Manifest, ManifestError
 from train.metrics import metrics_of
 from train.predictions import read_predictions
-from train.run import recipes_before
+from train.run import check, recipes_before
 from train.space import GIVEN, Space, changed
 from train.trials import trial_line, write_results, write_text
 
@@ -70,10 +69,11 @@ def search(
     ``study.db``, ``trials.csv``, ``best.toml`` and a folder for each configuration under ``runs/``.
 
     Raises:
-        ValueError: without a validation fold, when ``out`` holds another search, or when hardly anything in the space
-            is within the budget.
+        ManifestError, ValueError: as :func:`train.run.check`; without a validation fold, when ``out`` holds another
+            search, or when hardly anything in the space is within the budget.
     """
     _check(task.base)
+    check(task.base, manifest)
     study = _open(task, manifest, out)
     objective, started = Objective(task, manifest, out, cache, device), time.monotonic()
     while (done := len(trained(study))) < task.trials:
@@ -125,8 +125,9 @@ class Objective:
         task = self.task
         try:
             config = changed(task.base, task.space.suggest(trial))
+            check(config, self.manifest)
             cost = cost_of(config, len(self.manifest.labels))
-        except (ValueError, EdgeError) as error:
+        except (ManifestError, ValueError) as error:
             raise _prune(trial, str(error)) from None
         for name, value in dataclasses.asdict(cost).items():
             trial.set_user_attr(name, value)

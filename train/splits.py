@@ -12,6 +12,7 @@ from train.clip import Clip, ManifestError
 
 # As people call them; so that test is a fold that can be held out, and validation one that can be looked at.
 NAMED = {"train": 1, "training": 1, "val": 2, "valid": 2, "validation": 2, "dev": 2, "test": 3, "testing": 3, "eval": 3}
+ATTEMPTS = 100  # orders that are tried where sources of several classes stand in each other's way
 NUMBERED = re.compile(r"(?:(?:fold|split)[ _-]?)?(\d+)(?:\.0)?")
 
 
@@ -51,17 +52,23 @@ def deal(clips: Sequence[Clip], n_folds: int, seed: int) -> list[Clip]:
     label before the others get any.
 
     Raises:
-        ManifestError: for a label of one group, which cannot be trained and tested.
+        ManifestError: for a label of one group, which cannot be trained and tested, or groups of several labels that
+            were not found to leave each of them something to train on.
     """
     if n_folds == 1:
         return [replace(clip, fold=1) for clip in clips]
     groups = _groups(clips)
     _check_sources(clips, groups)
-    dealer = _Dealer(groups, n_folds)
-    order = _shuffled(groups, seed)
-    dealer.serve_last_fold(order)
-    dealer.serve_all(order)
-    return [replace(clip, fold=dealer.folds[clip.origin]) for clip in clips]
+    for attempt in range(ATTEMPTS):
+        dealer = _Dealer(groups, n_folds)
+        order = _shuffled(groups, f"{seed}/{attempt}" if attempt else f"{seed}")
+        if not (stuck := dealer.serve_last_fold(order, by_size=attempt == 0)):
+            dealer.serve_all(order)
+            return [replace(clip, fold=dealer.folds[clip.origin]) for clip in clips]
+    raise ManifestError(
+        f"no fold was found to hold out a source of class {stuck!r} and leave every class one to train on: its sources "
+        "are the last ones of other classes; try another --split-seed, add recordings, or do not split with --n-folds 1"
+    )
 
 
 def _groups(clips: Sequence[Clip]) -> dict[str, Counter[str]]:
@@ -84,7 +91,7 @@ def _check_sources(clips: Sequence[Clip], groups: dict[str, Counter[str]]) -> No
             )
 
 
-def _shuffled(groups: dict[str, Counter[str]], seed: int) -> list[str]:
+def _shuffled(groups: dict[str, Counter[str]], seed: str) -> list[str]:
     """Shuffled within each label, so that another class more or less moves no clip of the others."""
     by_label: dict[str, list[str]] = defaultdict(list)
     for group in sorted(groups):
@@ -108,28 +115,39 @@ class _Dealer:
         self.left = dict(total)  # clips of each label not yet dealt
         self.sources = Counter(label for counts in groups.values() for label in counts)  # groups not in the last fold
 
-    def serve_last_fold(self, order: Sequence[str]) -> None:
-        """A group of every label to the last fold: the one nearest to its share that leaves another one to train on."""
+    def serve_last_fold(self, order: Sequence[str], *, by_size: bool) -> str:
+        """A group of every label to the last fold, which leaves each label another one to train on: the one nearest to
+        its share, or without ``by_size`` the first. Returns the label that has no such group; empty when all have.
+        """
         last, share = self.n_folds, dict(self.lacks[self.n_folds])
         by_label = self._by_label(order)
         for label in sorted(by_label, key=lambda name: (len(by_label[name]), name)):
             if self.lacks[last][label] < share[label] or self.sources[label] < 2:
-                continue
+                continue  # it is there, or is no label
 
-            def cost(group: str, label: str = label) -> tuple[bool, int]:
-                exhausts = any(self.sources[other] == 1 for other in self.groups[group])
-                return exhausts, abs(self.groups[group][label] * self.n_folds - share[label])
+            def distance(group: str, label: str = label) -> int:
+                return abs(self.groups[group][label] * self.n_folds - share[label]) if by_size else 0
 
-            self._deal(min(by_label[label], key=cost), last)
+            spare = [group for group in by_label[label] if not self._is_last_source(group)]
+            if spare:
+                self._deal(min(spare, key=distance), last)
+            elif label:
+                return label
+        return ""
 
     def serve_all(self, order: Sequence[str]) -> None:
-        """The rest, the rarest label first."""
+        """The rest, the rarest label first; the last source to train on does not go to the last fold."""
         by_label = self._by_label(order)
         while remaining := [label for label, count in self.left.items() if count]:
             label = min(remaining, key=lambda name: (self.left[name], name))
             for group in sorted(by_label[label], key=lambda name: -self.groups[name][label]):
                 if group not in self.folds:
-                    self._deal(group, max(self.lacks, key=lambda fold: (self.lacks[fold][label], fold)))
+                    folds = range(1, self.n_folds + (not self._is_last_source(group)))
+                    self._deal(group, max(folds, key=lambda fold: (self.lacks[fold][label], fold)))
+
+    def _is_last_source(self, group: str) -> bool:
+        """Whether a label is in no other group outside the last fold; clips without a label have none to lose."""
+        return any(self.sources[label] == 1 for label in self.groups[group] if label)
 
     def _by_label(self, order: Sequence[str]) -> dict[str, list[str]]:
         by_label: dict[str, list[str]] = defaultdict(list)

@@ -23,7 +23,9 @@ def check_unheard(checkpoints: Sequence[str], config: TrainConfig, manifest: Man
         origin = load_checkpoint(Path(path)).provenance
         same = origin.get("digest") == manifest.digest() or (manifest.official and origin["dataset"] == manifest.name)
         if same and (heard := sorted(held_out & set(origin["train_folds"]))):
+            free = origin["test_fold"]
+            instead = f"it has not heard fold {free}: give that as --test-fold, or" if free else "give"
             raise ValueError(
                 f"{path} has learnt from fold {', '.join(map(str, heard))} of {manifest.name}, which is held out here; "
-                f"it has not heard fold {origin['test_fold']}: give that as --test-fold, or other weights"
+                f"{instead} other weights"
             )

@@ -78,11 +78,13 @@ def run(
     degrade: bool = False,
     workers: int | None = None,
 ) -> dict[str, Any]:
-    """``name`` of the data set, ``spec`` of the model, ``folds``, ``report`` and ``robustness`` (None: not asked for).
+    """``name`` of the data set, ``spec`` of the model, ``folds``, ``learnt_from`` (clips that the model was trained on,
+    None: nothing tells), ``report`` and ``robustness`` (None: not asked for).
 
     Raises ManifestError, EdgeError.
     """
     from train.evaluate import evaluate, is_checkpoint, spec_of
+    from train.learnt import learnt_from
 
     if is_checkpoint(model):
         import torch
@@ -91,25 +93,32 @@ def run(
     manifest, spec = read_manifest(data, options), spec_of(model)
     folds = list(fold) or held_out(manifest, spec.provenance)
     clips = manifest.in_folds(folds) if folds else list(manifest.clips)
+    learnt = learnt_from(model, spec.provenance, manifest, clips)
+    if learnt:
+        log.warning(
+            "the model has learnt from %d of these %d clips, and is less accurate on sounds that it has not heard: "
+            "give a --fold, or clips, that were held out of its training",
+            learnt,
+            len(clips),
+        )
+    elif learnt is None and not folds and spec.provenance.dataset == manifest.name:
+        log.warning(
+            "the folds of %s were dealt here, and the model may have learnt from these clips: give the manifest.jsonl "
+            "of its run instead, or --fold",
+            manifest.name,
+        )
     report = evaluate(model, clips, hop=hop, workers=workers, strict=options.strict)
     robustness = degraded(report, model, clips, hop, workers) if degrade else None
-    return {"name": manifest.name, "spec": spec, "folds": folds, "report": report, "robustness": robustness}
+    found = {"name": manifest.name, "spec": spec, "folds": folds, "learnt_from": learnt, "report": report}
+    return found | {"robustness": robustness}
 
 
 def held_out(manifest: Manifest, origin: Provenance) -> list[int]:
     """The fold of ``manifest`` that a model never saw; none where its folds were dealt here: those of the training may
     have been others.
     """
-    if origin.test_fold is None or origin.dataset != manifest.name:
-        return []
-    if manifest.official:
-        return [origin.test_fold]
-    log.warning(
-        "the folds of %s were dealt here, and the model may have seen these clips: give the manifest.jsonl of its run "
-        "instead, or --fold",
-        manifest.name,
-    )
-    return []
+    known = manifest.official and manifest.name == origin.dataset and origin.test_fold is not None
+    return [origin.test_fold] if known else []
 
 
 def degraded(
@@ -135,13 +144,21 @@ def draw(report: Report, labels: tuple[str, ...], picture: Path) -> None:
     save_png(reliability_figure(report.bins), picture.with_name(f"{picture.stem}-reliability.png"))
 
 
-def print_json(name: str, spec: ModelSpec, folds: list[int], report: Report, robustness: Robustness | None) -> None:
+def print_json(
+    name: str,
+    spec: ModelSpec,
+    folds: list[int],
+    learnt_from: int | None,
+    report: Report,
+    robustness: Robustness | None,
+) -> None:
     """One object; ``degraded`` has the accuracy of each degradation, and the points that it costs."""
     page = {
         "model": spec.name,
         "precision": spec.provenance.precision,
         "dataset": name,
         "folds": folds,
+        "learnt_from": learnt_from,
         **asdict(report),
     }
     if robustness:
@@ -157,7 +174,14 @@ def print_json(name: str, spec: ModelSpec, folds: list[int], report: Report, rob
     click.echo(json.dumps(page))
 
 
-def print_text(name: str, spec: ModelSpec, folds: list[int], report: Report, robustness: Robustness | None) -> None:
+def print_text(
+    name: str,
+    spec: ModelSpec,
+    folds: list[int],
+    learnt_from: int | None,
+    report: Report,
+    robustness: Robustness | None,
+) -> None:
     """Classes, averages, the degradations, and the accuracy last."""
     for row in report.classes:
         click.echo(
@@ -175,4 +199,5 @@ def print_text(name: str, spec: ModelSpec, folds: list[int], report: Report, rob
     click.echo(
         f"{spec.name} {spec.provenance.precision} on {where} of {name}: "
         f"{report.accuracy:.2%} of {report.clips} clips, {report.window_accuracy:.2%} of {report.windows} windows"
+        + (f"; learnt from {learnt_from} of the clips" if learnt_from else "")
     )

@@ -54,7 +54,8 @@ def command(
         config = asked.config("finetune" if init else "default")
         config = with_folds(config, manifest, test_fold, validation_fold)
         if more:
-            manifest = with_more(manifest, more, config.train_folds[0], strict=options.strict)
+            fold, chosen = config.train_folds[0], bool(options.classes)
+            manifest = with_more(manifest, more, fold, chosen=chosen, strict=options.strict)
         path = run_fit(config, manifest, out, asked, init, options.strict, track, with_report)
     if path is not None:  # the first process of several reports
         click.echo(path)

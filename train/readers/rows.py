@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -106,6 +106,11 @@ def _csv_rows(path: Path, text: str, *, header: bool) -> Iterator[Row]:
             continue
         if header and names is None:
             names = cells
+            if twice := [name for name, count in Counter(filter(None, names)).items() if count > 1]:
+                raise ManifestError(
+                    f"{path}, line {reader.line_num}: the header has column {twice[0]!r} twice; rename one, or give "
+                    "--path-column and --label-column as numbers from 1 where this is no header"
+                )
             continue
         place = f"{path}, line {reader.line_num}"
         columns = names or [str(number) for number in range(1, len(cells) + 1)]
