@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import shutil
 from functools import partial
 
 import numpy as np
@@ -13,7 +14,9 @@ from benchmarks.unknown import Scores, row, strangers
 from edge.bulk import FileResult
 from edge.classifier import Classifier
 from models.checkpoint import load_checkpoint
+from models.mean import mean
 from models.pretrained import BUNDLED
+from models.spec import spec_of
 from tests.conftest import SHARED, run_here
 from tests.test_train import (  # noqa: F401  # a fixture
     RATE,
@@ -211,6 +214,24 @@ def test_outliers_end_with_less_energy_and_less_certain(folders, hiss, tmp_path)
         certain.append(float(none.softmax(1).amax(1).max()))
     assert gaps[1] > gaps[0] + 2  # seen: 5.6 and 0.9
     assert certain[1] < 0.6 < certain[0]  # seen: 0.41, little more than a third, and 0.84
+
+
+def test_what_else_was_learnt_from_is_known(folders, hiss, tmp_path):  # noqa: F811
+    """Also by the weights that a run goes on from, of this data set or another, and by a mean of several."""
+    first = quick(outliers=(str(hiss),), backgrounds=(str(hiss), str(folders / "low")))
+    checkpoint, _ = run(first, folders, tmp_path / "first", tmp_path)
+    said = ["hiss (none of its classes)", "low (in the background)"]
+    assert checkpoint.provenance["other_data"] == said
+    assert spec_of(checkpoint, checkpoint.model(), name="x", precision="fp32").provenance.other_data == tuple(said)
+    again = quick(init=str(tmp_path / "first" / "checkpoint.pt"))
+    assert run(again, folders, tmp_path / "again", tmp_path)[0].provenance["other_data"] == said
+    shutil.copytree(folders, folders.with_name("others"))
+    taught = quick(teachers=(str(tmp_path / "first" / "checkpoint.pt"),))
+    other, _ = run(taught, folders.with_name("others"), tmp_path / "taught", tmp_path)
+    assert other.provenance["other_data"] == ["data (a teacher)", *said]
+    nothing, _ = run(quick(), folders, tmp_path / "nothing", tmp_path)
+    assert nothing.provenance["other_data"] == []
+    assert mean([checkpoint, nothing]).provenance["other_data"] == said
 
 
 def test_independent_scores_of_outliers_are_all_low(hiss, tmp_path):

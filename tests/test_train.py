@@ -702,6 +702,8 @@ def test_more_clips_are_trained_on_and_never_held_out(folders, tmp_path, caplog)
     saved = read_manifest(tmp_path / "out" / "manifest.jsonl")
     assert len(saved.clips) == 34
     assert len(saved.in_folds([1])) == len(manifest.in_folds([1]))
+    origin = load_checkpoint(tmp_path / "out" / "checkpoint.pt").provenance
+    assert (origin["dataset"], origin["other_data"]) == ("data", ["more (4 clips) of its classes"])
     with pytest.raises(
         ManifestError, match=r"30 clips of .*/data are of data itself, the first: .*high/0\.wav; what is held"
     ):

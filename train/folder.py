@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from edge.files import write_text
+from edge.names import encodable
 from models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.config import TrainConfig
 from train.manifest import Manifest
@@ -75,9 +76,9 @@ def resume(out: Path, parts: dict[str, Any], *, main: bool) -> tuple[int, dict[s
 def save(path: Path, model: nn.Module, config: TrainConfig, manifest: Manifest, revision: str) -> None:
     """The checkpoint, with what is known of its origin."""
     epochs = len((path.parent / "history.jsonl").read_text(encoding="utf-8").splitlines())
-    if config.init:
-        before = load_checkpoint(Path(config.init)).provenance
-        epochs += before["epochs"] if before.get("digest") == manifest.digest() else 0  # the steps of one recipe
+    before = load_checkpoint(Path(config.init)).provenance if config.init else None
+    if before is not None and before.get("digest") == manifest.digest():
+        epochs += before["epochs"]  # the steps of one recipe
     provenance = {
         "dataset": manifest.name,
         "digest": manifest.digest(),
@@ -87,12 +88,30 @@ def save(path: Path, model: nn.Module, config: TrainConfig, manifest: Manifest, 
         "epochs": epochs,
         "git_revision": revision,
         "multi_label": manifest.multi_label,
+        "other_data": other_data(config, manifest),
     }
     state = {name: tensor.contiguous() for name, tensor in copied(model).items()}
     model_config = dataclasses.asdict(model.config)
     save_checkpoint(
         path, Checkpoint(config.architecture, model_config, config.frontend, manifest.labels, provenance, state)
     )
+
+
+def other_data(config: TrainConfig, manifest: Manifest) -> list[str]:
+    """What is learnt from beside the data set: in this run, by the weights that it began from, and by its teachers."""
+    found = [f"{name} of its classes" for name in manifest.more]
+    found += [f"{_named(folder)} (none of its classes)" for folder in config.outliers]
+    found += [f"{_named(folder)} (in the background)" for folder in config.backgrounds if folder not in config.outliers]
+    for name, part in ((config.init, "the weights before"), *((teacher, "a teacher") for teacher in config.teachers)):
+        origin = load_checkpoint(Path(name)).provenance if name else {}
+        if origin and origin["dataset"] != manifest.name:
+            found.append(f"{origin['dataset']} ({part})")
+        found += origin.get("other_data", ())
+    return list(dict.fromkeys(found))
+
+
+def _named(folder: str) -> str:
+    return encodable(Path(folder).resolve().name)
 
 
 def copied(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -36,6 +36,7 @@ class Manifest:
     multi_label: bool = False  # a clip may have none, one or several labels
     skipped: tuple[str, ...] = field(default=(), compare=False)  # what could not be used: name and reason
     official: bool = field(default=False, compare=False)  # the folds came with the data; else they were dealt here
+    more: tuple[str, ...] = field(default=(), compare=False)  # names of what other clips came from; see with_more
 
     def digest(self) -> str:
         """Changes when a clip, a label or a fold does."""
@@ -100,7 +101,12 @@ def with_more(manifest: Manifest, root: Path, fold: int, *, chosen: bool = False
             "what is held out there would be learnt here: give other clips"
         )
     clips = tuple(replace(clip, fold=fold) for clip in kept)
-    return replace(manifest, clips=manifest.clips + clips, skipped=manifest.skipped + more.skipped)
+    return replace(
+        manifest,
+        clips=manifest.clips + clips,
+        skipped=manifest.skipped + more.skipped,
+        more=(*manifest.more, f"{more.name} ({len(clips)} clips)"),
+    )
 
 
 def _read(root: Path, options: ReadOptions) -> Manifest:
