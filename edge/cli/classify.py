@@ -32,7 +32,9 @@ Row = dict[str, Any]
 
 
 @click.command(context_settings={"auto_envvar_prefix": "EDGE_CLASSIFY", "help_option_names": ["-h", "--help"]})
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE|FOLDER...")
+@click.argument(
+    "paths", nargs=-1, required=True, type=click.Path(readable=False, path_type=Path), metavar="FILE|FOLDER..."
+)
 @options(
     config_option,
     model_option,
