@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edge.cli.common import ends_well, log_to_stderr, options, version_option
+from edge.cli.common import OurCommand, ends_well, log_to_stderr, options, version_option
 from edge.doctor.ready import URL, ask
 from edge.errors import EdgeError, SettingsError
 
@@ -22,7 +21,9 @@ if TYPE_CHECKING:
 COLOURS = {"ok": "green", "warning": "yellow", "failure": "red", "skipped": "bright_black"}
 
 
-@click.command(context_settings={"auto_envvar_prefix": "EDGE_DOCTOR", "help_option_names": ["-h", "--help"]})
+@click.command(
+    cls=OurCommand, context_settings={"auto_envvar_prefix": "EDGE_DOCTOR", "help_option_names": ["-h", "--help"]}
+)
 @options(
     click.option(
         "--config",
@@ -93,8 +94,6 @@ def main(
                 f"{bundle} holds this for support: no sound, no events, no secrets; look into it first", err=True
             )
         code = 0 if healthy(checks) else 1
-    sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(code)  # a check that hangs, in PortAudio or on a dead disk, would hold up the end
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from edge.cli.common import ends_well, log_to_stderr, options, version_option
+from edge.cli.common import OurGroup, ends_well, log_to_stderr, options, version_option
 from edge.errors import EdgeError
 from edge.history import NOTHING, Filter, correct, count, day_bounds, erase, erase_clips, find, hours_of
 from edge.store import DAY, default_path, explaining, open_to_read, open_to_write
@@ -84,7 +84,7 @@ output_option = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=OurGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @version_option
 def main() -> None:
     """What edge-listen --db has heard: list it, export it, correct it, draw it, erase it.

@@ -16,6 +16,7 @@ from click.core import ParameterSource
 
 from edge.cli.common import (
     Interrupts,
+    OurCommand,
     channel_option,
     config_option_with,
     ends_well,
@@ -82,7 +83,7 @@ class Settings:
     verbose: bool
 
 
-class Repeatable(click.Command):
+class Repeatable(OurCommand):
     """Keeps its arguments, so that it can be asked the same again."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
