@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-COMMANDS = ("bench", "classify", "doctor", "events", "inspect", "listen", "update")
+COMMANDS = ("bench", "calibrate", "classify", "doctor", "events", "inspect", "listen", "update")
 FULL = "error: the output cannot be written: No space left on device (free some space)\n"
 
 

@@ -16,6 +16,7 @@ import click
 
 from edge.cli.common import (
     Interrupts,
+    OurCommand,
     channel_option,
     config_option_with,
     ends_well,
@@ -63,7 +64,9 @@ def seconds_of(context: click.Context, parameter: click.Parameter, value: str | 
     return seconds
 
 
-@click.command(context_settings={"auto_envvar_prefix": "EDGE_CALIBRATE", "help_option_names": ["-h", "--help"]})
+@click.command(
+    cls=OurCommand, context_settings={"auto_envvar_prefix": "EDGE_CALIBRATE", "help_option_names": ["-h", "--help"]}
+)
 @options(
     config_option_with("events"),
     model_option,
