@@ -377,6 +377,9 @@ def test_a_store_is_looked_through(tmp_path):
     config = StoreConfig(path=str(file), max_days=36_500)
     assert "will be made" in only(place_check("store", config)).found
     assert not file.exists()
+    file.touch()
+    assert only(place_check("store", config)).found == f"{file} is empty, and will be made"
+    assert file.stat().st_size == 0
     store = SqliteStore(config)
     for number in range(300):
         store.write(event(number))

@@ -134,8 +134,8 @@ def _store(name: str, config: Any) -> Check:
     from edge.store import explaining, open_to_read
 
     file = config.file
-    if not file.exists():
-        return ok(name, f"{file} is not there yet, and will be made")
+    if not file.exists() or (file.is_file() and not file.stat().st_size):
+        return ok(name, f"{file} is {'empty' if file.exists() else 'not there yet'}, and will be made")
     with explaining(file), closing(open_to_read(file, busy_seconds=1.0)) as db:
         until = monotonic() + INTEGRITY_SECONDS
         db.set_progress_handler(lambda: monotonic() > until, STEPS)
