@@ -528,7 +528,20 @@ def test_the_service(root, tmp_path, monkeypatch, told, status):
 def test_a_configuration_that_edge_listen_refuses(tmp_path, text, words):
     check, subject = asked(put(tmp_path, "config.toml", text), "usb", "tiny", 1.0)
     assert (check.status, words in check.found) == ("failure", True), check
-    assert (subject.ears[0].device, subject.model) == ("usb", "tiny")
+    assert subject is None
+
+
+def test_the_defaults_are_not_judged_in_place_of_a_configuration_that_is_refused(tmp_path, no_microphone):
+    config = put(tmp_path, "c.toml", "input = 'x.wav'\nfoo = 1\n")
+    done = run_module(DOCTOR, "--json", "--config", config, code=1, env=no_microphone)
+    document = json.loads(done.stdout)
+    statuses = {check["name"]: check["status"] for check in document["checks"]}
+    assert not document["ok"]
+    assert statuses["configuration"] == "failure"
+    asked_for = ("device", "rates", "recording", "model", "input", "sinks", "disk", "wear")
+    assert [statuses[name] for name in asked_for] == ["skipped"] * len(asked_for)
+    assert statuses["python"] == "ok"
+    assert {"memory", "portaudio", "service"} < set(statuses)
 
 
 @pytest.mark.parametrize(

@@ -112,29 +112,26 @@ def look(config: Path | None, device: str | None, model: str | None, seconds: fl
             click.echo(click.style(check.status, fg=COLOURS[check.status]) + " " + rest)
 
     told(first)
-    for check in examine(all_steps(seconds, len(subject.microphones)), subject):
+    for check in examine(all_steps(seconds, len(subject.microphones) if subject else 0), subject):
         told(check)
     return checks
 
 
-def asked(config: Path | None, device: str | None, model: str | None, seconds: float) -> tuple[Check, Subject]:
-    """What edge-listen would do, read by its own code; where that refuses it, what it would do by default."""
+def asked(config: Path | None, device: str | None, model: str | None, seconds: float) -> tuple[Check, Subject | None]:
+    """What edge-listen would do, read by its own code; None where that refuses it: the defaults are not asked for."""
     from edge.doctor.check import failure, ok
-    from edge.doctor.subject import Ear, Subject
+    from edge.doctor.subject import Ear
 
-    what = remedy = ""
-    subject = Subject(seconds=seconds)
     try:
         subject = _subject([] if config is None else ["--config", str(config)], seconds)
     except click.UsageError as error:
-        what, remedy = " ".join(error.format_message().split()), "correct it; docs/listen.md has the keys"
+        what = " ".join(error.format_message().split())
+        return failure("configuration", what, "correct it; docs/listen.md has the keys"), None
     except EdgeError as error:
-        what, remedy = error.what, error.remedy
+        return failure("configuration", error.what, error.remedy), None
     if device is not None:
         subject = replace(subject, ears=(Ear(device=device),))
     subject = replace(subject, model=model or subject.model)
-    if what:
-        return failure("configuration", what, remedy), subject
     return ok("configuration", f"{config} is valid" if config else "no file: the defaults"), subject
 
 
