@@ -84,12 +84,14 @@ def _mqtt(name: str, config: Any) -> Check:
     except Empty:
         return failure(name, f"{where}: connected, and no answer", "is it a broker, and with TLS or without?")
     except OSError as error:  # also of TLS
-        return failure(name, f"{where}: {error.strerror or error}", "is the broker running, and the network up?")
+        trouble = mqtt.unreachable(error, config)
+        return failure(name, f"{where}: {trouble.what}", trouble.remedy)
     finally:
         client.disconnect()
         client.loop_stop()
     if reason.is_failure:
-        return failure(name, f"{where}: the broker refuses: {reason}", "correct username and password")
+        trouble = mqtt.refused(str(reason), config)
+        return failure(name, f"{where}: {trouble.what}", trouble.remedy)
     return ok(name, f"{where} takes us" + (f" as {config.username}" if config.username else ""))
 
 
