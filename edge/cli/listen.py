@@ -6,7 +6,7 @@ import logging
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -286,6 +286,9 @@ def listened(asked: Asked, board: Board, notifier: Notifier, interrupts: Interru
         try:
             follow(listening, records, spread, interrupts)
         finally:
+            if listening.patient:
+                with suppress(KeyboardInterrupt), interrupts.raised():
+                    spread.wait(to_end=True)
             again = interrupts.again()
             if again:
                 notifier.reloading()
@@ -337,6 +340,8 @@ def follow(listening: Session | Several, records: Iterator[Record], spread: Spre
         with interrupts.raised():
             for record in records:
                 spread.write(record)
+                if listening.patient and record["type"] != "end":
+                    spread.wait()
         return
     except KeyboardInterrupt:
         pass
@@ -370,6 +375,14 @@ class Spread:
             except OSError:
                 self._working.remove(sink)
                 raise
+
+    def wait(self, *, to_end: bool = False) -> None:
+        """Until those that take their time can take more, or, ``to_end``, have all."""
+        from edge.cli.sinks import Deliveries
+
+        for sink in self._sinks:
+            if isinstance(sink, Deliveries):
+                sink.wait(to_end=to_end)
 
     def close(self) -> None:
         """Close each, the last one first."""
