@@ -549,7 +549,7 @@ def test_the_defaults_are_not_judged_in_place_of_a_configuration_that_is_refused
     [
         (False, None, ("failure", "a class in events is 'hound'")),
         (True, None, ("warning", "a class in events is 'hound'")),
-        (True, "none.json", ("failure", "cannot be read")),
+        (True, "none.json", ("failure", "is not there")),
     ],
 )
 def test_rules_of_another_model_are_a_warning_where_models_come_over_the_air(tmp_path, over_the_air, site, expected):
