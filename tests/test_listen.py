@@ -146,6 +146,7 @@ def test_options_from_environment_and_file(tmp_path, demo):
         ("realtime = 1", "realtime is 1; allowed: true or false"),
         ("hop = [1]", "hop is [1]; allowed"),
         ("output = 2026-01-01", "allowed: text or a number"),
+        ("[update]\nx = 1", "update has an unknown key 'x' (allowed: url, "),
     ],
 )
 def test_a_wrong_file(tmp_path, demo, text, message):

@@ -247,10 +247,12 @@ def settings_from(options: dict[str, Any], tables: dict[str, Any]) -> Settings:
     clips = replace(clips, folder=folder or clips.folder)
     if privacy == RAM_ONLY:
         require_ram_only({"clips": clips.folder})
-    if options["model"] == "update" and "update" in tables:
+    if "update" in tables:
         from edge.update.updates import UpdateConfig
 
-        options["model"] = f"update:{settings_of(UpdateConfig, tables['update'], 'update').versions().folder}"
+        update = settings_of(UpdateConfig, tables["update"], "update")
+        if options["model"] == "update":
+            options["model"] = f"update:{update.versions().folder}"
     one = options["input"] is not None or options["device"] is not None  # it comes before [[sources]]
     sources = () if one or "sources" not in tables else tuple(source_configs(tables["sources"]))
     if sources and options["output"] == "live":
