@@ -531,6 +531,12 @@ def test_a_configuration_that_edge_listen_refuses(tmp_path, text, words):
     assert subject is None
 
 
+def test_a_configuration_that_cannot_be_read(tmp_path):
+    for path, words in ((tmp_path / "none.toml", "does not exist"), (tmp_path, "is a directory")):
+        check, subject = asked(path, None, None, 1.0)
+        assert (check.status, words in check.found, subject) == ("failure", True, None)
+
+
 def test_the_defaults_are_not_judged_in_place_of_a_configuration_that_is_refused(tmp_path, no_microphone):
     config = put(tmp_path, "c.toml", "input = 'x.wav'\nfoo = 1\n")
     done = run_module(DOCTOR, "--json", "--config", config, code=1, env=no_microphone)

@@ -27,7 +27,7 @@ COLOURS = {"ok": "green", "warning": "yellow", "failure": "red", "skipped": "bri
 @options(
     click.option(
         "--config",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=click.Path(readable=False, path_type=Path),  # what is wrong with it is the first check
         envvar="EDGE_LISTEN_CONFIG",
         show_default="none",
         help="The configuration file of edge-listen.",
