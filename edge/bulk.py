@@ -40,17 +40,30 @@ class FileResult:
 
 
 def find_recordings(paths: Iterable[Path]) -> list[Path]:
-    """Files as they are named, folders as the recordings in and below them, sorted."""
+    """Files as they are named, folders as the recordings in and below them, sorted.
+
+    A folder that may not be entered stands for itself: whoever reads it as a recording is told why.
+    """
     found: list[Path] = []
     for path in paths:
-        try:
-            if path.is_dir():
-                found += sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-                continue
-        except OSError:
-            pass  # it will be named as unreadable
-        found.append(path)
+        found += sorted(_recordings_below(path)) if os.path.isdir(path) else [path]  # noqa: PTH112  (it never raises)
     return found
+
+
+def _recordings_below(folder: Path) -> Iterator[Path]:
+    closed: list[Path] = []
+    for place, _, names in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename))):
+        yield from (path for path in map(Path(place).joinpath, names) if _is_recording(path))
+    yield from closed
+
+
+def _is_recording(path: Path) -> bool:
+    if path.suffix.lower() not in SUFFIXES:
+        return False
+    try:
+        return path.is_file()
+    except OSError:
+        return True  # it will be named as unreadable
 
 
 def classify_source(classifier: Classifier, source: Source, hop: float | None = None) -> FileResult:

@@ -76,7 +76,11 @@ class Site:
         """Read :meth:`save`. Raises SettingsError."""
         try:
             data: Any = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except FileNotFoundError:
+            raise SettingsError(f"{path} is not there", remedy="name another file, or calibrate") from None
+        except OSError as error:
+            raise SettingsError(f"{path} cannot be read: {error.strerror}", remedy="name another file") from None
+        except ValueError as error:
             raise SettingsError(f"{path} cannot be read: {error}", remedy="calibrate again, or --undo") from None
         version = data.get("schema_version") if isinstance(data, dict) else None
         if version != SCHEMA_VERSION:

@@ -22,6 +22,7 @@ log = logging.getLogger("edge.delivery")
 TROUBLE_SECONDS = 30.0  # that a record is tried, after which its receiver counts as failing
 LOSS_SECONDS = 60.0  # after a loss, for which it does so as well
 CRASHES = 2  # of the sink on one record, then the record is given up
+WAITING_TURN = 0.5  # seconds between two looks at a receiver that is waited for
 CLOSING_PAUSE = 0.2  # seconds at most between two attempts while closing
 # Of the time that close() may take: to deliver, then for the thread to end. The rest saves what is left.
 DELIVERING, ENDING = 0.7, 0.85
@@ -101,7 +102,17 @@ class Delivery:
                 del self._queue[self._held]
                 self._dropped += 1
             self._queue.append(record)
-            self._changed.notify()
+            self._changed.notify_all()
+
+    def wait(self, *, to_end: bool = False) -> None:
+        """Until one more record can be queued without a loss, or, ``to_end``, all are delivered. For whoever can wait.
+
+        A receiver that has failed for TROUBLE_SECONDS is not waited for.
+        """
+        most = 0 if to_end else self._capacity - 1
+        with self._changed:
+            while len(self._queue) > most and not self._fails():
+                self._changed.wait(WAITING_TURN)
 
     def close(self, timeout: float = 3.0) -> None:
         """Deliver what can be delivered, and end; it takes at most ``timeout`` seconds, also when the sink hangs.
@@ -112,7 +123,7 @@ class Delivery:
         with self._changed:
             if self._deadline is None:
                 self._deadline = monotonic() + DELIVERING * timeout
-            self._changed.notify()
+            self._changed.notify_all()
         self._thread.join(ENDING * timeout)
         if self._thread.is_alive() and not self._abandoned:
             rescue = Thread(target=self._rescue, name=f"rescue-{self._name}", daemon=True)  # a disk may hang as well
@@ -142,6 +153,11 @@ class Delivery:
         if (lost := stats.dropped + stats.failed) > self._lost:
             self._lost, self._lost_at = lost, now
         return now - self._lost_at < LOSS_SECONDS or (since is not None and now - since > TROUBLE_SECONDS)
+
+    def _fails(self) -> bool:
+        """Whether one record has been tried for long, in vain."""
+        since = self._tried_since
+        return self._failures > 0 and since is not None and monotonic() - since > TROUBLE_SECONDS
 
     def _run(self) -> None:
         """The thread."""
@@ -251,6 +267,7 @@ class Delivery:
                 if not self._abandoned:
                     self._queue.popleft()
                     self._held = 0
+                self._changed.notify_all()
         elif self._spool is not None and not self._abandoned:
             try:
                 self._spool.remove(kept)
@@ -291,6 +308,7 @@ class Delivery:
                 self._dropped += surplus
                 for _ in range(moved + surplus):
                     self._queue.popleft()
+                self._changed.notify_all()
 
     def _append(self, spool: Spool, records: list[Record]) -> bool:
         """Whether they are in the spool."""

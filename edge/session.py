@@ -74,7 +74,9 @@ class Session:
         self._monitor = Monitor(hop_seconds)
         # How long it may be quiet after a block, and after an outage, when a whole window may be gathered.
         self._patience = 2 * hop_seconds + SLACK_SECONDS, spec.window_seconds + 2 * SLACK_SECONDS
-        self._clips = Clips(self._source, classifier.spec, plan) if plan.clips.folder else None
+        # A recording can wait, for clips and for sinks: it is heard faster than these are written.
+        self.patient = isinstance(source, SoundFile) and not source.realtime
+        self._clips = Clips(self._source, classifier.spec, plan, patient=self.patient) if plan.clips.folder else None
         if self._clips is not None:
             self._source = self._clips.source
         if name:
@@ -228,7 +230,7 @@ class Session:
 class Clips:
     """The clips of a session's events, and what becomes of them as records."""
 
-    def __init__(self, source: Source, spec: ModelSpec, plan: Plan) -> None:
+    def __init__(self, source: Source, spec: ModelSpec, plan: Plan, *, patient: bool) -> None:
         """``source`` is then to be listened to by way of the attribute of that name. Raises EdgeError."""
         self._voices = None if plan.voices is None else VoiceFilter(plan.voices)
         self._told: SimpleQueue[Record] = SimpleQueue()
@@ -238,7 +240,7 @@ class Clips:
             spec.frontend.channels,
             voice=self._voices,
             news=self._told.put,
-            patient=isinstance(source, SoundFile) and not source.realtime,
+            patient=patient,
             folder=plan.folder,
         )
         self._paths: dict[str, Path | None] = {}  # of events that have begun, by id

@@ -41,6 +41,7 @@ class Several:
                 raise SettingsError(f"two sources are called {called}", remedy="give each a name of its own")
             names[slug(name)] = name
         self._sessions, self._board = sessions, board or Board()
+        self.patient = all(session.patient for session in sessions)
         self._waiting: queue.Queue[Record | Session] = queue.Queue(WAITING)  # a session: it has ended
         self._errors: list[EdgeError] = []
         self._failures: list[BaseException] = []  # mistakes of ours, which must not be hidden in a thread

@@ -99,13 +99,14 @@ def open_to_write(path: Path, *, busy_seconds: float = 5.0, create: bool = True)
     """The database, created where ``create`` allows it, brought up to this version; usable from any one thread a time.
 
     Raises:
-        StoreError: it is not there, not ours, of a later version, damaged, locked, or may not be written.
+        StoreError: it is not there, not ours (but an empty file may become one where ``create`` allows it), of a later
+            version, damaged, locked, or may not be written.
     """
     with explaining(path):
         _prepare(path, os.O_RDWR | (os.O_CREAT if create else 0))
         db = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
         try:
-            _check(db, path)
+            _check(db, path, or_empty=create)
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of a new file; the others have it
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
@@ -118,7 +119,7 @@ def open_to_write(path: Path, *, busy_seconds: float = 5.0, create: bool = True)
 
 
 def open_to_read(path: Path, *, busy_seconds: float = 5.0) -> sqlite3.Connection:
-    """The database as it is; nothing of it can be changed.
+    """The database as it is, nothing of which can be changed; one of a former version is brought up to date first.
 
     Raises:
         StoreError: as :func:`open_to_write`.
@@ -161,11 +162,12 @@ def _prepare(path: Path, flags: int) -> None:
         ) from None
 
 
-def _check(db: sqlite3.Connection, path: Path) -> int:
-    """The version of the database, 0 of an empty one. Raises StoreError when it is not ours, or of a later version."""
+def _check(db: sqlite3.Connection, path: Path, *, or_empty: bool = False) -> int:
+    """The version of the database, 0 of an empty file. Raises StoreError when it is not ours, or of a later version."""
     version, application = _number(db, "user_version"), _number(db, "application_id")
-    if application != APPLICATION_ID and _number(db, "page_count") > 0:
-        raise StoreError(f"{path} is the database of another program", remedy="name another file")
+    if application != APPLICATION_ID and not (or_empty and _number(db, "page_count") == 0):
+        what = "is the database of another program" if _number(db, "page_count") else "is empty, and no database"
+        raise StoreError(f"{path} {what}", remedy="name another file")
     if version > len(MIGRATIONS):
         what = f"{path} has version {version}; this edge-listen reads up to {len(MIGRATIONS)}"
         raise StoreError(what, remedy="upgrade edge-listen, or name another file")

@@ -198,6 +198,8 @@ def test_a_site_comes_back_and_is_undone(spec, tmp_path):  # noqa: F811
 
 def test_sites_that_cannot_be_used(spec, tmp_path, monkeypatch, caplog):  # noqa: F811
     path = tmp_path / "site.json"
+    with pytest.raises(SettingsError, match=r"site\.json is not there \(name another file, or calibrate\)"):
+        calibrated(EventConfig(), spec, path)
     for text, message in (
         ("{", "cannot be read"),
         ("[]", "schema_version None"),

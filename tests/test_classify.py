@@ -1,6 +1,7 @@
 """``edge-classify``: recordings in bulk, the unreadable ones among them."""
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -98,6 +99,46 @@ def test_nothing_to_classify(tmp_path):
     assert "no recordings in" in classify(tmp_path, code=5).stderr
     assert "no.wav does not exist" in classify(tmp_path / "no.wav", code=5).stderr
     classify(code=2)
+
+
+PLAIN_USER = (  # root may read everything, but for this
+    [] if os.geteuid() else ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+)
+
+
+def test_what_may_not_be_read_is_named_and_does_not_stop_the_rest(recordings, tmp_path):
+    shutil.copytree(recordings / "street", tmp_path / "all")
+    secret, closed = tmp_path / "all" / "siren.wav", tmp_path / "all" / "loud"
+    try:
+        secret.chmod(0)
+        closed.chmod(0)
+        if subprocess.run([*PLAIN_USER, "cat", secret], capture_output=True, check=False).returncode == 0:
+            pytest.skip("this user may read everything")
+        for asked in ([tmp_path / "all"], [secret, closed, tmp_path / "all" / "car_horn.wav"]):
+            done = subprocess.run(
+                [*PLAIN_USER, sys.executable, "-m", "edge.cli.classify", *asked, "--workers", "1"],
+                capture_output=True, text=True, cwd=ROOT,
+            )  # fmt: skip
+            assert done.returncode == 5
+            for path in (secret, closed):
+                assert f"{path} cannot be read: Permission denied (allow this user to read it)\n" in done.stderr
+            assert "error: 2 recordings could not be read" in done.stderr
+            assert "car_horn.wav" in done.stdout
+    finally:
+        closed.chmod(0o700)
+
+
+def test_a_folder_that_cannot_be_entered_stands_for_itself(recordings, monkeypatch):
+    scan = os.scandir
+
+    def scandir(path):
+        if Path(path).name == "loud":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    street = recordings / "street"
+    assert find_recordings([recordings]) == sorted([street / "loud", *street.glob("*.wav")])
 
 
 def test_an_impossible_hop(recordings):

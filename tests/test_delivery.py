@@ -76,6 +76,43 @@ def test_writing_does_not_wait_for_a_sink_that_hangs(sink):
     assert delivery.stats().queued == 0
 
 
+def test_whoever_can_wait_loses_nothing(sink):
+    sink.open.clear()
+    delivery = Delivery(sink, "test", capacity=2)
+    threading.Timer(0.2, sink.open.set).start()
+    for i in range(50):
+        delivery.write(event(i))
+        delivery.wait()
+    delivery.wait(to_end=True)
+    assert sink.taken == [event(i) for i in range(50)]
+    delivery.close()
+    assert delivery.stats().dropped == 0
+
+
+def test_what_fails_for_long_is_not_waited_for(sink, monkeypatch):
+    monkeypatch.setattr("edge.delivery.TROUBLE_SECONDS", 0.3)
+    sink.error = AWAY
+    delivery = Delivery(sink, "test", **QUICK)
+    delivery.write(event(0))
+    start = time.monotonic()
+    delivery.wait(to_end=True)
+    assert 0.2 < time.monotonic() - start < 3
+    sink.error = None
+    delivery.close()
+    assert ids(sink.taken) == ["e00000"]
+
+
+def test_what_waits_on_disk_is_not_waited_for(sink, tmp_path):
+    sink.error = AWAY
+    delivery = Delivery(sink, "test", spool=tmp_path / "spool")
+    delivery.write(event(0))
+    start = time.monotonic()
+    delivery.wait(to_end=True)
+    assert time.monotonic() - start < 3
+    delivery.close()
+    assert delivery.stats().spooled == 1
+
+
 def test_what_is_left_by_a_sink_that_hangs_goes_to_the_spool(sink, tmp_path):
     sink.open.clear()
     delivery = Delivery(sink, "test", spool=tmp_path / "spool")

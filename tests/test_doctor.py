@@ -377,6 +377,9 @@ def test_a_store_is_looked_through(tmp_path):
     config = StoreConfig(path=str(file), max_days=36_500)
     assert "will be made" in only(place_check("store", config)).found
     assert not file.exists()
+    file.touch()
+    assert only(place_check("store", config)).found == f"{file} is empty, and will be made"
+    assert file.stat().st_size == 0
     store = SqliteStore(config)
     for number in range(300):
         store.write(event(number))
@@ -525,7 +528,26 @@ def test_the_service(root, tmp_path, monkeypatch, told, status):
 def test_a_configuration_that_edge_listen_refuses(tmp_path, text, words):
     check, subject = asked(put(tmp_path, "config.toml", text), "usb", "tiny", 1.0)
     assert (check.status, words in check.found) == ("failure", True), check
-    assert (subject.ears[0].device, subject.model) == ("usb", "tiny")
+    assert subject is None
+
+
+def test_a_configuration_that_cannot_be_read(tmp_path):
+    for path, words in ((tmp_path / "none.toml", "does not exist"), (tmp_path, "is a directory")):
+        check, subject = asked(path, None, None, 1.0)
+        assert (check.status, words in check.found, subject) == ("failure", True, None)
+
+
+def test_the_defaults_are_not_judged_in_place_of_a_configuration_that_is_refused(tmp_path, no_microphone):
+    config = put(tmp_path, "c.toml", "input = 'x.wav'\nfoo = 1\n")
+    done = run_module(DOCTOR, "--json", "--config", config, code=1, env=no_microphone)
+    document = json.loads(done.stdout)
+    statuses = {check["name"]: check["status"] for check in document["checks"]}
+    assert not document["ok"]
+    assert statuses["configuration"] == "failure"
+    asked_for = ("device", "rates", "recording", "model", "input", "sinks", "disk", "wear")
+    assert [statuses[name] for name in asked_for] == ["skipped"] * len(asked_for)
+    assert statuses["python"] == "ok"
+    assert {"memory", "portaudio", "service"} < set(statuses)
 
 
 @pytest.mark.parametrize(
@@ -533,7 +555,7 @@ def test_a_configuration_that_edge_listen_refuses(tmp_path, text, words):
     [
         (False, None, ("failure", "a class in events is 'hound'")),
         (True, None, ("warning", "a class in events is 'hound'")),
-        (True, "none.json", ("failure", "cannot be read")),
+        (True, "none.json", ("failure", "is not there")),
     ],
 )
 def test_rules_of_another_model_are_a_warning_where_models_come_over_the_air(tmp_path, over_the_air, site, expected):

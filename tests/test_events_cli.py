@@ -334,6 +334,40 @@ def test_erase_says_so_while_a_reader_keeps_the_log(db):
     assert ids(db) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["day", "0001-01-01"], "'0001-01-01' is no day; allowed: 2025-11-25, today, yesterday"),
+        (["day", "9999-12-31"], "'9999-12-31' is no day; allowed: 2025-11-25, today, yesterday"),
+        (["list", "--limit", str(10**30)], f"{10**30} is not in the range 1<=x<=1000000000"),
+        (["correct", "aaaa1111", ""], "'' is no label; allowed: what it was, or nothing"),
+        (["correct", "aaaa1111", " "], "' ' is no label; allowed: what it was, or nothing"),
+    ],
+)
+def test_values_that_cannot_be(db, arguments, says):
+    assert says in ask(db, *arguments, code=2).stderr
+
+
+def test_the_ends_of_the_calendar(db):
+    for day in ("0001-01-02", "9999-12-30"):
+        assert "nothing was heard" in ask(db, "day", day).stdout
+
+
+def test_what_is_no_text_is_looked_for_as_it_is_stored(db):
+    assert ids(db, "--label", "\udcff") == ids(db, "--source", "\udcff") == []
+    ask(db, "correct", "aaaa1111", "\udcff", "--note", "\udcff")
+    assert ids(db, "--label", "\udcff") == ["aaaa"]
+    assert "is the id of" in ask(db, "correct", "\udcff" * 4, "dog", code=8).stderr
+
+
+def test_an_empty_file_stays_one(tmp_path):
+    path = tmp_path / "x.db"
+    path.touch()
+    for arguments in (["list"], ["erase", "--all", "--yes"], ["correct", "aaaa", "cat"], ["stats"], ["day"]):
+        assert f"{path} is empty, and no database" in ask(path, *arguments, code=8).stderr
+    assert [(file, file.stat().st_size) for file in tmp_path.iterdir()] == [(path, 0)]
+
+
 def test_a_missing_database_is_not_created(tmp_path):
     for arguments in (["list"], ["erase", "--all", "--yes"], ["correct", "aaaa", "cat"], ["stats"], ["day"]):
         assert "there is no database" in ask(tmp_path / "x.db", *arguments, code=8).stderr

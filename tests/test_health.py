@@ -448,7 +448,7 @@ def test_what_hangs_while_it_is_opened_makes_no_progress(monkeypatch):
         seen.append(board.alive())
         clock.now += 60.1
         seen.append(board.alive())
-        yield None, None, None
+        yield SimpleNamespace(patient=False), None, None
 
     monkeypatch.setattr(listen_command, "assembled", assembled)
     monkeypatch.setattr(listen_command, "follow", lambda *_: seen.append(board.alive()))

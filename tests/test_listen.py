@@ -146,6 +146,7 @@ def test_options_from_environment_and_file(tmp_path, demo):
         ("realtime = 1", "realtime is 1; allowed: true or false"),
         ("hop = [1]", "hop is [1]; allowed"),
         ("output = 2026-01-01", "allowed: text or a number"),
+        ("[update]\nx = 1", "update has an unknown key 'x' (allowed: url, "),
     ],
 )
 def test_a_wrong_file(tmp_path, demo, text, message):
@@ -465,7 +466,7 @@ def test_text_and_log_say_whose_health_it_is_and_what_helps(caplog):
         ("degraded", "only zeros"), ("listening", ""),
     ]  # fmt: skip
     for sink in sinks:
-        sink.write({"type": "clip", "source": "yard"})
+        sink.write({"type": "clip", "source": "yard", "state": "written"})
         for state, message in changes:
             sink.write({"type": "health", "source": "hall", "state": state, "message": message})
         sink.write({"type": "error", "source": "yard"})  # it is said elsewhere, once
@@ -475,6 +476,52 @@ def test_text_and_log_say_whose_health_it_is_and_what_helps(caplog):
             "hall: lost: 'x' is gone (plug it in)", "hall: lost: 'x' is busy (wait)", "hall: degraded: only zeros",
             "hall: listening again",
         ]  # fmt: skip
+
+
+def clip(state, reason=None):
+    return {"type": "clip", "source": "hall", "id": "e", "state": state, "path": "/c/dog.flac", "reason": reason}
+
+
+CLIPS = [
+    clip("written"), clip("dropped", "the disk is too slow"), clip("dropped", "the disk is too slow"),
+    clip("withheld", "a voice is heard"), clip("pruned"), clip("written"), clip("dropped", "the disk is too slow"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_text_says_which_clips_there_are_not(every):
+    from edge.sinks.text import Text
+
+    out = io.StringIO()
+    for record in CLIPS:
+        Text(out, every=every).write(record)
+    slow = "clip dropped: the disk is too slow"
+    assert out.getvalue().splitlines() == [slow, slow, *(["clip withheld: a voice is heard"] if every else []), slow]
+
+
+def test_the_log_says_once_that_clips_are_dropped(caplog):
+    from edge.sinks.log import Log
+
+    sink = Log()
+    for record in CLIPS:
+        sink.write(record)
+    assert caplog.messages == ["clip dropped: the disk is too slow"] * 2
+
+
+def test_the_live_view_says_why_there_is_no_clip():
+    from rich.console import Console
+
+    from edge.sinks.live import LiveView
+
+    window = {"source": "x", "top": [], "label": None, "level_dbfs": None, "offset": 9, "latency_ms": 1}
+    console = Console(file=io.StringIO(), width=100)
+    view = LiveView(console)
+    for record, shown in zip(CLIPS, (None, "dropped", "dropped", "withheld", "withheld", None, "dropped"), strict=True):
+        view.write(record)
+        console.file.truncate(0)
+        console.print(view.render(window))
+        assert ("clip " in console.file.getvalue()) == (shown is not None)
+        assert shown is None or f"clip {shown}: {record['reason'] or 'a voice is heard'}" in console.file.getvalue()
 
 
 def test_the_live_view_says_how_it_is():

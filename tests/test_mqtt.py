@@ -1,8 +1,10 @@
 """MQTT and Home Assistant, with a real broker that is killed, restarted, and asks for passwords and certificates."""
 
+import errno
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -124,8 +126,29 @@ def test_a_broker_that_is_not_there_does_not_keep_it_from_starting():
     start = time.monotonic()
     sink = Mqtt(MqttConfig(host="127.0.0.1", port=free_port()))
     assert time.monotonic() - start < 1
-    with pytest.raises(SinkError, match="not connected") as caught:
+    with pytest.raises(SinkError, match=r"connection refused \(nothing listens there: start the broker") as caught:
         sink.write(event(0))
+    assert caught.value.retry
+    sink.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "no such host: Name or service not known (correct the name"),
+        (TimeoutError("timed out"), "no answer in time (check the address"),
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), "no connection: Network is unreachable (check the"),
+    ],
+)
+def test_why_there_is_no_connection(monkeypatch, error, says):
+    def connect(*_, **__):
+        raise error
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    sink = Mqtt(MqttConfig(host="broker", port=18830))
+    with pytest.raises(SinkError) as caught:
+        sink.write(event(0))
+    assert str(caught.value).startswith(f"broker:18830: {says}")
     assert caught.value.retry
     sink.close()
 
@@ -264,9 +287,14 @@ def test_username_and_password(tmp_path, monkeypatch):
         sink.close()
         (tmp_path / "wrong").write_text("another\n")
         sink = Mqtt(config(broker, username="ear", password_file=str(tmp_path / "wrong")))
-        with pytest.raises(SinkError, match=r"refuses: (Not authorized|Bad user name or password)") as caught:
+        refuses = r"refuses the username 'ear': (Not authorized|Bad user name or password) \(correct username and pass"
+        with pytest.raises(SinkError, match=refuses) as caught:
             sink.write(event(0))
         assert caught.value.retry  # a broker may be configured meanwhile
+        sink.close()
+        sink = Mqtt(config(broker))
+        with pytest.raises(SinkError, match=r"refuses us without a username: .* \(correct username and password_file"):
+            sink.write(event(0))
         sink.close()
 
 
@@ -301,18 +329,32 @@ def test_tls_with_certificates_on_both_sides(certificates):
             sink = Mqtt(config(broker, **ours, **trust))
             sink.write(event(0))
             sink.close()
-        for wrong in (ours, {"ca_file": str(certificates / "ca.pem")}):  # a CA that we don't trust; no certificate
+        for wrong, says in (
+            (ours, r"its certificate is not trusted: .* \(set ca_file"),
+            ({"ca_file": str(certificates / "ca.pem")}, r"closed without an answer \(does it ask for a certificate"),
+            ({}, r"closed without an answer \(is it a port with TLS\? set tls = true"),
+        ):
             sink = Mqtt(config(broker, **wrong))
-            with pytest.raises(SinkError):
+            with pytest.raises(SinkError, match=says):
                 sink.write(event(0))
             sink.close()
+
+
+@needs_mosquitto
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # as above
+def test_tls_with_a_broker_that_has_none(broker):
+    sink = Mqtt(config(broker, tls=True))
+    with pytest.raises(SinkError, match=r"no TLS with it: .* \(is it a port without TLS\?"):
+        sink.write(event(0))
+    sink.close()
 
 
 @pytest.mark.parametrize(
     "settings",
     [
-        {"host": ""}, {"host": "a" * 70}, {"port": 70_000}, {"prefix": "a/#"}, {"prefix": ""}, {"keepalive": 0},
-        {"timeout": 0.0}, {"ca_file": "/no/such/file"}, {"key_file": "/some/key"}, {"password_env": "X"},
+        {"host": ""}, {"host": "a..b"}, {"host": "a" * 70}, {"port": 70_000}, {"prefix": "a/#"}, {"prefix": ""},
+        {"keepalive": 0}, {"timeout": 0.0}, {"ca_file": "/no/such/file"}, {"key_file": "/some/key"},
+        {"password_env": "X"},
     ],
 )  # fmt: skip
 def test_settings_that_make_no_sense(settings):

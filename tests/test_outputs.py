@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -34,7 +35,7 @@ def events_in(lines):
 
 
 def test_every_place_has_the_same_events(tmp_path, demo, env):
-    program = f"sh -c 'cat >> {tmp_path}/ran; echo >> {tmp_path}/ran'"  # quick: at the end only so much is waited for
+    program = f"sh -c 'cat >> {tmp_path}/ran; echo >> {tmp_path}/ran'"
     with http_receiver() as web:
         done = listen(
             "--input", demo, "--output", "jsonl", "--log", tmp_path / "log.jsonl", "--db", tmp_path / "e.db",
@@ -80,6 +81,37 @@ def test_a_recording_whose_name_is_no_text_loses_nothing(tmp_path, demo, env):
     assert events_in(json.loads(line) for line in (tmp_path / "ran").read_text().splitlines()) == events_in(lines)
     with sqlite3.connect(tmp_path / "e.db") as db:
         assert set(db.execute("SELECT id, source FROM events")) == {(r["id"], r["source"]) for r in posted}
+
+
+def test_a_recording_waits_for_a_program_that_is_slower(tmp_path, demo, env):
+    """It is heard in half a second; at the end of what is heard as it happens, only so much is waited for."""
+    config = tmp_path / "small.toml"
+    config.write_text("[sinks.command]\ncapacity = 3\n")
+    program = f"sh -c 'sleep 0.4; cat >> {tmp_path}/ran'"
+    done = listen("--input", demo, "--output", "jsonl", "--exec", program, "--config", config, env=env)
+    told = events_in(records(done))
+    assert len(told) >= 12
+    assert events_in(map(json.loads, (tmp_path / "ran").read_text().splitlines())) == told
+    assert "dropped" not in done.stderr
+
+
+@pytest.mark.parametrize("capacity", [3, 1000])  # it waits while it listens, or at the end
+def test_a_signal_ends_the_waiting(tmp_path, demo, env, capacity):
+    config = tmp_path / "small.toml"
+    config.write_text(f"[sinks.command]\ncapacity = {capacity}\n")
+    program = f"sh -c 'touch {tmp_path}/ran; sleep 20'"
+    asked = command("--input", demo, "--output", "jsonl", "--exec", program, "--config", config)
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(asked, cwd=ROOT, env=env, **pipes) as process:
+        wait_until((tmp_path / "ran").exists, 20)
+        time.sleep(1)
+        start = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert time.monotonic() - start < 8
+    assert process.returncode == 0
+    assert [json.loads(line)["type"] for line in out.splitlines()].count("end") == 1
+    assert "records were dropped" in err
 
 
 def quiet_disk(tmp_path, more=""):

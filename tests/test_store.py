@@ -431,6 +431,18 @@ def test_what_is_not_ours_is_refused_and_left_alone(tmp_path, make, says):
     assert before is None or path.read_bytes() == before
 
 
+def test_an_empty_file_becomes_a_database_only_where_one_is_to_be_written(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    for opened in (lambda: open_to_read(path), lambda: open_to_write(path, create=False)):
+        with pytest.raises(StoreError, match=r"is empty, and no database \(name another file\)"):
+            opened()
+        assert path.stat().st_size == 0
+        assert list(path.parent.iterdir()) == [path]
+    SqliteStore(config(path)).close()
+    assert list(events(path)) == []
+
+
 def test_a_later_version_is_refused(path):
     SqliteStore(config(path)).close()
     with closing(sqlite3.connect(path)) as db:

@@ -1,10 +1,13 @@
 """Work for several processes: its order, its errors, and the death of one of them."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from multiprocessing.context import SpawnProcess
 
 import pytest
 
@@ -28,6 +31,20 @@ if __name__ == "__main__":
         list(mapped(work, range(20_000), 2))
     except EdgeError as error:
         sys.exit(str(error))
+"""
+LONG = """
+import sys, time
+from edge.workers import mapped
+
+def work(seconds):
+    time.sleep(seconds)
+
+if __name__ == "__main__":
+    try:
+        for _ in mapped(work, [2, 2, 300, 300, 300], 2):
+            print("at work", flush=True)
+    except KeyboardInterrupt:
+        sys.exit(130)
 """
 _begun = 0
 
@@ -62,6 +79,40 @@ def test_whoever_wants_no_more_does_not_wait_for_all():
     started = time.monotonic()
     results.close()
     assert time.monotonic() - started < 25
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_ends_all_of_them_at_once(tmp_path, times):
+    """At a terminal it goes to the workers as well. A second one used to leave them without word, and waited for."""
+    script = tmp_path / "long.py"
+    script.write_text(LONG)
+    process = subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, text=True, start_new_session=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    try:
+        for _ in range(2):
+            assert process.stdout.readline() == "at work\n"
+        for _ in range(times):
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.2)
+        process.communicate(timeout=30)  # to the end of all that hold its output, which the workers do
+        assert process.returncode in (130, -signal.SIGINT)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(errno.EPIPE, "Broken pipe"), OSError(errno.EMFILE, "Too many")])
+def test_workers_that_cannot_be_started(monkeypatch, error):
+    """A broken pipe must not look as if nobody read the results any more."""
+
+    def start(process):
+        raise error
+
+    monkeypatch.setattr(SpawnProcess, "start", start)
+    with pytest.raises(EdgeError, match=f"worker processes cannot be started: {error.strerror}"):
+        list(mapped(work, [1, 2], 2))
 
 
 def test_a_worker_that_dies_ends_all_of_them(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from edge.cli.common import (
+    OurGroup,
     config_option,
     ends_well,
     log_settings,
@@ -22,6 +23,7 @@ from edge.cli.loopback import loopback
 
 
 @click.group(
+    cls=OurGroup,
     invoke_without_command=True,
     context_settings={"auto_envvar_prefix": "EDGE_BENCH", "help_option_names": ["-h", "--help"]},
 )

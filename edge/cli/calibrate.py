@@ -19,6 +19,7 @@ import click
 
 from edge.cli.common import (
     Interrupts,
+    OurCommand,
     channel_option,
     config_option_with,
     ends_well,
@@ -82,7 +83,9 @@ def budget(context: click.Context, parameter: click.Parameter, value: float) -> 
     return value
 
 
-@click.command(context_settings={"auto_envvar_prefix": "EDGE_CALIBRATE", "help_option_names": ["-h", "--help"]})
+@click.command(
+    cls=OurCommand, context_settings={"auto_envvar_prefix": "EDGE_CALIBRATE", "help_option_names": ["-h", "--help"]}
+)
 @options(
     config_option_with("events"),
     model_option,

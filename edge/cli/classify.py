@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import click
 
 from edge.cli.common import (
+    OurCommand,
     channel_option,
     config_option,
     ends_well,
@@ -31,8 +32,12 @@ log = logging.getLogger("edge.classify")
 Row = dict[str, Any]
 
 
-@click.command(context_settings={"auto_envvar_prefix": "EDGE_CLASSIFY", "help_option_names": ["-h", "--help"]})
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE|FOLDER...")
+@click.command(
+    cls=OurCommand, context_settings={"auto_envvar_prefix": "EDGE_CLASSIFY", "help_option_names": ["-h", "--help"]}
+)
+@click.argument(
+    "paths", nargs=-1, required=True, type=click.Path(readable=False, path_type=Path), metavar="FILE|FOLDER..."
+)
 @options(
     config_option,
     model_option,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -25,8 +25,7 @@ from edge.secret import is_url, without_password
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 NOT_IN_FILES = ("config", "version", "help", "list-devices")
-
-
+STDERR = 2  # its file descriptor
 TABLES = "edge.tables"  # key in a context's meta: the configuration file's tables
 
 
@@ -264,6 +263,33 @@ def output_within(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+class OurCommand(click.Command):
+    """A command that ends well also where click itself prints, as its help."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """See click."""
+        _open_streams()
+        with ends_well():
+            return super().main(*arguments, **options)
+
+
+class OurGroup(OurCommand, click.Group):
+    """The same of commands."""
+
+
+def _open_streams() -> None:
+    """Closed, they count as /dev/null: else the next file that is opened takes the place of one, and what is printed.
+
+    Standard input stays missing for whoever is asked to read it.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass
+    os.close(number)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+
+
 @contextmanager
 def ends_well() -> Iterator[None]:
     """What a user meets in one line, and the documented exit code: our errors, and those of the output."""
@@ -271,23 +297,46 @@ def ends_well() -> Iterator[None]:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names need not be text in this terminal's encoding
     try:
-        yield
+        try:
+            yield
+        finally:  # here, and not when Python ends, which would say it in its own words
+            _flush()
     except EdgeError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(str(error))
         raise SystemExit(error.exit_code) from None
     except BrokenPipeError:  # the reader of our output has gone, which is its right
-        _forget_output()
+        _forget(sys.stdout)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG):
             raise
-        _forget_output()
-        print(f"error: the output cannot be written: {error.strerror} (free some space)", file=sys.stderr)
+        _forget(sys.stdout)
+        _say(f"the output cannot be written: {error.strerror} (free some space)")
         raise SystemExit(1) from None
 
 
-def _forget_output() -> None:
+def _flush() -> None:
+    """Raises OSError where the results are not taken; a log that is not is no reason to fail."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _forget(sys.stderr)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget(sys.stdout)
+
+
+def _say(error: str) -> None:
+    """On stderr, where that takes it."""
+    try:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+    except OSError:
+        _forget(sys.stderr)
+
+
+def _forget(stream: TextIO) -> None:
     """Whatever is still buffered would fail again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def log_to_stderr(verbose: bool) -> None:
@@ -299,6 +348,6 @@ def log_to_stderr(verbose: bool) -> None:
 
 def _silence_native_stderr() -> None:
     """PortAudio writes debugging lines to file descriptor 2 when a device goes away, mpg123 when a file is cut."""
-    ours = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    ours = os.fdopen(os.dup(STDERR), "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)
     sys.stderr = ours

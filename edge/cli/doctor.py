@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edge.cli.common import ends_well, log_to_stderr, options, version_option
+from edge.cli.common import OurCommand, ends_well, log_to_stderr, options, version_option
 from edge.doctor.ready import URL, ask
 from edge.errors import EdgeError, SettingsError
 
@@ -22,11 +21,13 @@ if TYPE_CHECKING:
 COLOURS = {"ok": "green", "warning": "yellow", "failure": "red", "skipped": "bright_black"}
 
 
-@click.command(context_settings={"auto_envvar_prefix": "EDGE_DOCTOR", "help_option_names": ["-h", "--help"]})
+@click.command(
+    cls=OurCommand, context_settings={"auto_envvar_prefix": "EDGE_DOCTOR", "help_option_names": ["-h", "--help"]}
+)
 @options(
     click.option(
         "--config",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=click.Path(readable=False, path_type=Path),  # what is wrong with it is the first check
         envvar="EDGE_LISTEN_CONFIG",
         show_default="none",
         help="The configuration file of edge-listen.",
@@ -93,8 +94,6 @@ def main(
                 f"{bundle} holds this for support: no sound, no events, no secrets; look into it first", err=True
             )
         code = 0 if healthy(checks) else 1
-    sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(code)  # a check that hangs, in PortAudio or on a dead disk, would hold up the end
 
 
@@ -113,29 +112,26 @@ def look(config: Path | None, device: str | None, model: str | None, seconds: fl
             click.echo(click.style(check.status, fg=COLOURS[check.status]) + " " + rest)
 
     told(first)
-    for check in examine(all_steps(seconds, len(subject.microphones)), subject):
+    for check in examine(all_steps(seconds, len(subject.microphones) if subject else 0), subject):
         told(check)
     return checks
 
 
-def asked(config: Path | None, device: str | None, model: str | None, seconds: float) -> tuple[Check, Subject]:
-    """What edge-listen would do, read by its own code; where that refuses it, what it would do by default."""
+def asked(config: Path | None, device: str | None, model: str | None, seconds: float) -> tuple[Check, Subject | None]:
+    """What edge-listen would do, read by its own code; None where that refuses it: the defaults are not asked for."""
     from edge.doctor.check import failure, ok
-    from edge.doctor.subject import Ear, Subject
+    from edge.doctor.subject import Ear
 
-    what = remedy = ""
-    subject = Subject(seconds=seconds)
     try:
         subject = _subject([] if config is None else ["--config", str(config)], seconds)
     except click.UsageError as error:
-        what, remedy = " ".join(error.format_message().split()), "correct it; docs/listen.md has the keys"
+        what = " ".join(error.format_message().split())
+        return failure("configuration", what, "correct it; docs/listen.md has the keys"), None
     except EdgeError as error:
-        what, remedy = error.what, error.remedy
+        return failure("configuration", error.what, error.remedy), None
     if device is not None:
         subject = replace(subject, ears=(Ear(device=device),))
     subject = replace(subject, model=model or subject.model)
-    if what:
-        return failure("configuration", what, remedy), subject
     return ok("configuration", f"{config} is valid" if config else "no file: the defaults"), subject
 
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import click
 
-from edge.cli.common import ends_well, log_to_stderr, options, version_option
+from edge.cli.common import OurGroup, ends_well, log_to_stderr, options, version_option
 from edge.errors import EdgeError
 from edge.history import NOTHING, Filter, correct, count, day_bounds, erase, erase_clips, find, hours_of
+from edge.names import encodable
 from edge.store import DAY, default_path, explaining, open_to_read, open_to_write
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}  # seconds
@@ -42,9 +43,18 @@ def moment(text: str) -> float:
 def day_of(text: str) -> date:
     """A day by the local clock: ISO 8601, today, yesterday. Raises ValueError."""
     try:
-        return _day(text)
-    except ValueError:
+        day = _day(text)
+        day_bounds(day)  # which the first and the last of the calendar do not have
+        return day
+    except (ValueError, OverflowError):
         raise ValueError(f"{text!r} is no day; allowed: 2025-11-25, today, yesterday") from None
+
+
+def label_of(text: str) -> str:
+    """What an event may be called. Raises ValueError."""
+    if not text.strip():
+        raise ValueError(f"{text!r} is no label; allowed: what it was, or {NOTHING}")
+    return encodable(text)
 
 
 def parsed(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
@@ -71,12 +81,14 @@ db_option = click.option(
     show_default="$XDG_STATE_HOME/edge-listen/events.db",
     help="Database that edge-listen writes.",
 )
-label_option = click.option("--label", help="Only this one, as it was reported or corrected.")
+label_option = click.option(
+    "--label", callback=parsed(encodable), help="Only this one, as it was reported or corrected."
+)
 filter_options = options(
     click.option("--since", metavar="TIME", callback=parsed(moment), help="Begun at this time or later."),
     click.option("--until", metavar="TIME", callback=parsed(moment), help="Begun before this time."),
     label_option,
-    click.option("--source", help="Only sources with this in their name."),
+    click.option("--source", callback=parsed(encodable), help="Only sources with this in their name."),
     click.option("--min-score", type=click.FloatRange(0, 1), help="Least highest score."),
 )
 output_option = click.option(
@@ -84,7 +96,7 @@ output_option = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=OurGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @version_option
 def main() -> None:
     """What edge-listen --db has heard: list it, export it, correct it, draw it, erase it.
@@ -121,7 +133,7 @@ def opened(db: Path | None, *, write: bool = False) -> tuple[sqlite3.Connection,
 @command(
     "list",
     filter_options,
-    click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="The latest so many."),
+    click.option("--limit", type=click.IntRange(1, 10**9), default=50, show_default=True, help="The latest so many."),
     output_option,
 )
 def list_events(db: Path | None, limit: int, output: str, **wanted: Any) -> None:
@@ -167,9 +179,9 @@ def export(db: Path | None, file: Path, kind: str | None, **wanted: Any) -> None
 
 @command(
     "correct",
-    click.argument("event_id", metavar="ID"),
-    click.argument("label", metavar=f"LABEL|{NOTHING}"),
-    click.option("--note", default="", help="Kept with it."),
+    click.argument("event_id", metavar="ID", callback=parsed(encodable)),
+    click.argument("label", metavar=f"LABEL|{NOTHING}", callback=parsed(label_of)),
+    click.option("--note", default="", callback=parsed(encodable), help="Kept with it."),
 )
 def correct_event(db: Path | None, event_id: str, label: str, note: str) -> None:
     """Say what the event ID really was: LABEL, or nothing. The last word counts; what was reported stays beside it."""

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import click
 
-from edge.cli.common import ends_well, log_to_stderr, options, provider_option, version_option
+from edge.cli.common import OurCommand, ends_well, log_to_stderr, options, provider_option, version_option
 from edge.config import THIRD_PARTY, ModelSpec
 from edge.errors import ContractError
 
 
-@click.command(context_settings={"auto_envvar_prefix": "EDGE_INSPECT", "help_option_names": ["-h", "--help"]})
+@click.command(
+    cls=OurCommand, context_settings={"auto_envvar_prefix": "EDGE_INSPECT", "help_option_names": ["-h", "--help"]}
+)
 @click.argument("model", required=False, metavar="[FILE|FOLDER|hf://OWNER/NAME]")
 @options(
     provider_option,

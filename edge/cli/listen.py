@@ -6,7 +6,7 @@ import logging
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from click.core import ParameterSource
 
 from edge.cli.common import (
     Interrupts,
+    OurCommand,
     channel_option,
     config_option_with,
     ends_well,
@@ -82,7 +83,7 @@ class Settings:
     verbose: bool
 
 
-class Repeatable(click.Command):
+class Repeatable(OurCommand):
     """Keeps its arguments, so that it can be asked the same again."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
@@ -246,10 +247,12 @@ def settings_from(options: dict[str, Any], tables: dict[str, Any]) -> Settings:
     clips = replace(clips, folder=folder or clips.folder)
     if privacy == RAM_ONLY:
         require_ram_only({"clips": clips.folder})
-    if options["model"] == "update" and "update" in tables:
+    if "update" in tables:
         from edge.update.updates import UpdateConfig
 
-        options["model"] = f"update:{settings_of(UpdateConfig, tables['update'], 'update').versions().folder}"
+        update = settings_of(UpdateConfig, tables["update"], "update")
+        if options["model"] == "update":
+            options["model"] = f"update:{update.versions().folder}"
     one = options["input"] is not None or options["device"] is not None  # it comes before [[sources]]
     configs = [] if one or "sources" not in tables else source_configs(tables["sources"])
     channel, realtime = options["channel"], options["realtime"]
@@ -290,6 +293,9 @@ def listened(asked: Asked, board: Board, notifier: Notifier, interrupts: Interru
         try:
             follow(listening, records, spread, interrupts)
         finally:
+            if listening.patient:
+                with suppress(KeyboardInterrupt), interrupts.raised():
+                    spread.wait(to_end=True)
             again = interrupts.again()
             if again:
                 notifier.reloading()
@@ -342,6 +348,8 @@ def follow(listening: Session | Several, records: Iterator[Record], spread: Spre
         with interrupts.raised():
             for record in records:
                 spread.write(record)
+                if listening.patient and record["type"] != "end":
+                    spread.wait()
         return
     except KeyboardInterrupt:
         pass
@@ -375,6 +383,14 @@ class Spread:
             except OSError:
                 self._working.remove(sink)
                 raise
+
+    def wait(self, *, to_end: bool = False) -> None:
+        """Until those that take their time can take more, or, ``to_end``, have all."""
+        from edge.cli.sinks import Deliveries
+
+        for sink in self._sinks:
+            if isinstance(sink, Deliveries):
+                sink.wait(to_end=to_end)
 
     def close(self) -> None:
         """Close each, the last one first."""

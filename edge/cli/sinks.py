@@ -267,6 +267,11 @@ class Deliveries:
         for delivery in self._deliveries.values():
             delivery.write(record)
 
+    def wait(self, *, to_end: bool = False) -> None:
+        """See :meth:`edge.delivery.Delivery.wait`."""
+        for delivery in self._deliveries.values():
+            delivery.wait(to_end=to_end)
+
     def close(self) -> None:
         """End them side by side; it takes CLOSING_SECONDS at most."""
         threads = [Thread(target=d.close, args=(CLOSING_SECONDS,)) for d in self._deliveries.values()]

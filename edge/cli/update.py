@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.cli.common import Command, ends_well, log_to_stderr, options, version_option
+from edge.cli.common import Command, OurGroup, ends_well, log_to_stderr, options, version_option
 from edge.settings import settings_of
 from edge.update.errors import UpdateError
 from edge.update.updates import Found, UpdateConfig, Updates, as_json
@@ -69,7 +69,9 @@ device_options = options(
 )
 
 
-@click.group(context_settings={"auto_envvar_prefix": "EDGE_UPDATE", "help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=OurGroup, context_settings={"auto_envvar_prefix": "EDGE_UPDATE", "help_option_names": ["-h", "--help"]}
+)
 @version_option
 @click.option("-v", "--verbose", is_flag=True, help="Say more, on stderr.")
 def main(verbose: bool) -> None:

@@ -84,12 +84,14 @@ def _mqtt(name: str, config: Any) -> Check:
     except Empty:
         return failure(name, f"{where}: connected, and no answer", "is it a broker, and with TLS or without?")
     except OSError as error:  # also of TLS
-        return failure(name, f"{where}: {error.strerror or error}", "is the broker running, and the network up?")
+        trouble = mqtt.unreachable(error, config)
+        return failure(name, f"{where}: {trouble.what}", trouble.remedy)
     finally:
         client.disconnect()
         client.loop_stop()
     if reason.is_failure:
-        return failure(name, f"{where}: the broker refuses: {reason}", "correct username and password")
+        trouble = mqtt.refused(str(reason), config)
+        return failure(name, f"{where}: {trouble.what}", trouble.remedy)
     return ok(name, f"{where} takes us" + (f" as {config.username}" if config.username else ""))
 
 
@@ -134,8 +136,8 @@ def _store(name: str, config: Any) -> Check:
     from edge.store import explaining, open_to_read
 
     file = config.file
-    if not file.exists():
-        return ok(name, f"{file} is not there yet, and will be made")
+    if not file.exists() or (file.is_file() and not file.stat().st_size):
+        return ok(name, f"{file} is {'empty' if file.exists() else 'not there yet'}, and will be made")
     with explaining(file), closing(open_to_read(file, busy_seconds=1.0)) as db:
         until = monotonic() + INTEGRITY_SECONDS
         db.set_progress_handler(lambda: monotonic() > until, STEPS)

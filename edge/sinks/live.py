@@ -11,7 +11,7 @@ from rich.text import Text
 
 from edge.records import Record
 from edge.sinks.text import bar as blocks
-from edge.sinks.text import clock, summary
+from edge.sinks.text import clock, no_clip, summary
 
 BAR = 30  # characters of a full bar
 FLOOR_DBFS = -70.0  # the left end of the level meter
@@ -29,6 +29,7 @@ class LiveView:
         self._events: deque[Record] = deque(maxlen=EVENTS)  # the newest record of each, by their beginning
         self._status: Record = {"overflows": 0, "lost_samples": 0, "load": 0.0}
         self._health: Record = {"state": "starting", "message": ""}
+        self._no_clip: str | None = None  # why the last event has none
 
     def write(self, record: Record) -> None:
         """Take one record."""
@@ -45,6 +46,8 @@ class LiveView:
             self._status = record
         elif kind == "event":
             self._take(record)
+        elif kind == "clip" and record["state"] != "pruned":
+            self._no_clip = no_clip(record)
         elif kind == "window":
             self._live.update(self.render(record), refresh=True)
         elif kind == "end":
@@ -83,7 +86,8 @@ class LiveView:
             f"{clock(window['offset'])}  latency {window['latency_ms']:.1f} ms  load {status['load']:.1%}  "
             f"overflows {status['overflows']}  lost {status['lost_samples']}  Ctrl-C ends"
         )
-        return Group(*self._head(window["source"]), table, *map(told, self._events), Text(foot, "dim"))
+        clip = [Text(self._no_clip, "yellow")] if self._no_clip else []
+        return Group(*self._head(window["source"]), table, *map(told, self._events), *clip, Text(foot, "dim"))
 
     def _head(self, source: str) -> list[Text]:
         """What is listened to, with what, and how that goes."""

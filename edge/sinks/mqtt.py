@@ -7,6 +7,7 @@ import logging
 import re
 import socket
 import ssl
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -63,6 +64,13 @@ class Message(NamedTuple):
     retain: bool  # the broker gives the last one to whoever subscribes later
 
 
+class Trouble(NamedTuple):
+    """Why the broker has nothing from us."""
+
+    what: str
+    remedy: str
+
+
 class Mqtt:
     """See :class:`MqttConfig`; it connects with the first record, and again by itself.
 
@@ -79,12 +87,14 @@ class Mqtt:
         self._client = _client(config, f"{slug(config.prefix)}-{self.node}")
         self._client.will_set(self.topic("availability"), OFFLINE, qos=1, retain=True)
         self._client.on_connect = self._on_connect
+        self._client.on_connect_fail = self._on_connect_fail
         self._client.on_disconnect = self._on_disconnect
         # Called with paho's lock held: it must not wait, least of all for a lock that is held around publish().
         self._client.on_publish = lambda _client, _data, mid, *_: self._confirmed.put(mid)
         self._confirmed: SimpleQueue[int | None] = SimpleQueue()  # message numbers; None: the connection is lost
         self._connected, self._started = Event(), False
-        self._why = "not connected"
+        self._trouble = Trouble("not connected", "is the broker running, and the network up?")
+        self._answered = False  # whether the broker has, on this connection
         self._sent: Record | None = None  # the record whose messages are not all confirmed
         self._open: set[int] = set()  # their numbers
         self._hears: dict[str, bool] = {}  # whether it does, by source
@@ -130,7 +140,7 @@ class Mqtt:
 
         A client that is left alone would connect again, and throw its successor of the same name off the broker.
         """
-        self._why = "given up"
+        self._trouble = Trouble("given up", "restart the broker")
         self._connected.clear()
         self._confirmed.put(None)
         Thread(target=self._client.loop_stop, name="mqtt-abort", daemon=True).start()  # it waits for paho's thread
@@ -178,7 +188,7 @@ class Mqtt:
             self._client.connect_async(self.config.host, _port(self.config), self.config.keepalive)
             self._client.loop_start()
         if not self._connected.wait(CONNECT_SECONDS):
-            raise self._error(self._why)
+            raise self._error(self._trouble)
 
     def _publish(self, message: Message) -> None:
         if message.retain:
@@ -192,28 +202,71 @@ class Mqtt:
             try:
                 number = self._confirmed.get(timeout=max(0.0, until - monotonic()))
             except Empty:
-                raise self._error(f"no confirmation within {self.config.timeout:g} s") from None
+                what = f"no confirmation within {self.config.timeout:g} s"
+                raise self._error(Trouble(what, "is the broker overloaded, or the network slow?")) from None
             if number is not None:
                 self._open.discard(number)
             elif not self._connected.is_set():
-                raise self._error(self._why)
+                raise self._error(self._trouble)
 
-    def _error(self, what: str) -> SinkError:
-        return SinkError(f"{self.config.host}:{_port(self.config)}: {what}", remedy="is the broker running?")
+    def _error(self, trouble: Trouble) -> SinkError:
+        return SinkError(f"{self.config.host}:{_port(self.config)}: {trouble.what}", remedy=trouble.remedy)
 
     def _on_connect(self, client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        self._answered = True
         if reason.is_failure:
-            self._why = f"the broker refuses: {reason}"
+            self._trouble = refused(str(reason), self.config)
             return
         self.republish(list(self._retained.values()))
         self.on_connected()
         self._connected.set()
 
+    def _on_connect_fail(self, client: paho.Client, _data: Any) -> None:
+        if isinstance(error := sys.exception(), OSError):  # paho calls this where it handles it
+            self._trouble = unreachable(error, self.config)
+
     def _on_disconnect(self, client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if self._connected.is_set():
-            self._why = f"connection lost: {reason}"
+            remedy = "is the broker running? has another device the same node?"
+            self._trouble = Trouble(f"connection lost: {reason}", remedy)
+        elif not self._answered:
+            self._trouble = unanswered(self.config)
+        self._answered = False
         self._connected.clear()
         self._confirmed.put(None)
+
+
+def refused(reason: str, config: MqttConfig) -> Trouble:
+    """Of a broker that has said no."""
+    who = "us without a username" if config.username is None else f"the username {config.username!r}"
+    secret = "username and password_file" if config.username is None else "username and password"
+    if reason in ("Not authorized", "Bad user name or password"):
+        return Trouble(f"the broker refuses {who}: {reason}", f"correct {secret}, or let it in at the broker")
+    return Trouble(f"the broker refuses: {reason}", "look into the broker's log")
+
+
+def unanswered(config: MqttConfig) -> Trouble:
+    """Of a broker that has closed the connection instead."""
+    if _tls(config):
+        return Trouble("closed without an answer", "does it ask for a certificate? set cert_file and key_file")
+    return Trouble("closed without an answer", "is it a port with TLS? set tls = true, or another port")
+
+
+def unreachable(error: OSError, config: MqttConfig) -> Trouble:
+    """Of a connection that could not be made."""
+    if isinstance(error, socket.gaierror):
+        return Trouble(f"no such host: {error.strerror}", "correct the name, or check the network and its DNS")
+    if isinstance(error, ConnectionRefusedError):
+        return Trouble("connection refused", "nothing listens there: start the broker, or correct the port")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        remedy = "set ca_file to the authority that has signed it, or correct the name of the host"
+        return Trouble(f"its certificate is not trusted: {error.verify_message.rstrip('.')}", remedy)
+    if isinstance(error, TimeoutError):
+        return Trouble("no answer in time", "check the address, the port, and the firewall between")
+    if isinstance(error, ssl.SSLError) or (_tls(config) and isinstance(error, ConnectionError)):
+        why = getattr(error, "reason", None) or error.strerror or error
+        return Trouble(f"no TLS with it: {why}", "is it a port without TLS? set another port, or tls = false")
+    return Trouble(f"no connection: {error.strerror or error}", "check the address, the port, and the network")
 
 
 def event_labels(start: Record) -> list[str]:
@@ -266,7 +319,7 @@ def _context(config: MqttConfig) -> ssl.SSLContext:
 
 def _check(config: MqttConfig) -> None:
     wrong = {
-        "host": not config.host or any(len(part) > 63 for part in config.host.split(".")),
+        "host": not all(0 < len(part) < 64 for part in config.host.removesuffix(".").split(".")),
         "port": not 0 < _port(config) < 1 << 16,
         "prefix": not config.prefix or bool(re.search("[+#\0]", config.prefix)) or config.prefix[0] in "/$",
         "keepalive": config.keepalive < 1,

@@ -10,8 +10,8 @@ BAR = 20  # characters of a full bar
 
 
 class Text:
-    """A line for each event that begins, and when something is wrong, or well again; with ``every`` also one for each
-    event that ends, and for each window.
+    """A line for each event that begins, each clip that is lost, and when something is wrong, or well again; with
+    ``every`` also one for each event that ends, each window, and each clip that is withheld.
     """
 
     def __init__(self, stream: TextIO, *, every: bool = False) -> None:
@@ -48,6 +48,9 @@ class Text:
         label, score = record["top"][0]
         return scored(record["offset"], label if record["label"] else f"({label})", score)
 
+    def _clip(self, record: Record) -> str | None:
+        return no_clip(record) if self._every or record["state"] == "dropped" else None
+
     def _health(self, record: Record) -> str | None:
         before, self._sources[record["source"]] = self._sources[record["source"]], record["state"]
         return news_of(record, before)
@@ -69,6 +72,11 @@ def news_of(health: Record, before: str) -> str | None:
     if health["message"]:
         return f"{health['state']}: {health['message']}"
     return "listening again" if health["state"] == "listening" and before != "starting" else None
+
+
+def no_clip(clip: Record) -> str | None:
+    """Why an event has no clip, in one line; None of others. What was heard stays out of it: it may be in a log."""
+    return f"clip {clip['state']}: {clip['reason']}" if clip["state"] in ("dropped", "withheld") else None
 
 
 def clock(seconds: float) -> str:

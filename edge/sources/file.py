@@ -172,7 +172,8 @@ class SoundFile:
             if isinstance(reason, IsADirectoryError):
                 return InputError(f"{self.path} is a folder", remedy="edge-classify reads folders")
             why = getattr(reason, "strerror", None) or str(reason)
-            return InputError(f"{self.path} cannot be read: {why}", remedy="check the path")
+            remedy = "allow this user to read it" if isinstance(reason, PermissionError) else "check the path"
+            return InputError(f"{self.path} cannot be read: {why}", remedy=remedy)
         if empty:
             return InputError(f"{self.path} is empty", remedy="give a recording with sound in it")
         why = getattr(error, "error_string", "its format must be guessed").rstrip(". \n")
