@@ -30,7 +30,7 @@ from edge.session import Plan, Session
 from edge.several import Several
 from edge.sources.block import Block
 from edge.sources.file import SoundFile
-from edge.sources.url import UrlStream
+from edge.sources.url import UrlStream, _Children
 from tests.conftest import ROOT
 from tests.receivers import wait_until
 from tests.test_listen import BASE, command, listen, of_type, records
@@ -433,6 +433,18 @@ def test_no_ffmpeg_is_left_behind(tmp_path, ffmpeg, stop):
     assert of_type("error", lines) == []
     assert {r["reason"] for r in of_type("end", lines)} == {"interrupted"}
     wait_until(lambda: not [pid for pid in started.read_text().split() if runs(int(pid))])
+
+
+def test_no_ffmpeg_is_started_while_the_program_ends(tmp_path):
+    """By a thread that opens a lost stream again, just then."""
+    children = _Children()
+    running = children.start(["sleep", "60"])
+    children.end()
+    assert running.wait(5) == -signal.SIGKILL
+    with pytest.raises(OSError, match="canceled"):
+        children.start(["sleep", "60"])
+    running.stdout.close()
+    running.stderr.close()
 
 
 def runs(pid):

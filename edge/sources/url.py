@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import select
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,6 +26,42 @@ CONNECT_SECONDS, STALL_SECONDS = 30.0, 10.0  # without a sample, at the beginnin
 ENDING_SECONDS = 2.0  # that ffmpeg has to end by itself, once its output is over
 SAID_BYTES = 4096  # of its last complaints that are kept: a stream may go on for months
 RECORDING_SPEED = 1.25  # times its own speed, from which what comes over HTTP is a recording: it may end
+
+
+class _Children:
+    """The processes of this module. None is left behind: not of a thread that waits for a stream without sound, nor of
+    one that is just starting it when the program ends.
+    """
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._lock, self._over = threading.Lock(), False
+        atexit.register(self.end)
+
+    def start(self, command: list[str]) -> subprocess.Popen[bytes]:
+        """In a session of its own: Ctrl-C is for us, and else would look as if the stream had ended. Raises OSError."""
+        with self._lock:
+            if self._over:
+                raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+            self._running.add(process)
+        return process
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """End it, if it has not."""
+        process.kill()
+        with self._lock:
+            self._running.discard(process)
+
+    def end(self) -> None:
+        """Kill them all, and start no other."""
+        with self._lock:
+            self._over = True
+            for process in self._running:
+                process.kill()
+
+
+_children = _Children()
 
 
 class _Output(RawIOBase):
@@ -104,8 +142,7 @@ class UrlStream:
         command = [ffmpeg, "-nostdin", "-loglevel", "error", *transport, "-i", self._url, "-vn"]
         command += ["-ac", str(captured), "-ar", str(rate), "-f", "s16le", "-"]
         try:
-            # In a session of its own: Ctrl-C is for us, and else would look as if the stream had ended.
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+            process = _children.start(command)
         except OSError as error:  # no memory, too many files: it may pass
             raise InputError(
                 f"{self.name}: ffmpeg cannot be started: {error.strerror}",
@@ -113,7 +150,6 @@ class UrlStream:
                 reason="unreachable",
             ) from None
         with process:
-            atexit.register(process.kill)  # a thread that waits for a stream without sound does not come to its end
             output = _Output(cast(IO[bytes], process.stdout), cast(IO[bytes], process.stderr))
             try:
                 started = time.monotonic()
@@ -131,8 +167,7 @@ class UrlStream:
                 _exit_code(process)
                 raise self._error(output) from None
             finally:
-                process.kill()
-                atexit.unregister(process.kill)
+                _children.kill(process)
 
     def _error(self, output: _Output) -> InputError:
         why = output.last_words().replace(self._url, self.name)[:200]
