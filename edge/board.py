@@ -45,6 +45,12 @@ class Board:
         with self._changed:
             self._due[who] = self._clock() + seconds
 
+    def renew(self, seconds: float) -> None:
+        """All who make progress wait for somebody else: nobody is to be heard of again within ``seconds``."""
+        with self._changed:
+            until = self._clock() + seconds
+            self._due = {who: max(due, until) for who, due in self._due.items()}
+
     def leave(self, who: str) -> None:
         """``who`` has ended: nothing is expected of it any more. A source that is lost stays so."""
         with self._changed:

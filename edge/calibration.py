@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import shutil
 import tempfile
 from collections import deque
@@ -61,6 +62,7 @@ class Site:
 
     def save(self, path: Path) -> None:
         """As JSON; what was there before is kept beside it, for :func:`undo`. Raises OSError."""
+        path = _own(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             with replacing(_before(path)) as part:
@@ -85,7 +87,10 @@ class Site:
         version = data.get("schema_version") if isinstance(data, dict) else None
         if version != SCHEMA_VERSION:
             raise SettingsError(f"{path} has schema_version {version!r}", remedy="calibrate again, or --undo")
-        return settings_of(cls, data, str(path))
+        try:
+            return settings_of(cls, data, str(path))
+        except SettingsError as error:
+            raise SettingsError(error.what, remedy="calibrate again, or --undo") from None
 
 
 def site_path() -> Path | None:
@@ -96,20 +101,29 @@ def site_path() -> Path | None:
 
 def require_place(path: Path) -> None:
     """Raises SettingsError where a site could not be kept in ``path``, or would replace something else."""
+    folder = _own(path).parent
     try:
-        if path.exists() and not path.is_file():
-            raise SettingsError(f"{path} is no file", remedy="name another --site")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        _require_calibration(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
-        there = path.read_bytes() if path.exists() else b""
-        held = json.loads(there) if there else None
     except OSError as error:
         raise SettingsError(f"{path} cannot be written: {error.strerror}", remedy="name another --site") from None
+
+
+def _require_calibration(path: Path) -> None:
+    """Raises SettingsError for what is there, and neither empty nor a calibration; OSError."""
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise SettingsError(f"{path} is no file", remedy="name another --site")
+    content = path.read_bytes()
+    try:
+        held = json.loads(content) if content else {"max_false_per_day": None}
     except ValueError:
-        held = "no JSON"
-    if held is not None and not (isinstance(held, dict) and "schema_version" in held):
-        raise SettingsError(f"{path} holds something else than a calibration", remedy="name another --site") from None
+        held = None
+    if not (isinstance(held, dict) and "max_false_per_day" in held):
+        raise SettingsError(f"{path} holds something else than a calibration", remedy="name another --site")
 
 
 class OtherModelError(SettingsError):
@@ -144,11 +158,23 @@ def undo(path: Path) -> bool:
     """Takes the last calibration back: whether there is one before it. Raises SettingsError where there is none."""
     if not is_there(path):
         raise SettingsError(f"{path} is not there", remedy="nothing was calibrated, or it was undone already")
-    if _before(path).exists():
-        _before(path).replace(path)
-        return True
-    path.unlink()
+    try:
+        _require_calibration(path)
+        own = _own(path)
+        if _before(own).exists():
+            _before(own).replace(own)
+            return True
+        own.unlink()
+    except OSError as error:
+        raise SettingsError(
+            f"{path} cannot be taken back: {error.strerror}", remedy="allow this user to write there"
+        ) from None
     return False
+
+
+def _own(path: Path) -> Path:
+    """The file itself, where ``path`` is a link to it."""
+    return Path(os.path.realpath(path))
 
 
 def _before(path: Path) -> Path:

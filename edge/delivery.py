@@ -81,6 +81,7 @@ class Delivery:
         self._delivered = self._failed = self._retries = self._restarts = self._spool_errors = 0
         self._failures = self._crashes = 0  # in a row, of the oldest record
         self._tried_since: float | None = None  # when its first attempt began, by the monotonic clock
+        self._vain_since: float | None = None  # when the first attempt began since a record was taken
         self._lost, self._lost_at = (
             0,
             float("-inf"),
@@ -104,15 +105,19 @@ class Delivery:
             self._queue.append(record)
             self._changed.notify_all()
 
-    def wait(self, *, to_end: bool = False) -> None:
-        """Until one more record can be queued without a loss, or, ``to_end``, all are delivered. For whoever can wait.
+    def wait(self, turn: Callable[[], None], *, to_end: bool = False) -> None:
+        """Until one more record can be queued without a loss, or, ``to_end``, all are delivered. For whoever can wait;
+        ``turn`` is called at least every WAITING_TURN seconds.
 
-        A receiver that has failed for TROUBLE_SECONDS is not waited for.
+        A receiver that has taken nothing for TROUBLE_SECONDS, be it that it fails or hangs, is not waited for.
         """
         most = 0 if to_end else self._capacity - 1
-        with self._changed:
-            while len(self._queue) > most and not self._fails():
+        while True:
+            with self._changed:
+                if len(self._queue) <= most or self._stuck():
+                    return
                 self._changed.wait(WAITING_TURN)
+            turn()
 
     def close(self, timeout: float = 3.0) -> None:
         """Deliver what can be delivered, and end; it takes at most ``timeout`` seconds, also when the sink hangs.
@@ -154,10 +159,10 @@ class Delivery:
             self._lost, self._lost_at = lost, now
         return now - self._lost_at < LOSS_SECONDS or (since is not None and now - since > TROUBLE_SECONDS)
 
-    def _fails(self) -> bool:
-        """Whether one record has been tried for long, in vain."""
-        since = self._tried_since
-        return self._failures > 0 and since is not None and monotonic() - since > TROUBLE_SECONDS
+    def _stuck(self) -> bool:
+        """Whether records have been tried for long, and none was taken."""
+        since = self._vain_since
+        return since is not None and monotonic() - since > TROUBLE_SECONDS
 
     def _run(self) -> None:
         """The thread."""
@@ -185,13 +190,14 @@ class Delivery:
         """One attempt at the oldest record; after a failure, a pause."""
         if self._tried_since is None:
             self._tried_since = monotonic()
+            self._vain_since = self._vain_since or self._tried_since
         kept, record = self._oldest()
         if record is None:
             if self._spooled():  # but it cannot be read
                 self._failures += 1
                 self._pause(0.0)
             else:
-                self._tried_since = None
+                self._tried_since = self._vain_since = None
             return
         self._retries += self._failures > 0
         try:
@@ -202,6 +208,7 @@ class Delivery:
             self._crashed(error, kept)
         else:
             self._delivered += 1
+            self._vain_since = None
             if self._said.pop("retry", None):
                 log.info("%s: delivers again", self._name)
             self._finish(kept)

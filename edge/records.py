@@ -36,6 +36,7 @@ class Recorder:
         self._classifier, self._events = classifier, events
         self._hop_seconds, self._top_k = hop_seconds, top_k
         self._windows = self._overflows = self._lost = 0
+        self._time = 0.0  # of the last window
         self._silent, self._next_status = False, FIRST_STATUS_SECONDS
         self.offset = 0.0  # seconds of stream, at the end of the last window
         self._latencies: deque[float] = deque(maxlen=LATENCIES)
@@ -71,7 +72,7 @@ class Recorder:
         self._lost += window.lost
         self._latencies.append(window.latency_ms)
         self._busy += (window.busy_ms - self._busy) / min(self._windows, 20)
-        self.offset = window.offset
+        self.offset, self._time = window.offset, window.time
         return self._record(
             "window",
             at=window.time,
@@ -106,7 +107,9 @@ class Recorder:
         """The summary."""
         ordered = sorted(self._latencies)
         latency = {f"p{q}": _percentile(ordered, q) for q in (50, 95, 99)} if ordered else None
-        return self._record("end", reason=reason, seconds=round(self.offset, 3), latency_ms=latency, **self._counts())
+        at = max(time.time(), self._time)  # a recording may be ahead of the clock
+        seconds = round(self.offset, 3)
+        return self._record("end", at=at, reason=reason, seconds=seconds, latency_ms=latency, **self._counts())
 
     def _counts(self) -> Record:
         return {"windows": self._windows, "overflows": self._overflows, "lost_samples": self._lost}

@@ -21,6 +21,7 @@ from edge.calibration import (
     allowance,
     calibrated,
     poisson_bound,
+    require_place,
     undo,
 )
 from edge.decisions import Detector, model_id
@@ -281,9 +282,11 @@ def test_what_cannot_be_kept_is_refused_before_listening(hiss, tmp_path):
     """Whoever has listened for hours must not hear then that it was in vain."""
     missing = tmp_path / "missing.wav"  # which nobody gets to open
     missing.write_bytes(b"no sound")
-    for content in (b"precious", b"[1, 2]", b'{"a": 1}', b"\xff\xfe", b"\0" * 100):
+    for content in (b"precious", b"[1, 2]", b'{"schema_version": 1, "candidates": []}', b"\xff\xfe", b"\0" * 100):
         (tmp_path / "other").write_bytes(content)
         refused = calibrate("--input", missing, "--site", tmp_path / "other", code=2)
+        assert "holds something else than a calibration" in refused.stderr
+        refused = calibrate("--undo", "--site", tmp_path / "other", code=2)
         assert "holds something else than a calibration" in refused.stderr
         assert (tmp_path / "other").read_bytes() == content
     os.mkfifo(tmp_path / "pipe")
@@ -341,11 +344,29 @@ class Calm:
 def test_a_calibration_before_is_kept_byte_for_byte(spec, tmp_path):  # noqa: F811
     site = learnt(spec, (window(n) for n in range(20 * BLOCK)))
     path = tmp_path / "s.json"
-    before = b'{"schema_version": 0, "note": "\xe9"}'
+    before = b'{"max_false_per_day": 1,\t"note": 0}'
     path.write_bytes(before)
     site.save(path)
     assert undo(path)
     assert path.read_bytes() == before
+
+
+def test_a_linked_calibration_is_kept_and_taken_back_where_it_leads_to(spec, tmp_path):  # noqa: F811
+    site = learnt(spec, (window(n) for n in range(20 * BLOCK)))
+    (tmp_path / "card").mkdir()
+    own, link = tmp_path / "card" / "site.json", tmp_path / "link.json"
+    link.symlink_to(own)
+    site.save(link)
+    first = own.read_bytes()
+    dataclasses.replace(site, muted=("dog",)).save(link)
+    assert undo(link)
+    assert own.read_bytes() == first
+    assert not undo(link)
+    assert [p.name for p in tmp_path.rglob("*")] == ["card", "link.json"]
+    own.parent.rmdir()
+    own.parent.write_text("a file, no folder")
+    with pytest.raises(SettingsError, match=r"link\.json cannot be written"):
+        require_place(link)
 
 
 def test_the_command_line_comes_before_the_file(hiss, tmp_path):

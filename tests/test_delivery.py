@@ -76,14 +76,18 @@ def test_writing_does_not_wait_for_a_sink_that_hangs(sink):
     assert delivery.stats().queued == 0
 
 
+def nothing():
+    pass
+
+
 def test_whoever_can_wait_loses_nothing(sink):
     sink.open.clear()
     delivery = Delivery(sink, "test", capacity=2)
     threading.Timer(0.2, sink.open.set).start()
     for i in range(50):
         delivery.write(event(i))
-        delivery.wait()
-    delivery.wait(to_end=True)
+        delivery.wait(nothing)
+    delivery.wait(nothing, to_end=True)
     assert sink.taken == [event(i) for i in range(50)]
     delivery.close()
     assert delivery.stats().dropped == 0
@@ -95,11 +99,35 @@ def test_what_fails_for_long_is_not_waited_for(sink, monkeypatch):
     delivery = Delivery(sink, "test", **QUICK)
     delivery.write(event(0))
     start = time.monotonic()
-    delivery.wait(to_end=True)
+    delivery.wait(nothing, to_end=True)
     assert 0.2 < time.monotonic() - start < 3
     sink.error = None
     delivery.close()
     assert ids(sink.taken) == ["e00000"]
+
+
+@pytest.mark.parametrize("how", ["hangs", "refuses"])
+def test_what_takes_nothing_for_long_is_not_waited_for(sink, monkeypatch, how):
+    """Not once for each record: a program that hangs is ended and refused, one after the other."""
+    monkeypatch.setattr("edge.delivery.TROUBLE_SECONDS", 0.5)
+    if how == "hangs":
+        sink.open.clear()
+    else:
+
+        def slow(record):
+            time.sleep(0.2)
+            raise SinkError("ended", remedy="-", retry=False)
+
+        sink.write = slow
+    delivery, turns = Delivery(sink, "test"), []
+    for i in range(100):
+        delivery.write(event(i))
+    start = time.monotonic()
+    delivery.wait(lambda: turns.append(1), to_end=True)
+    assert 0.4 < time.monotonic() - start < 3
+    assert turns
+    sink.open.set()
+    delivery.close()
 
 
 def test_what_waits_on_disk_is_not_waited_for(sink, tmp_path):
@@ -107,7 +135,7 @@ def test_what_waits_on_disk_is_not_waited_for(sink, tmp_path):
     delivery = Delivery(sink, "test", spool=tmp_path / "spool")
     delivery.write(event(0))
     start = time.monotonic()
-    delivery.wait(to_end=True)
+    delivery.wait(nothing, to_end=True)
     assert time.monotonic() - start < 3
     delivery.close()
     assert delivery.stats().spooled == 1

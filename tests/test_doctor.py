@@ -392,6 +392,13 @@ def test_a_store_is_looked_through(tmp_path):
     assert (check.status, "damaged" in check.found) == ("failure", True)
 
 
+def test_a_log_that_is_something_else_is_told(tmp_path):
+    """edge-listen refuses it."""
+    (tmp_path / "x").write_text("[sinks]")
+    (found,) = places.places(Subject(places=(Place("file", "file", JsonLinesFileConfig(str(tmp_path / "x"))),)))
+    assert (found.status, "something else than JSON Lines" in found.found) == ("failure", True)
+
+
 def test_records_that_wait_are_counted(tmp_path):
     from edge.spool import Spool
 

@@ -166,6 +166,12 @@ def test_export_is_whole_or_not_there(db, tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir() if "out" in p.name) == ["out.csv"]
 
 
+def test_export_does_not_replace_the_database(db):
+    before = db.read_bytes()
+    assert "is the database itself" in ask(db, "export", db, "--format", "csv", code=2).stderr
+    assert db.read_bytes() == before
+
+
 def test_export_to_stdout(db, tmp_path):
     ask(db, "export", tmp_path / "out.jsonl")
     assert ask(db, "export", "-", "--format", "jsonl").stdout == (tmp_path / "out.jsonl").read_text()

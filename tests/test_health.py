@@ -316,6 +316,22 @@ class Clock:
         return self.now
 
 
+def test_who_waits_for_somebody_else_is_alive():
+    now = [0.0]
+    board = Board(clock=lambda: now[0])
+    board.renew(5.0)  # nobody is expected, and nobody is from here on
+    board.promise("a", 2.0)
+    board.promise("b", 60.0)
+    now[0] = 1.5
+    board.renew(5.0)
+    now[0] = 6.4
+    assert board.alive()
+    now[0] = 6.6
+    assert not board.alive()
+    board.leave("a")
+    assert board.alive()
+
+
 def test_who_breaks_a_promise_is_not_alive():
     clock = Clock()
     board = Board(clock)

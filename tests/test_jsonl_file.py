@@ -72,7 +72,7 @@ def test_only_the_types_that_are_asked_for(tmp_path):
     assert lines(tmp_path / "f") == [event(0)]
 
 
-@pytest.mark.parametrize("content", [b'{"half', b"{", b"\0\0\0", b"\n", b'{"a": 1}\n', b""])
+@pytest.mark.parametrize("content", [b'{"half', b"{", b'{\n{"a": 1}\n', b"\0\0\0", b"\n", b'{"a": 1}\n', b""])
 def test_a_last_line_that_was_cut_off_is_ended(tmp_path, content):
     path = tmp_path / "f"
     path.write_bytes(content)
@@ -152,7 +152,7 @@ def test_a_disk_that_turns_read_only_and_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"SQLite format 3\0", b"RIFF\0\0\0\0WAVE", b'{\n  "thresholds"', b"[sinks]\n", b"-"]
+    "content", [b"SQLite format 3\0", b"RIFF\0\0\0\0WAVE", b'{\n  "thresholds"', b"[sinks]\n", b"-", b"\n\n# notes\n"]
 )
 def test_a_file_of_something_else_is_left_alone(tmp_path, content):
     path = tmp_path / "f"
@@ -160,6 +160,17 @@ def test_a_file_of_something_else_is_left_alone(tmp_path, content):
     with pytest.raises(SinkError, match="something else than JSON Lines"):
         open_file(path, max_bytes=10)
     assert path.read_bytes() == content
+
+
+def test_a_linked_log_rotates_where_the_link_leads_to(tmp_path):
+    (tmp_path / "card").mkdir()
+    (tmp_path / "log").symlink_to(tmp_path / "card" / "l.jsonl")
+    sink = open_file(tmp_path / "log", max_bytes=10)
+    for i in range(3):
+        sink.write(event(i))
+    sink.close()
+    assert (tmp_path / "log").is_symlink()
+    assert sorted(p.name for p in tmp_path.rglob("l*")) == ["l.jsonl", "l.jsonl.1", "l.jsonl.2", "log"]
 
 
 @pytest.mark.parametrize("settings", [{"keep": 0}, {"max_bytes": -1}])

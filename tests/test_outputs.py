@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 import urllib.request
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import datetime
 
 import pytest
@@ -407,7 +407,11 @@ def test_two_sinks_in_one_file_are_refused(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "f")
     for other in ("f", "link", "no/../f"):
         tables = {"file": {"path": str(tmp_path / "f")}, "store": {"path": str(tmp_path / other)}}
-        with pytest.raises(SettingsError, match="is the file of the sinks file and store"):
+        with pytest.raises(SettingsError, match="is a file of the sinks file and store"):
+            asked_sinks(tables, {})
+    for name, refused in (("f.1", True), ("f.2", True), ("f.3", False), ("f.x", False)):
+        tables = {"file": [{"path": str(tmp_path / name)}, {"path": str(tmp_path / "f"), "keep": 2}]}
+        with pytest.raises(SettingsError, match="of the sinks") if refused else nullcontext():
             asked_sinks(tables, {})
 
 

@@ -94,7 +94,7 @@ def budget(context: click.Context, parameter: click.Parameter, value: float) -> 
     click.option(
         "--input",
         multiple=True,
-        type=click.Path(exists=True, path_type=Path),
+        type=click.Path(exists=True, readable=False, path_type=Path),
         show_default="the microphone",
         help="Recording, or a folder of them; repeatable.",
     ),

@@ -160,6 +160,8 @@ def export(db: Path | None, file: Path, kind: str | None, **wanted: Any) -> None
     if kind is None:
         raise click.UsageError(f"{file} ends neither with .csv nor with .jsonl: say --format csv or --format jsonl")
     connection, path = opened(db)
+    if file.exists() and file.samefile(path):
+        raise click.UsageError(f"{file} is the database itself: name another file")
     if str(file) == "-":
         with closing(connection), explaining(path):
             write_events(find(connection, Filter(**wanted)), kind, sys.stdout)

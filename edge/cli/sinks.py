@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import os
 import shlex
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from edge.board import Board
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edge.listen")
 
+RENEWED_SECONDS = 5.0  # that a watchdog grants whoever waits for a delivery
+SILENT_SECONDS = 3.0  # of waiting at the end, after which it is said
 CLOSING_SECONDS = 2.5  # that deliveries have at the end, all at the same time
 
 
@@ -149,15 +153,18 @@ def asked_sinks(tables: Any, options: Mapping[str, Any]) -> list[Asked]:
 
 
 def _require_own_files(sinks: Sequence[Asked]) -> None:
-    """Raises SettingsError where two would write to one file."""
-    owners: dict[str, str] = {}
-    for sink in sinks:
-        for path in filter(None, (_file_of(sink.config), sink.spool)):
-            other = owners.setdefault(os.path.realpath(path), sink.name)
-            if other != sink.name:
-                raise SettingsError(
-                    f"{path} is the file of the sinks {other} and {sink.name}", remedy="give each its own"
-                )
+    """Raises SettingsError where two would write to one file, or one rotates into another's."""
+    files = [
+        (sink, os.path.realpath(path))
+        for sink in sinks
+        for path in (_file_of(sink.config), sink.spool)
+        if path is not None
+    ]
+    for (one, path), (other, its) in itertools.permutations(files, 2):
+        number = its.removeprefix(f"{path}.") if one.kind == "file" else ""
+        rotated = number.isdecimal() and int(number) <= one.config.keep
+        if path == its or rotated:
+            raise SettingsError(f"{its} is a file of the sinks {one.name} and {other.name}", remedy="give each its own")
 
 
 def warn_of_labels(sinks: Sequence[Asked], labels: Collection[str]) -> None:
@@ -212,7 +219,7 @@ def make_sinks(
                 deliveries[one.name] = _delivery(one, several=several)
                 unless_all.callback(deliveries[one.name].close)
         if deliveries:
-            found.append(Deliveries(deliveries))
+            found.append(Deliveries(deliveries, board))
         folders = [*folders, *(folder for one in asked for folder in one.folders())]
         found += [_metrics(one.config, deliveries, board, folders) for one in asked if one.kind == METRICS]
         unless_all.pop_all()
@@ -259,8 +266,9 @@ def _metrics(config: Any, deliveries: Mapping[str, Delivery], board: Board, fold
 class Deliveries:
     """Several deliveries as one sink: they end at the same time, and what they lost is said."""
 
-    def __init__(self, deliveries: Mapping[str, Delivery]) -> None:
-        self._deliveries = deliveries
+    def __init__(self, deliveries: Mapping[str, Delivery], board: Board) -> None:
+        """``board`` is told where the sources wait for a delivery."""
+        self._deliveries, self._board = deliveries, board
 
     def write(self, record: Record) -> None:
         """To all of them; it never waits."""
@@ -269,8 +277,19 @@ class Deliveries:
 
     def wait(self, *, to_end: bool = False) -> None:
         """See :meth:`edge.delivery.Delivery.wait`."""
+        began, said = monotonic(), False
+
+        def turn() -> None:
+            nonlocal said
+            self._board.renew(RENEWED_SECONDS)
+            if to_end and not said and monotonic() - began > SILENT_SECONDS:
+                said = True
+                queued = {name: delivery.stats().queued for name, delivery in self._deliveries.items()}
+                waits = ", ".join(f"{name} ({count})" for name, count in queued.items() if count)
+                log.warning("records are still to be delivered: %s", waits)
+
         for delivery in self._deliveries.values():
-            delivery.wait(to_end=to_end)
+            delivery.wait(turn, to_end=to_end)
 
     def close(self) -> None:
         """End them side by side; it takes CLOSING_SECONDS at most."""

@@ -70,9 +70,9 @@ def sessions_of(
     found = []
     if plan.clips.folder:
         plan = replace(plan, folder=folder_of(plan.clips))
-    for config in configs:
+    for number, config in enumerate(configs):
         own = merged(table, config.events) | ({} if threshold is None else {"threshold": threshold})
-        events, place = events_of(own, f"the events of {config.name}"), Path(config.site) if config.site else site
+        events, place = events_of(own, f"sources[{number}].events"), Path(config.site) if config.site else site
         mine = with_rules(plan, events, place, classifier.spec)
         where, device = config.input or None, config.device or None
         source = make_source(where, device, config.channel, realtime=config.realtime, wait=wait)

@@ -17,7 +17,7 @@ from edge.doctor.check import Check, failure, ok, skipped, warning
 from edge.doctor.ready import Answer, ask, get
 from edge.doctor.storage import nearest
 from edge.doctor.subject import Place, Subject
-from edge.errors import EdgeError
+from edge.errors import EdgeError, SinkError
 from edge.extras import need
 from edge.secret import is_url
 
@@ -124,11 +124,17 @@ def _command(name: str, config: Any) -> Check:
 def _file(name: str, config: Any) -> Check:
     from pathlib import Path
 
+    from edge.sinks.jsonl import require_records
+
     path = Path(config.path).absolute()
     if path.exists() and not path.is_file():
         return failure(name, f"{path} is no file", "name another")
     if not os.access(nearest(path), os.W_OK):
         return failure(name, f"{path} may not be written by this user", "name another file, or run as its owner")
+    try:
+        require_records(path)
+    except SinkError as error:
+        return failure(name, error.what, error.remedy)
     return ok(name, f"{path} may be written")
 
 

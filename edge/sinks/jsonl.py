@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from logging.handlers import RotatingFileHandler
 
 NEWLINE, BEGINNING = b"\n", b'{"'  # of a record
+HEAD_BYTES = 4096  # of a file, that tell what it holds
 
 
 class JsonLines:
@@ -59,7 +60,8 @@ class JsonLinesFile:
         for name, least in (("max_bytes", 0), ("keep", 1)):
             if getattr(config, name) < least:
                 raise SinkError(f"{name} is {getattr(config, name)}", remedy=f"use {least} or more", retry=False)
-        self._config, self._path = config, Path(config.path)
+        self._config = config
+        self._path = Path(os.path.realpath(config.path))  # of a link, what it leads to is rotated there
         if config.types:
             self.types = frozenset(config.types)
         self._rotating: RotatingFileHandler | None = self._open()
@@ -90,7 +92,7 @@ class JsonLinesFile:
         try:
             if self._path.exists() and not self._path.is_file():
                 raise OSError(errno.EINVAL, "not a file")
-            _require_records(self._path)
+            require_records(self._path)
             self._path.parent.mkdir(parents=True, exist_ok=True)
             rotating = RotatingFileHandler(
                 self._path, maxBytes=self._config.max_bytes, backupCount=self._config.keep, encoding="utf-8"
@@ -106,13 +108,14 @@ class JsonLinesFile:
         )
 
 
-def _require_records(path: Path) -> None:
-    """Raises SinkError for a file that holds something else: rotation would delete it in the end."""
+def require_records(path: Path) -> None:
+    """Raises SinkError for a file that holds something else, which rotation would delete in the end; OSError."""
     if not path.exists():
         return
     with path.open("rb") as file:
-        start = file.read(len(BEGINNING)).lstrip(b"\0\n")  # zeros: a power cut may leave them
-    if not BEGINNING.startswith(start):
+        start = file.read(HEAD_BYTES).lstrip(b"\0\n")  # zeros: a power cut may leave them
+    start = start.removeprefix(b"{\n")  # a line that was cut off there, and ended since
+    if not (start.startswith(BEGINNING) or BEGINNING.startswith(start)):
         raise SinkError(
             f"{path} holds something else than JSON Lines", remedy="name another file for the log", retry=False
         )
