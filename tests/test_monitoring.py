@@ -21,6 +21,7 @@ from edge.session import Plan, Session
 from edge.sinks.device import Device
 from edge.sinks.metrics import Metrics, MetricsConfig
 from edge.sources.file import SoundFile
+from tests.receivers import wait_until
 
 promql = pytest.importorskip("promql_parser")
 yaml = pytest.importorskip("yaml")
@@ -229,11 +230,12 @@ def test_a_real_prometheus_answers_every_query(metrics, exposed, tmp_path):
                 answered = bool(query_of(port, "rate(edge_audio_windows_total[1m])"))
         for name, query in QUERIES.items():
             try:
-                answer = query_of(port, query)
+                query_of(port, query)
+                if name.startswith("panel") and all(metric in exposed for metric, _ in selectors(query)):
+                    # Nothing is known for a moment where a busy machine has missed a scrape.
+                    wait_until(lambda: query_of(port, query), what=f"{name} shows nothing")  # noqa: B023
             except urllib.error.HTTPError as error:
                 pytest.fail(f"{name}: {error.read().decode()}")
-            if name.startswith("panel") and all(metric in exposed for metric, _ in selectors(query)):
-                assert answer, f"{name} shows nothing"
     finally:
         server.terminate()
         server.wait(20)
