@@ -313,3 +313,36 @@ def check_losses(blocks):
     assert gaps >= 3
     assert due % 512 == 0
     assert -2560 <= reported - due <= 2048
+
+
+QUICK_CALIBRATION = """
+import edge.calibration
+edge.calibration.LEAST_SECONDS, edge.calibration.BLOCK_SECONDS = 10.0, 0.5  # ten minutes are too long for a test
+from edge.cli.calibrate import main
+main()
+"""
+
+
+def test_a_calibration_outlives_its_microphone(tmp_path):
+    """It goes on where it is plugged in again, and keeps what it heard before."""
+    if why := missing():
+        pytest.skip(f"no virtual microphone: {why}")
+    with contextlib.ExitStack() as stack:
+        microphone = stack.enter_context(VirtualMicrophone())
+        player = microphone.play(0.01 * np.random.default_rng(0).standard_normal(90 * RATE))
+        stack.callback(player.wait)
+        stack.callback(player.kill)
+        asked = ["--device", "pulsemic", "--duration", "10", "--site", str(tmp_path / "site.json")]
+        process = subprocess.Popen(
+            [sys.executable, "-c", QUICK_CALIBRATION, *asked],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=microphone.env, cwd=ROOT,
+        )  # fmt: skip
+        time.sleep(8)
+        microphone.unplug(all_of_them=False)
+        time.sleep(3)
+        microphone.plug()
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "waiting for it" in err
+    assert "listened for 0.00 hours" in out
+    assert json.loads((tmp_path / "site.json").read_text())["hours"] == round(10 / 3600, 3)
