@@ -6,6 +6,9 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from edge.config import FrontendConfig
+from edge.errors import InputError
+
 F32 = NDArray[np.float32]
 
 MOST = 1000.0  # full scale is 1; float files may exceed it, but not by this
@@ -43,6 +46,15 @@ def padded(samples: F32, length: int) -> F32:
     """[n] or [n, channels] → the same, followed by silence up to ``length`` samples."""
     missing = max(0, length - len(samples))
     return np.pad(samples, [(0, missing), *[(0, 0)] * (samples.ndim - 1)]) if missing else samples
+
+
+def require_frame(n_samples: int, name: str, frontend: FrontendConfig) -> None:
+    """Raises InputError where all ``n_samples`` of ``name`` are less than a frame."""
+    if n_samples < frontend.win_length:
+        raise InputError(
+            f"{name} ends after {n_samples} samples at {frontend.sample_rate} Hz",
+            remedy=f"give at least one frame, {frontend.win_length} samples",
+        )
 
 
 def first_bad(samples: F32) -> tuple[int, float] | None:

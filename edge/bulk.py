@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.classifier import Classifier
-from edge.errors import EdgeError
+from edge.errors import EdgeError, InputError
 from edge.listener import listen
 from edge.models import resolve
 from edge.sources.block import Source
@@ -42,11 +42,16 @@ class FileResult:
 def find_recordings(paths: Iterable[Path]) -> list[Path]:
     """Files as they are named, folders as the recordings in and below them, sorted.
 
-    A folder that may not be entered stands for itself: whoever reads it as a recording is told why.
+    A folder that may not be entered stands for itself: whoever reads it as a recording is told why. Raises InputError
+    where there are none.
     """
+    paths = list(paths)
     found: list[Path] = []
     for path in paths:
         found += sorted(_recordings_below(path)) if os.path.isdir(path) else [path]  # noqa: PTH112  (it never raises)
+    if not found:
+        names = ", ".join(map(str, paths))
+        raise InputError(f"no recordings in {names}", remedy="give sound files, or a folder of them")
     return found
 
 

@@ -117,9 +117,10 @@ def _require_calibration(path: Path) -> None:
         return
     if not path.is_file():
         raise SettingsError(f"{path} is no file", remedy="name another --site")
-    content = path.read_bytes()
+    if not (content := path.read_bytes()):
+        return
     try:
-        held = json.loads(content) if content else {"max_false_per_day": None}
+        held = json.loads(content)
     except ValueError:
         held = None
     if not (isinstance(held, dict) and "max_false_per_day" in held):

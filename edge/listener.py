@@ -12,11 +12,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.audio import padded, silence
+from edge.audio import padded, require_frame, silence
 from edge.classifier import Classifier
 from edge.config import FrontendConfig
 from edge.envelope import banded
-from edge.errors import InputError
 from edge.sources.block import Block, Outage, Signal, Source
 
 F32 = NDArray[np.float32]
@@ -169,12 +168,7 @@ def _windows(
 
 def _padded(samples: F32, name: str, classifier: Classifier) -> F32:
     """``samples`` and silence, one window in all. Raises InputError for less than a frame."""
-    frontend = classifier.spec.frontend
-    if len(samples) < frontend.win_length:
-        raise InputError(
-            f"{name} ends after {len(samples)} samples at {frontend.sample_rate} Hz",
-            remedy=f"give at least one frame, {frontend.win_length} samples",
-        )
+    require_frame(len(samples), name, classifier.spec.frontend)
     return padded(samples, classifier.spec.window_samples)
 
 

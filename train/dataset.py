@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
+from edge.audio import require_frame
 from edge.config import FrontendConfig
-from edge.errors import EdgeError, InputError
+from edge.errors import EdgeError
 from edge.files import replacing, write_text
 from edge.workers import mapped
 from train.effects import MicrophoneConfig, another_microphone
@@ -66,11 +67,7 @@ class Decoder:
         """One clip: [channels, n_samples]. Raises EdgeError, also for less than a frame, as a listener does."""
         frontend, clip = self.frontend, self.clips[index]
         samples = clip.source().read(frontend.sample_rate, frontend.channels).reshape(-1, frontend.channels)
-        if len(samples) < frontend.win_length:
-            raise InputError(
-                f"{clip.name} ends after {len(samples)} samples at {frontend.sample_rate} Hz",
-                remedy=f"give at least one frame, {frontend.win_length} samples",
-            )
+        require_frame(len(samples), clip.name, frontend)
         return samples.T
 
     def clip(self, index: int) -> Tensor:

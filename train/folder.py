@@ -76,8 +76,8 @@ def resume(out: Path, parts: dict[str, Any], *, main: bool) -> tuple[int, dict[s
 def save(path: Path, model: nn.Module, config: TrainConfig, manifest: Manifest, revision: str) -> None:
     """The checkpoint, with what is known of its origin."""
     epochs = len((path.parent / "history.jsonl").read_text(encoding="utf-8").splitlines())
-    before = load_checkpoint(Path(config.init)).provenance if config.init else None
-    if before is not None and before.get("digest") == manifest.digest():
+    before = load_checkpoint(Path(config.init)).provenance if config.init else {}
+    if before.get("digest") == manifest.digest():
         epochs += before["epochs"]  # the steps of one recipe
     provenance = {
         "dataset": manifest.name,
@@ -88,7 +88,7 @@ def save(path: Path, model: nn.Module, config: TrainConfig, manifest: Manifest, 
         "epochs": epochs,
         "git_revision": revision,
         "multi_label": manifest.multi_label,
-        "other_data": other_data(config, manifest),
+        "other_data": other_data(config, manifest, before),
     }
     state = {name: tensor.contiguous() for name, tensor in copied(model).items()}
     model_config = dataclasses.asdict(model.config)
@@ -97,13 +97,15 @@ def save(path: Path, model: nn.Module, config: TrainConfig, manifest: Manifest, 
     )
 
 
-def other_data(config: TrainConfig, manifest: Manifest) -> list[str]:
-    """What is learnt from beside the data set: in this run, by the weights that it began from, and by its teachers."""
+def other_data(config: TrainConfig, manifest: Manifest, before: dict[str, Any]) -> list[str]:
+    """What is learnt from beside the data set: in this run, by the weights that it began from, whose provenance is
+    ``before``, and by its teachers.
+    """
     found = [f"{name} of its classes" for name in manifest.more]
     found += [f"{_named(folder)} (none of its classes)" for folder in config.outliers]
     found += [f"{_named(folder)} (in the background)" for folder in config.backgrounds if folder not in config.outliers]
-    for name, part in ((config.init, "the weights before"), *((teacher, "a teacher") for teacher in config.teachers)):
-        origin = load_checkpoint(Path(name)).provenance if name else {}
+    teachers = [load_checkpoint(Path(teacher)).provenance for teacher in config.teachers]
+    for part, origin in (("the weights before", before), *(("a teacher", origin) for origin in teachers)):
         if origin and origin["dataset"] != manifest.name:
             found.append(f"{origin['dataset']} ({part})")
         found += origin.get("other_data", ())

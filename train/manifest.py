@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.files import write_text
+from edge.names import encodable
 from train.clip import Clip, ManifestError
 from train.readers import read_listing
 from train.readers.options import ReadOptions
@@ -125,7 +126,7 @@ def _read(root: Path, options: ReadOptions) -> Manifest:
     if skipped and options.strict:
         raise ManifestError(f"{len(skipped)} files of {root} cannot be used, the first: {skipped[0]}")
     labels = listing.labels or tuple(sorted({label for clip in listing.clips for label in clip.labels}))
-    if odd := [label for label in labels if not _is_text(label)]:
+    if odd := [label for label in labels if encodable(label) != label]:  # the name of a folder is bytes
         raise ManifestError(f"the name of class {odd[0]!r} in {root} is not UTF-8; rename it")
     if options.classes:
         labels, clips = _only(options.classes, labels, clips)
@@ -134,15 +135,6 @@ def _read(root: Path, options: ReadOptions) -> Manifest:
         clips = deal(clips, options.n_folds, options.seed)
     _log(skipped)
     return Manifest(listing.name, labels, tuple(clips), listing.multi_label, tuple(skipped), listing.has_folds)
-
-
-def _is_text(label: str) -> bool:
-    """Whether it can be written; the name of a folder is bytes, and need not be."""
-    try:
-        label.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _row(clip: Clip, folder: Path) -> dict[str, Any]:

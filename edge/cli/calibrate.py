@@ -220,11 +220,8 @@ def sources(settings: Settings) -> Iterator[Source]:
     if not settings.input:
         yield make_source(None, settings.device, settings.channel, realtime=True)
         return
-    recordings = find_recordings(settings.input)
-    if not recordings:
-        names = ", ".join(map(str, settings.input))
-        raise InputError(f"no recordings in {names}", remedy="give sound files, or a folder of them")
-    yield from (make_source(str(path), None, settings.channel, realtime=False) for path in recordings)
+    for path in find_recordings(settings.input):
+        yield make_source(str(path), None, settings.channel, realtime=False)
 
 
 def progress(seconds: float, wanted: float | None) -> None:

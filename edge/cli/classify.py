@@ -105,10 +105,6 @@ def run(
     from edge.tuning import pick
 
     files = find_recordings(paths)
-    if not files:
-        raise InputError(
-            f"no recordings in {', '.join(map(str, paths))}", remedy="give sound files, or a folder of them"
-        )
     setup = pick(model, provider, threads=1)  # a process for each core
     model, provider = setup.model, setup.provider
     spec = Classifier(model, provider=provider).spec  # so that a mistake with the model or the hop shows at once

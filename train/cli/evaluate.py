@@ -7,7 +7,7 @@ import logging
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
@@ -65,7 +65,18 @@ def command(data: Path, options: ReadOptions, picture: Path | None, as_json: boo
         except OSError as error:
             why = f"{picture} cannot be written: {error.strerror}; give another --picture"
             raise click.ClickException(why) from None
-    (print_json if as_json else print_text)(**found)
+    (print_json if as_json else print_text)(found)
+
+
+class Found(TypedDict):
+    """What :func:`run` has measured, and of what."""
+
+    name: str  # of the data set
+    spec: ModelSpec  # of the model
+    folds: list[int]  # empty: all of them
+    learnt_from: int | None  # clips that the model was trained on; None: nothing tells
+    report: Report
+    robustness: Robustness | None  # None: not asked for
 
 
 def run(
@@ -77,12 +88,8 @@ def run(
     hop: float | None = None,
     degrade: bool = False,
     workers: int | None = None,
-) -> dict[str, Any]:
-    """``name`` of the data set, ``spec`` of the model, ``folds``, ``learnt_from`` (clips that the model was trained on,
-    None: nothing tells), ``report`` and ``robustness`` (None: not asked for).
-
-    Raises ManifestError, EdgeError.
-    """
+) -> Found:
+    """Measure ``model`` on ``data``. Raises ManifestError, EdgeError."""
     from train.evaluate import evaluate, is_checkpoint, spec_of
     from train.learnt import learnt_from
 
@@ -109,8 +116,7 @@ def run(
         )
     report = evaluate(model, clips, hop=hop, workers=workers, strict=options.strict)
     robustness = degraded(report, model, clips, hop, workers) if degrade else None
-    found = {"name": manifest.name, "spec": spec, "folds": folds, "learnt_from": learnt, "report": report}
-    return found | {"robustness": robustness}
+    return Found(name=manifest.name, spec=spec, folds=folds, learnt_from=learnt, report=report, robustness=robustness)
 
 
 def held_out(manifest: Manifest, origin: Provenance) -> list[int]:
@@ -144,22 +150,16 @@ def draw(report: Report, labels: tuple[str, ...], picture: Path) -> None:
     save_png(reliability_figure(report.bins), picture.with_name(f"{picture.stem}-reliability.png"))
 
 
-def print_json(
-    name: str,
-    spec: ModelSpec,
-    folds: list[int],
-    learnt_from: int | None,
-    report: Report,
-    robustness: Robustness | None,
-) -> None:
+def print_json(found: Found) -> None:
     """One object; ``degraded`` has the accuracy of each degradation, and the points that it costs."""
+    spec, robustness = found["spec"], found["robustness"]
     page = {
         "model": spec.name,
         "precision": spec.provenance.precision,
-        "dataset": name,
-        "folds": folds,
-        "learnt_from": learnt_from,
-        **asdict(report),
+        "dataset": found["name"],
+        "folds": found["folds"],
+        "learnt_from": found["learnt_from"],
+        **asdict(found["report"]),
     }
     if robustness:
         page["degraded"] = {
@@ -174,15 +174,10 @@ def print_json(
     click.echo(json.dumps(page))
 
 
-def print_text(
-    name: str,
-    spec: ModelSpec,
-    folds: list[int],
-    learnt_from: int | None,
-    report: Report,
-    robustness: Robustness | None,
-) -> None:
+def print_text(found: Found) -> None:
     """Classes, averages, the degradations, and the accuracy last."""
+    spec, folds, learnt_from = found["spec"], found["folds"], found["learnt_from"]
+    report, robustness = found["report"], found["robustness"]
     for row in report.classes:
         click.echo(
             f"{row.label:24} precision {row.precision:.2f}  recall {row.recall:.2f}  F1 {row.f1:.2f}  "
@@ -197,7 +192,7 @@ def print_text(
         click.echo("\n".join(["", *robustness.table(), "", robustness.summary()]))
     where = f"fold {', '.join(map(str, folds))}" if folds else "all folds"
     click.echo(
-        f"{spec.name} {spec.provenance.precision} on {where} of {name}: "
+        f"{spec.name} {spec.provenance.precision} on {where} of {found['name']}: "
         f"{report.accuracy:.2%} of {report.clips} clips, {report.window_accuracy:.2%} of {report.windows} windows"
         + (f"; learnt from {learnt_from} of the clips" if learnt_from else "")
     )
