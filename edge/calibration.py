@@ -4,7 +4,9 @@ While nothing is to be detected, every event would be a false alarm. The highest
 ``BLOCK_SECONDS`` is kept. Where more is promised than was listened to (one a day, from four hours), the tail of these
 maxima is extrapolated: above a high quantile, log-odds of scores fall off exponentially (peaks over threshold, Davison
 and Smith 1990). The fall is taken as slow as its standard error allows: little listening means high thresholds. Most
-tails end sooner than that, but how much sooner cannot be told from a few hours: fits with an end break the promise.
+tails end sooner than that, but how much sooner cannot be told from a few hours: fits with an end break the promise. And
+a tail begins late, with few blocks: what is seldom heard in a place falls off more slowly than what is heard always, so
+that a fit to both breaks the promise as well.
 """
 
 from __future__ import annotations
@@ -36,11 +38,12 @@ log = logging.getLogger("edge.calibration")
 
 F64 = NDArray[np.float64]
 
-SCHEMA_VERSION = 1  # of the file
+SCHEMA_VERSION = 2  # of the file; 1 was of scores alone, and of two windows that agree
 DAY = 86_400.0  # seconds
 BLOCK_SECONDS = 30.0  # of which the highest score is kept: longer than the windows that one sound is in
 LEAST_SECONDS = 600.0  # twenty blocks: below that there is no tail to speak of
-TAIL = 0.1  # share of the blocks that are the tail; of a few hours, twice their square root
+LEAST_TAIL = 5  # blocks that are the tail; of many, the square root of half of them
+CAUTION = 2.0  # standard errors by which a tail is taken to fall more slowly than was seen
 LEAST_SCORE = 1e-4  # scores below say nothing
 HIGHEST = 0.999  # threshold; what would need a higher one is muted
 
@@ -192,7 +195,7 @@ def require_enough(seconds: float | None) -> None:
 
 
 class Calibration:
-    """Gathers what the labels score while there is nothing to detect: a few numbers for each half minute."""
+    """Gathers the evidence for each label while there is nothing to detect: a few numbers for each half minute."""
 
     def __init__(self, spec: ModelSpec, config: EventConfig) -> None:
         self._detector = Detector(spec, config)
@@ -207,8 +210,7 @@ class Calibration:
 
     def push(self, window: Window, hop_seconds: float) -> None:
         """One more window, ``hop_seconds`` after the one before."""
-        scores = np.where(self._detector.admitted(window), self._detector.scores(window), 0.0)
-        self._recent.append(scores)
+        self._recent.append(self._detector.evidence(window))
         recent = np.array(self._recent)
         for place, confirm in enumerate(self._confirm):  # what counts is the least of as many as must confirm
             if len(recent) >= confirm:
@@ -263,10 +265,10 @@ class Tail:
     def of(cls, maxima: F64) -> Tail:
         """Of one label's maxima, as scores."""
         odds = np.sort(_log_odds(maxima))
-        k = round(max(TAIL * len(odds), 2 * math.sqrt(len(odds))))  # those above the start
+        k = max(LEAST_TAIL, round(math.sqrt(len(odds) / 2)))  # those above the start
         start = float(odds[-k - 1])
         excess = odds[-k:] - start
-        scale = float(excess.mean()) * (1 + 1 / math.sqrt(k))  # a standard error more
+        scale = float(excess.mean()) * (1 + CAUTION / math.sqrt(k))
         return cls(DAY / BLOCK_SECONDS, start, k / len(odds), max(scale, 0.05), odds)
 
     def per_day(self, threshold: float) -> float:

@@ -2,38 +2,52 @@
 
 from __future__ import annotations
 
+import math
 import uuid
+from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.config import ModelSpec
-from edge.envelope import Envelope
+from edge.envelope import Beginning, Envelope
 from edge.events import Event
 from edge.listener import Window
 from edge.rules import SILENCE, UNKNOWN, EventConfig, Outcome, outcomes_of
 
 F64 = NDArray[np.float64]
 
-FAINT = 0.1  # share of the threshold from which a score is more than nothing: a sound may have begun
-HEARD_SECONDS = 0.7  # of a sound, as a rule, when its score first is more than nothing
+FAINT = 0.06  # score from which it is worth knowing how a sound began, even where it cannot count
+RISEN = 0.1  # share of its score now, from which a score before was of the same sound
+HEARD_SECONDS = 0.7  # of a sound, as a rule, when it is first of that score
 ONSET_SECONDS = 2.0, 1.0  # before and after where it is expected, in which a beginning is looked for
 MEMORY_SECONDS = 10.0  # of envelope
+# What a beginning is worth, as a factor of the score's odds: a rise of CLEAR_RISE that is recognised at once makes them
+# CLEAREST times as high; half the rise, half of that; every HALF_LIFE that it takes to be recognised halves them again.
+# Found on scenes: docs/experiments.md, "A beginning is evidence".
+CLEAREST = 5.0
+CLEAR_RISE, LEAST_RISE = 12.0, 0.5  # dB
+HALF_LIFE = 1.0  # seconds
 
 
 @dataclass
 class _Run:
     """Windows in a row that count for one outcome, and the event that they become."""
 
+    beginning: Beginning
+    onset_time: float  # seconds since the Unix epoch
     id: str = ""  # empty until the event has begun
-    onset: float = 0.0  # seconds of stream
-    onset_time: float = 0.0  # seconds since the Unix epoch
     windows: int = 0
     total: float = 0.0  # of the scores
     peak: float = 0.0
     level: float | None = None
     classes: dict[int, None] = field(default_factory=dict)  # those that reached the threshold, in their order
+
+    @property
+    def onset(self) -> float:
+        """Seconds of stream."""
+        return self.beginning.time
 
 
 class Detector:
@@ -44,18 +58,22 @@ class Detector:
         self._spec = spec
         self._model = model_id(spec)
         self._on = np.array([o.threshold for o in self.outcomes])
-        self._off = self._on * [o.rule.release for o in self.outcomes]
+        self._weight = np.array([o.rule.beginning for o in self.outcomes])
+        # A clear beginning makes less than the threshold enough, but not where the user has named it.
+        most = [1.0 if o.rule.threshold is not None or not o.classes else CLEAREST for o in self.outcomes]
+        self._most = np.array(most) ** self._weight
+        self._least = weighed(self._on, 1 / self._most)  # scores that count after the clearest beginning
         self._smoothing = np.array([o.rule.smoothing for o in self.outcomes])
         levels = [o.rule.min_level_dbfs for o in self.outcomes]
         self._least_level = np.array([-np.inf if level is None else level for level in levels])
         self._of_classes = np.array([bool(o.classes) for o in self.outcomes], bool)  # of none, where all are ignored
         self._single = np.array([o.classes[0] if len(o.classes) == 1 else -1 for o in self.outcomes], int)
         self._smoothed: F64 | None = None
-        self._never = np.full(len(self.outcomes), np.inf)
-        self._faint = self._never  # seconds of stream, since when the score is more than nothing
+        self._recent: deque[tuple[float, F64]] = deque()  # seconds of stream, and scores, of what is in the window
+        self._beginnings: dict[int, Beginning] = {}  # outcome → of what it may be in the newest window
         self._runs: dict[int, _Run] = {}  # by outcome
         self._blocked: dict[int, float] = {}  # outcome → seconds of stream, until which none begins
-        self._over: dict[int, float] = {}  # outcome → seconds of stream, at which its last event ended
+        self._over: dict[int, tuple[float, float]] = {}  # outcome → of its last event, the end, and when it was told
         frontend = spec.frontend
         seconds, frame_seconds = MEMORY_SECONDS + spec.window_seconds, frontend.hop_length / frontend.sample_rate
         self._envelope = Envelope(seconds, frame_seconds, frontend.log_std)
@@ -63,23 +81,27 @@ class Detector:
 
     def push(self, window: Window) -> list[Event]:
         """What begins or ends with ``window``."""
-        events = []
-        # A shorter gap is silence, decided on hop by hop; after a longer one a whole window is gathered first.
-        if self._last is not None and not 0 <= window.offset - self._last.offset <= 1.5 * self._spec.window_seconds:
-            events = self.close()  # a gap, or another stream: nobody knows what was there
-        if window.bands is not None:
-            self._envelope.push(window.bands, window.offset)
-        scores = self.scores(window)
-        self._faint = np.where(scores >= FAINT * self._on, np.minimum(self._faint, window.offset), np.inf)
-        begins = (scores >= self._on) & self.admitted(window)
-        for place in np.flatnonzero(begins | self._running()):
-            events += self._step(int(place), float(scores[place]), bool(begins[place]), window)
+        events = self._after_gap(window)
+        scores, evidence = self._heard(window, self._least)
+        counts = (evidence >= self._on) & self._admitted(window)
+        for place in np.flatnonzero(counts | self._running()):
+            events += self._step(int(place), float(scores[place]), bool(counts[place]), window)
         self._last = window
         return events
 
+    def evidence(self, window: Window) -> F64:
+        """What would be held against the thresholds, 0 of what may not begin: [n_outcomes]. Instead of :meth:`push`,
+        for who wants to know that and no events.
+        """
+        self._after_gap(window)
+        _, evidence = self._heard(window, np.minimum(FAINT, self._least))
+        self._last = window
+        return np.where(self._admitted(window), evidence, 0.0)
+
     def close(self) -> list[Event]:
         """Ends what has begun: the stream is over."""
-        window, self._last, self._smoothed, self._faint = self._last, None, None, self._never
+        window, self._last, self._smoothed = self._last, None, None
+        self._recent.clear()
         runs, self._runs = self._runs, {}
         self._blocked.clear()
         self._over.clear()
@@ -87,9 +109,33 @@ class Detector:
             return []
         return [self._ended(place, run, window, window.offset) for place, run in runs.items() if run.id]
 
-    def scores(self, window: Window) -> F64:
+    def _after_gap(self, window: Window) -> list[Event]:
+        # A shorter gap is silence, decided on hop by hop; after a longer one a whole window is gathered first.
+        if self._last is None or 0 <= window.offset - self._last.offset <= 1.5 * self._spec.window_seconds:
+            return []
+        return self.close()  # a gap, or another stream: nobody knows what was there
+
+    def _heard(self, window: Window, least: F64) -> tuple[F64, F64]:
+        """The score of each outcome and, from ``least`` on, what it is worth as evidence that an event begins.
+
+        [n_outcomes] all of them.
+        """
+        if window.bands is not None:
+            self._envelope.push(window.bands, window.offset)
+        scores = self._scores(window)
+        self._recent.append((window.offset, scores))
+        while self._recent[0][0] < window.onset:
+            self._recent.popleft()
+        worth, self._beginnings = np.ones(len(scores)), {}
+        for place in np.flatnonzero((scores >= least) & self._of_classes).tolist():
+            if (run := self._runs.get(place)) is None or not run.id:
+                beginning = self._beginnings[place] = run.beginning if run else self._beginning(place, window)
+                worth[place] = min(self._most[place], odds_of(beginning, window.offset) ** self._weight[place])
+        return scores, weighed(scores, worth)
+
+    def _scores(self, window: Window) -> F64:
         """Of each outcome, smoothed: [n_outcomes]. Several classes have the sum of their shares, or the best of their
-        independent scores. To be called once for each window.
+        independent scores.
         """
         probs: F64 = window.probs.astype(np.float64)
         scores: F64 = probs[self._single]
@@ -103,7 +149,7 @@ class Detector:
         self._smoothed = scores
         return scores
 
-    def admitted(self, window: Window) -> NDArray[np.bool_]:
+    def _admitted(self, window: Window) -> NDArray[np.bool_]:
         """Which outcomes a window may begin, whatever their scores: it is loud enough, and no unknown sound."""
         level = -np.inf if window.level_dbfs is None else window.level_dbfs
         return np.asarray((level >= self._least_level) & ~(window.unknown & self._of_classes))
@@ -120,22 +166,22 @@ class Detector:
                 return self._begin(place, run, score, window)
             self._runs.pop(place, None)
             return []
-        if score < self._off[place]:
+        if score < outcome.rule.release * min(outcome.threshold, run.peak):
             return [self._end(place, run, window, self._heard_until(run, window))]
         self._add(run, score, window, outcome)
         if window.offset - run.onset < outcome.rule.max_duration:
             return []
         ended = self._end(place, run, window, window.offset)
         self._blocked.pop(place, None)
-        run = self._runs[place] = _Run(str(uuid.uuid4()), window.offset, window.time)
+        run = self._runs[place] = _Run(Beginning(window.offset), window.time, str(uuid.uuid4()))
         self._add(run, score, window, outcome)
         return [ended, self._event("begin", place, run, window, None)]
 
     def _begin(self, place: int, run: _Run | None, score: float, window: Window) -> list[Event]:
         rule = self.outcomes[place].rule
         if run is None:
-            onset = self._onset(place, window)
-            run = self._runs[place] = _Run(onset=onset, onset_time=window.time - (window.offset - onset))
+            beginning = self._beginnings.get(place) or self._beginning(place, window)
+            run = self._runs[place] = _Run(beginning, window.time - (window.offset - beginning.time))
         self._add(run, score, window, self.outcomes[place])
         if run.windows < rule.confirm or window.offset - run.onset < rule.min_duration:
             return []
@@ -144,15 +190,20 @@ class Detector:
         run.id = str(uuid.uuid4())
         return [self._event("begin", place, run, window, None)]
 
-    def _onset(self, place: int, window: Window) -> float:
-        """When the sound began that is first counted in ``window``."""
-        faint, before = float(self._faint[place]), window.onset if self._last is None else self._last.offset
-        over = self._over.get(place, 0.0)
+    def _beginning(self, place: int, window: Window) -> Beginning:
+        """Where the sound began that may be an event from ``window`` on."""
+        over, told = self._over.get(place, (0.0, -math.inf))
+        since, scores = window.offset, [(offset, float(of[place])) for offset, of in self._recent]
+        for offset, score in reversed(scores):
+            if score < RISEN * scores[-1][1] or offset <= told:
+                break
+            since = offset
         if window.bands is None:
-            return max(over, min(before, faint))
-        if self._last is None:  # all of the window is new
-            return self._envelope.onset(max(over, window.onset), window.offset)
-        expected = max(faint, window.onset) - HEARD_SECONDS
+            before = window.onset if self._last is None else self._last.offset
+            return Beginning(max(over, min(before, since)))
+        if self._last is None:  # all of the window is new, and nobody knows what was before
+            return Beginning(self._envelope.onset(max(over, window.onset), window.offset).time)
+        expected = since - HEARD_SECONDS
         earliest, latest = expected - ONSET_SECONDS[0], min(window.offset, expected + ONSET_SECONDS[1])
         return self._envelope.onset(max(over, earliest), max(over, latest), expected)
 
@@ -169,8 +220,7 @@ class Detector:
     def _end(self, place: int, run: _Run, window: Window, offset: float) -> Event:
         del self._runs[place]
         self._blocked[place] = window.offset + self.outcomes[place].rule.refractory
-        self._over[place] = max(offset, run.onset)
-        self._faint[place] = np.inf  # what begins next begins after this
+        self._over[place] = max(offset, run.onset), window.offset
         return self._ended(place, run, window, offset)
 
     def _ended(self, place: int, run: _Run, window: Window, offset: float) -> Event:
@@ -192,6 +242,19 @@ class Detector:
             model=self._model,
             latency_ms=window.latency_ms,
         )
+
+
+def odds_of(beginning: Beginning, now: float) -> float:
+    """How many times as likely a sound is an event that begins like this, as heard ``now`` (seconds of stream)."""
+    if beginning.rise is None:
+        return 1.0
+    clarity = min(1.0, max(beginning.rise, LEAST_RISE) / CLEAR_RISE)
+    return float(CLEAREST * clarity * 0.5 ** ((now - beginning.time) / HALF_LIFE))
+
+
+def weighed(scores: F64, odds: F64) -> F64:
+    """``scores`` whose odds are multiplied: [n] both → [n]."""
+    return scores * odds / (1 - scores + scores * odds)
 
 
 def model_id(spec: ModelSpec) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 
 BANDS = 8  # groups of mel bands, in each of which a sound may begin
 RISE_SECONDS = 0.5  # averaged on each side of a rise, where there is so much: a syllable or a click is no beginning
@@ -26,6 +28,13 @@ def banded(frames: F32) -> F32:
     sums: F32 = np.add.reduceat(frames.mean(axis=0), starts, axis=0)
     sums /= np.diff(starts, append=n_mels)[:, None].astype(np.float32)
     return sums
+
+
+class Beginning(NamedTuple):
+    """Where a sound begins."""
+
+    time: float  # seconds of stream
+    rise: float | None = None  # of the spectrum, dB, mean over the bands; 0 where nothing rises; None: nobody knows
 
 
 class Envelope:
@@ -47,25 +56,35 @@ class Envelope:
         self._bands = np.concatenate([self._bands, bands], axis=1)[:, -self._size :]
         self._end = offset
 
-    def onset(self, earliest: float, latest: float, expected: float | None = None) -> float:
+    def onset(self, earliest: float, latest: float, expected: float | None = None) -> Beginning:
         """The clearest rise between two times (seconds of stream), where one near to what is ``expected`` is likelier;
         ``latest`` where nothing rises.
         """
-        x, n = self._bands, max(SMOOTH_FRAMES, round(RISE_SECONDS / self._frame_seconds))
-        first, last = max(SMOOTH_FRAMES, self._place(earliest)), min(x.shape[1] - SMOOTH_FRAMES, self._place(latest))
+        first = max(SMOOTH_FRAMES, self._place(earliest))
+        last = min(self._bands.shape[1] - SMOOTH_FRAMES, self._place(latest))
         if first > last:
-            return latest
-        sums = np.cumsum(np.pad(x, ((0, 0), (1, 0))), axis=1, dtype=np.float64)
-        at = np.arange(first, last + 1)
-        before, after = np.maximum(at - n, 0), np.minimum(at + n, x.shape[1])
-        rise = (sums[:, after] - sums[:, at]) / (after - at) - (sums[:, at] - sums[:, before]) / (at - before)
-        rise = np.maximum(rise, 0).mean(axis=0)  # [i]: from before frame at[i] to after it
-        likely = np.ones(len(at))
+            return Beginning(latest, 0.0)
+        rise = self._rise(first, last)
+        likely = np.ones(len(rise))
         if expected is not None:
-            late = self._time(first) + (at - first) * self._frame_seconds - expected
+            late = self._time(first) + np.arange(len(rise)) * self._frame_seconds - expected
             likely = np.exp(-0.5 * np.square(late / np.where(late < 0, EARLY, LATE)))
         best = int((rise * likely).argmax())
-        return self._time(first + best) if rise[best] >= LEAST_RISE else latest
+        if rise[best] < LEAST_RISE:
+            return Beginning(latest, 0.0)
+        return Beginning(self._time(first + best), float(rise[best]) / self._units_of_db)
+
+    def _rise(self, first: int, last: int) -> F64:
+        """From before each frame ``first`` to ``last`` to after it, in log-mel units."""
+        n = max(SMOOTH_FRAMES, round(RISE_SECONDS / self._frame_seconds))
+        start = max(0, first - n)
+        x = self._bands[:, start : last + n]
+        sums = np.zeros((len(x), x.shape[1] + 1))
+        np.cumsum(x, axis=1, dtype=np.float64, out=sums[:, 1:])
+        at = np.arange(first, last + 1) - start
+        before, after = np.maximum(at - n, 0), np.minimum(at + n, x.shape[1])
+        rise = (sums[:, after] - sums[:, at]) / (after - at) - (sums[:, at] - sums[:, before]) / (at - before)
+        return np.asarray(np.maximum(rise, 0).mean(axis=0))
 
     def offset(self, onset: float, latest: float) -> float:
         """When a sound that began at ``onset`` was last heard, at most ``latest`` (seconds of stream)."""

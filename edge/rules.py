@@ -23,9 +23,10 @@ class Rule:
     """When one label begins to be an event, and when that ends. These are the defaults."""
 
     threshold: float | None = None  # score from which it counts; None: the model's for the class, else 0.5
-    release: float = 0.5  # of the threshold: below this share of it the event has ended
+    release: float = 0.5  # of the threshold, or of the event's highest score where that is less: below, it has ended
     smoothing: float = 0.0  # weight of the scores before in a moving average; 0: none
-    confirm: int = 2  # windows in a row that must count
+    beginning: float = 1.0  # weight of how clearly, and how lately, the sound began; 0: the score alone decides
+    confirm: int = 1  # windows in a row that must count
     min_duration: float = 0.0  # seconds; a shorter sound is no event
     max_duration: float = 600.0  # seconds; what is longer becomes several events
     refractory: float = 0.0  # seconds after an event in which no other of this label begins
@@ -35,6 +36,7 @@ class Rule:
         require(self.threshold is None or 0 <= self.threshold <= 1, "threshold", self.threshold, "0 to 1")
         require(0 < self.release <= 1, "release", self.release, "above 0, up to 1")  # of 0, nothing would ever end
         require(0 <= self.smoothing < 1, "smoothing", self.smoothing, "0, up to less than 1")
+        require(0 <= self.beginning <= 1, "beginning", self.beginning, "0 to 1")
         require(1 <= self.confirm <= 1000, "confirm", self.confirm, "1 to 1000")
         for name in ("min_duration", "refractory"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")

@@ -59,9 +59,9 @@ def told(spec, config, windows):  # noqa: F811
 
 def test_the_promise_is_kept_on_other_hours(spec):  # noqa: F811
     """Learnt from three hours, counted in 12 others; before, the place had some thousand a day."""
-    config = EventConfig(Rule(threshold=None), labels={})
+    config = EventConfig(Rule(confirm=2))
     loose = dataclasses.replace(spec, thresholds=dict.fromkeys(LABELS, 0.05))
-    site = learnt(loose, quiet_place(3, 1), budget=4.0)
+    site = learnt(loose, quiet_place(3, 1), 4.0, config)
     assert told(loose, config, quiet_place(3, 2)) > 100
     assert set(site.thresholds) == {"dog", "siren"}
     assert site.muted == ()
@@ -100,7 +100,7 @@ def test_unknown_and_quiet_windows_are_no_false_alarms(spec):  # noqa: F811
 
 def test_a_single_window_is_none_where_two_must_confirm(spec):  # noqa: F811
     alone = [window(n, dog=0.9 if n % 20 == 0 else 0.0) for n in range(25 * BLOCK)]
-    assert learnt(spec, alone).thresholds == {}
+    assert learnt(spec, alone, config=EventConfig(Rule(confirm=2))).thresholds == {}
     assert learnt(spec, alone, config=EventConfig(Rule(confirm=1))).thresholds or learnt(
         spec, alone, config=EventConfig(Rule(confirm=1))
     ).muted == ("dog",)
@@ -133,9 +133,9 @@ def probability(odds):
 
 def test_a_tail_is_what_it_was_made_of():
     rng = np.random.default_rng(0)
-    tail = Tail.of(probability(0.8 * rng.exponential(size=20_000) - 3))
+    tail = Tail.of(probability(0.8 * rng.exponential(size=2_000_000) - 3))
     assert tail.scale == pytest.approx(0.8, rel=0.1)
-    for score in (0.1, 0.5, 0.9):
+    for score in (0.1, 0.5, 0.9, 0.999):  # the last is beyond where the tail begins
         true = 2880 * math.exp(-(math.log(score / (1 - score)) + 3) / 0.8)
         assert tail.per_day(score) == pytest.approx(true, rel=0.5)
         assert true * 0.9 <= tail.per_day(tail.threshold(true)) <= true * (1 + 1e-9)
@@ -205,7 +205,8 @@ def test_sites_that_cannot_be_used(spec, tmp_path, monkeypatch, caplog):  # noqa
         ("{", "cannot be read"),
         ("[]", "schema_version None"),
         ('{"schema_version": 99}', "schema_version 99"),
-        ('{"schema_version": 1}', "has no 'model'"),
+        ('{"schema_version": 2}', "has no 'model'"),
+        ('{"schema_version": 1, "model": "m"}', "has schema_version 1"),
     ):
         path.write_text(text)
         with pytest.raises(SettingsError, match=message):

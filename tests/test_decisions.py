@@ -1,14 +1,15 @@
 """Scores → events: thresholds, hysteresis, confirmation, durations, groups, what is no class, gaps, mistakes."""
 
 import dataclasses
+import math
 import tomllib
 import uuid
 
 import numpy as np
 import pytest
 
-from edge.decisions import Detector, model_id
-from edge.envelope import Envelope
+from edge.decisions import Detector, model_id, odds_of
+from edge.envelope import Beginning, Envelope
 from edge.errors import SettingsError
 from edge.listener import Window
 from edge.rules import EventConfig, Rule, events_of, fitted, outcomes_of
@@ -33,8 +34,8 @@ def window(n, *, level=-20.0, unknown=False, silent=False, **scores):
 
 
 def events_in(spec, rows, config=None):
-    """What a detector says of windows that have ``rows`` as their scores, and of the end."""
-    detector = Detector(spec, config)
+    """What a detector says of windows that have ``rows`` as their scores, and of the end. Two must confirm."""
+    detector = Detector(spec, config or rule())
     found = [(n, e) for n, row in enumerate(rows) for e in detector.push(window(n, **row))]
     return found + [(len(rows), e) for e in detector.close()]
 
@@ -47,8 +48,8 @@ def dogs(*scores):
     return [{"dog": score} for score in scores]
 
 
-def rule(**fields):
-    return EventConfig(Rule(**fields))
+def rule(confirm=2, **fields):
+    return EventConfig(Rule(confirm=confirm, **fields))
 
 
 def test_an_event_begins_and_ends(spec):
@@ -82,6 +83,11 @@ def test_between_the_thresholds_it_goes_on_and_does_not_begin(spec):
     assert told(events_in(spec, dogs(0.7, 0.7, 0.35, 0.31, 0.29, 0.5, 0.5))) == [(1, "begin", "dog"), (4, "end", "dog")]
 
 
+def test_one_window_is_enough_unless_more_must_confirm(spec):
+    assert told(events_in(spec, dogs(0, 0.7, 0), EventConfig())) == [(1, "begin", "dog"), (2, "end", "dog")]
+    assert events_in(spec, dogs(0, 0.7, 0)) == []
+
+
 @pytest.mark.parametrize("confirm", [1, 2, 3])
 def test_confirmation_counts_windows_in_a_row(spec, confirm):
     config = rule(confirm=confirm)
@@ -113,7 +119,7 @@ def test_the_refractory_time_silences_its_label_alone(spec):
     rows = dogs(0.9, 0.9, 0.0, 0.9, 0.9, 0.9, 0.9, 0.9)
     for row in rows:
         row["rain"] = row["dog"] / 2
-    found = events_in(spec, rows, EventConfig(labels={"dog": Rule(refractory=2.0)}))
+    found = events_in(spec, rows, EventConfig(Rule(confirm=2), labels={"dog": Rule(confirm=2, refractory=2.0)}))
     assert [n for n, e in found if e.label == "dog" and e.phase == "begin"] == [1, 7]
     assert [n for n, e in found if e.label == "rain" and e.phase == "begin"] == [1, 4]
 
@@ -126,7 +132,7 @@ def test_events_of_several_classes_overlap(spec):
 
 
 def test_a_group_counts_the_shares_of_its_classes_together(spec):
-    config = EventConfig(groups={"pet": ("dog", "cat")})
+    config = EventConfig(Rule(confirm=2), groups={"pet": ("dog", "cat")})
     rows = [{"dog": 0.3, "cat": 0.25}, {"dog": 0.2, "cat": 0.35}, {}]
     (_, begin), _ = events_in(spec, rows, config)
     assert (begin.label, begin.classes) == ("pet", ("dog", "cat"))
@@ -172,7 +178,7 @@ def test_the_level_of_an_event_is_its_highest(spec):
 def test_unknown_begins_nothing_and_is_an_event_where_asked(spec):
     rows = [{"dog": 0.9, "unknown": True}] * 3 + [{}]
     assert events_in(spec, rows) == []
-    assert told(events_in(spec, rows, EventConfig(report=("unknown",)))) == [
+    assert told(events_in(spec, rows, EventConfig(Rule(confirm=2), report=("unknown",)))) == [
         (1, "begin", "unknown"),
         (3, "end", "unknown"),
     ]
@@ -183,13 +189,13 @@ def test_unknown_begins_nothing_and_is_an_event_where_asked(spec):
 def test_silence_is_an_event_where_asked(spec):
     rows = [{}] + [{"silent": True, "level": None}] * 3 + [{}]
     assert events_in(spec, rows) == []
-    found = events_in(spec, rows, EventConfig(report=("silence",)))
+    found = events_in(spec, rows, EventConfig(Rule(confirm=2), report=("silence",)))
     assert told(found) == [(2, "begin", "silence"), (4, "end", "silence")]
     assert (found[0][1].classes, found[0][1].level_dbfs) == ((), None)
 
 
 def test_a_gap_ends_what_was_heard(spec):
-    detector = Detector(spec)
+    detector = Detector(spec, rule())
     for n in range(3):
         detector.push(window(n, dog=0.9))
     after = detector.push(window(40, dog=0.9))
@@ -211,7 +217,7 @@ def test_a_hop_of_a_whole_window_is_no_gap(spec):
 
 
 def test_another_stream_is_another_beginning(spec):
-    detector = Detector(spec, rule(refractory=60.0))
+    detector = Detector(spec, rule(confirm=2, refractory=60.0))
     for _ in range(2):
         found = [e for n in range(9) for e in detector.push(window(n, dog=0.9 * (n > 4)))] + detector.close()
         assert [(e.phase, e.onset) for e in found] == [("begin", 4 + 4 * HOP), ("end", 4 + 4 * HOP)]
@@ -311,6 +317,83 @@ def test_the_onset_is_that_of_a_sound_that_is_recognised_late(classifier):
     assert [e.onset for e in found] == [pytest.approx(8.01, abs=0.03)]
 
 
+def windows_of(score, rise_db, late):
+    """Half a minute of windows; at 10 s the spectrum rises, ``late`` seconds later a dog has ``score``, for 3 s."""
+    bands = np.full((8, 3000), -1.0, np.float32)
+    bands[:, 1000:1500] += rise_db * math.log(10) / 10 / 4
+    for n in range(52):
+        offset = round(100 * (4 + n * HOP))
+        new = bands[:, (offset - round(100 * HOP) if n else 0) : offset]
+        heard = score if 10 + late <= offset / 100 < 13 + late else 0.0
+        yield dataclasses.replace(window(n, dog=heard), bands=new)
+
+
+def begins(spec, config, *sound):
+    """When a dog is told, and when it began, or None."""
+    detector = Detector(spec, config)
+    events = [(w.offset, e.onset) for w in windows_of(*sound) for e in detector.push(w) if e.phase == "begin"]
+    assert len(events) <= 1
+    return events[0] if events else None
+
+
+@pytest.mark.parametrize(
+    ("score", "rise_db", "late", "there"),
+    [
+        (0.35, 20.0, 0.5, True),  # a clear beginning: a third of the odds is enough
+        (0.25, 20.0, 0.5, False),
+        (0.35, 20.0, 2.0, False),  # two seconds late, so these odds count a third
+        (0.56, 20.0, 2.0, True),
+        (0.5, 6.0, 0.5, True),  # it rises half as much as it may
+        (0.35, 6.0, 0.5, False),
+        (0.7, 0.0, 0.5, False),  # nothing has risen: it may have been there before
+        (0.95, 0.0, 0.5, True),  # but nearly certain it is
+    ],
+)
+def test_a_beginning_is_evidence(spec, score, rise_db, late, there):
+    """The threshold is 0.6."""
+    found = begins(spec, EventConfig(), score, rise_db, late)
+    assert (found is not None) is there
+    if there and rise_db:
+        assert found == (10 + late, pytest.approx(10.0, abs=0.05))
+
+
+def test_no_beginning_makes_less_than_a_threshold_enough_that_the_user_has_named(spec):
+    named = EventConfig(Rule(threshold=0.6))
+    assert begins(spec, named, 0.5, 20.0, 0.5) is None
+    assert begins(spec, named, 0.65, 20.0, 0.5) is not None
+    assert begins(spec, named, 0.65, 0.0, 0.5) is None
+
+
+def test_the_score_alone_may_decide(spec):
+    alone = EventConfig(Rule(beginning=0.0))
+    for rise_db in (0.0, 20.0):
+        assert begins(spec, alone, 0.59, rise_db, 0.5) is None
+        assert begins(spec, alone, 0.61, rise_db, 0.5) is not None
+
+
+def test_in_the_first_window_nobody_knows_how_it_began(spec):
+    first = dataclasses.replace(window(0, dog=0.61), bands=np.zeros((8, 400), np.float32))
+    assert [e.phase for e in Detector(spec).push(first)] == ["begin"]
+    assert Detector(spec).push(dataclasses.replace(first, probs=first.probs * np.float32(0.95))) == []
+
+
+def test_the_odds_of_a_beginning():
+    assert odds_of(Beginning(10.0, None), 12.0) == 1.0
+    assert odds_of(Beginning(10.0, 12.0), 10.0) == odds_of(Beginning(10.0, 60.0), 10.0) == 5.0
+    assert odds_of(Beginning(10.0, 6.0), 10.0) == odds_of(Beginning(10.0, 12.0), 11.0) == 2.5
+    assert odds_of(Beginning(10.0, 0.0), 10.0) == odds_of(Beginning(10.0, 0.5), 10.0) == pytest.approx(5 / 24)
+
+
+@pytest.mark.parametrize("sound", [(0.5, 20.0, 0.5), (0.95, 4.0, 1.5), (0.95, 0.0, 0.5)])
+def test_what_is_promised_for_a_place_is_of_the_same_evidence(spec, sound):
+    """A threshold just above what was heard there keeps it quiet, one just below does not."""
+    detector = Detector(spec)
+    heard = max(float(detector.evidence(w)[0]) for w in windows_of(*sound))
+    assert 0.6 < heard < 1.0
+    assert begins(spec, EventConfig(calibrated={"dog": heard - 1e-6}), *sound) is not None
+    assert begins(spec, EventConfig(calibrated={"dog": heard + 1e-6}), *sound) is None
+
+
 def envelope_of(steps, seconds=10.0):
     """Of noise that gets louder at ``steps``: (seconds, log-mel units)."""
     bands = np.random.default_rng(1).normal(0, 0.02, (8, round(100 * seconds))).astype(np.float32)
@@ -324,15 +407,19 @@ def envelope_of(steps, seconds=10.0):
 def test_of_two_beginnings_the_likelier_is_taken():
     envelope = envelope_of([(4.0, 0.3), (6.0, 0.3)])
     for expected, found in ((4.0, 4.0), (6.0, 6.0), (5.3, 4.0)):  # a sound is heard late rather than early
-        assert envelope.onset(3.0, 7.0, expected) == pytest.approx(found, abs=0.03)
-    assert envelope_of([(4.0, 0.9), (6.0, 0.1)]).onset(3.0, 7.0) == pytest.approx(4.0, abs=0.03)
+        assert envelope.onset(3.0, 7.0, expected).time == pytest.approx(found, abs=0.03)
+    assert envelope_of([(4.0, 0.9), (6.0, 0.1)]).onset(3.0, 7.0).time == pytest.approx(4.0, abs=0.03)
 
 
 def test_where_nothing_rises_or_is_remembered_a_sound_begins_at_the_latest():
-    assert envelope_of([]).onset(3.0, 7.0, 5.0) == 7.0
-    assert envelope_of([(4.0, -0.5)]).onset(3.0, 7.0, 5.0) == 7.0
-    assert envelope_of([(4.0, 0.5)]).onset(-30.0, -20.0) == -20.0
-    assert envelope_of([(0.02, 0.5)], 0.06).onset(0.0, 0.06) == 0.06  # too short to tell
+    assert envelope_of([]).onset(3.0, 7.0, 5.0) == (7.0, 0.0)
+    assert envelope_of([(4.0, -0.5)]).onset(3.0, 7.0, 5.0) == (7.0, 0.0)
+    assert envelope_of([(4.0, 0.5)]).onset(-30.0, -20.0) == (-20.0, 0.0)
+    assert envelope_of([(0.02, 0.5)], 0.06).onset(0.0, 0.06) == (0.06, 0.0)  # too short to tell
+
+
+def test_a_rise_is_told_in_decibels():
+    assert envelope_of([(4.0, 12 * math.log(10) / 10 / 4)]).onset(3.0, 7.0).rise == pytest.approx(12.0, abs=0.5)
 
 
 def test_the_minimum_duration_is_of_the_sound(classifier):
@@ -435,7 +522,7 @@ def test_a_class_of_the_model_comes_before_what_is_reported_under_its_name(spec)
     spec = dataclasses.replace(spec, labels=("dog", "silence"), thresholds={})
     config = EventConfig(report=("silence", "unknown"), labels={"silence": Rule(confirm=5)})
     found = {o.label: (o.classes, o.rule.confirm) for o in outcomes_of(spec, fitted(config, spec))}
-    assert found == {"dog": ((0,), 2), "silence": ((1,), 5), "unknown": ((), 2)}
+    assert found == {"dog": ((0,), 1), "silence": ((1,), 5), "unknown": ((), 1)}
 
 
 def test_rules_that_fit_stay_as_they_are(spec, caplog):

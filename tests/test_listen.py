@@ -344,7 +344,7 @@ def test_a_signal_ends_with_a_summary(demo, signum):
         command("--input", demo, "--realtime", "--output", "jsonl"),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=BASE,
     )  # fmt: skip
-    lines = [process.stdout.readline() for _ in range(5)]  # start, health, two windows: it took more than four seconds
+    lines = [process.stdout.readline() for _ in range(6)]  # start, health, an event, two windows: over four seconds
     process.send_signal(signum)
     out, err = process.communicate(timeout=10)
     end = json.loads((lines + out.splitlines())[-1])

@@ -155,7 +155,8 @@ def test_a_signal_ends_all_of_them(tmp_path, demo):
     with subprocess.Popen(
         command("--config", config), stdout=subprocess.PIPE, text=True, env=BASE, cwd=ROOT
     ) as process:
-        lines = [json.loads(process.stdout.readline()) for _ in range(3 * (1 + 2 + 1))]
+        per_source = 1 + 2 + 2  # start, health, a window and its event
+        lines = [json.loads(process.stdout.readline()) for _ in range(3 * per_source)]
         assert len(of_type("window", lines)) >= 3
         started = time.monotonic()
         process.send_signal(signal.SIGTERM)
