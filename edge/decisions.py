@@ -38,6 +38,7 @@ class _Run:
     beginning: Beginning
     onset_time: float  # seconds since the Unix epoch
     id: str = ""  # empty until the event has begun
+    worth: float = 1.0  # of its beginning, when it first counted: what it must wait for since makes it no less
     windows: int = 0
     total: float = 0.0  # of the scores
     peak: float = 0.0
@@ -71,6 +72,7 @@ class Detector:
         self._smoothed: F64 | None = None
         self._recent: deque[tuple[float, F64]] = deque()  # seconds of stream, and scores, of what is in the window
         self._beginnings: dict[int, Beginning] = {}  # outcome → of what it may be in the newest window
+        self._worth: F64 = np.ones(len(self.outcomes))  # of these beginnings
         self._runs: dict[int, _Run] = {}  # by outcome
         self._blocked: dict[int, float] = {}  # outcome → seconds of stream, until which none begins
         self._over: dict[int, tuple[float, float]] = {}  # outcome → of its last event, the end, and when it was told
@@ -126,12 +128,14 @@ class Detector:
         self._recent.append((window.offset, scores))
         while self._recent[0][0] < window.onset:
             self._recent.popleft()
-        worth, self._beginnings = np.ones(len(scores)), {}
+        self._worth, self._beginnings = np.ones(len(scores)), {}
         for place in np.flatnonzero((scores >= least) & self._of_classes).tolist():
-            if (run := self._runs.get(place)) is None or not run.id:
-                beginning = self._beginnings[place] = run.beginning if run else self._beginning(place, window)
-                worth[place] = min(self._most[place], odds_of(beginning, window.offset) ** self._weight[place])
-        return scores, weighed(scores, worth)
+            if (run := self._runs.get(place)) is not None:
+                self._worth[place] = run.worth
+                continue
+            beginning = self._beginnings[place] = self._beginning(place, window)
+            self._worth[place] = min(self._most[place], odds_of(beginning, window.offset) ** self._weight[place])
+        return scores, weighed(scores, self._worth)
 
     def _scores(self, window: Window) -> F64:
         """Of each outcome, smoothed: [n_outcomes]. Several classes have the sum of their shares, or the best of their
@@ -181,7 +185,8 @@ class Detector:
         rule = self.outcomes[place].rule
         if run is None:
             beginning = self._beginnings.get(place) or self._beginning(place, window)
-            run = self._runs[place] = _Run(beginning, window.time - (window.offset - beginning.time))
+            onset_time = window.time - (window.offset - beginning.time)
+            run = self._runs[place] = _Run(beginning, onset_time, worth=float(self._worth[place]))
         self._add(run, score, window, self.outcomes[place])
         if run.windows < rule.confirm or window.offset - run.onset < rule.min_duration:
             return []

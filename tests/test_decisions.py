@@ -371,6 +371,12 @@ def test_the_score_alone_may_decide(spec):
         assert begins(spec, alone, 0.61, rise_db, 0.5) is not None
 
 
+@pytest.mark.parametrize("fields", [{"min_duration": 2.0}, {"confirm": 4}])
+def test_waiting_makes_a_beginning_no_less(spec, fields):
+    told, began = begins(spec, EventConfig(Rule(**fields)), 0.5, 20.0, 0.5)
+    assert (told, began) == (12.0, pytest.approx(10.0, abs=0.05))
+
+
 def test_in_the_first_window_nobody_knows_how_it_began(spec):
     first = dataclasses.replace(window(0, dog=0.61), bands=np.zeros((8, 400), np.float32))
     assert [e.phase for e in Detector(spec).push(first)] == ["begin"]
