@@ -273,6 +273,7 @@ class Soak:
             while hour < self.hours:
                 hour = self._session(hour)
         scraped = self.scraped()
+        self._let_sinks_follow(0)
         for sink in self.sinks:
             sink.close()
         stats = {name: d.stats() for name, d in self.deliveries.items()}
@@ -324,8 +325,16 @@ class Soak:
             self.seen[int(self.hour())].update(record["reasons"])
         elif record["type"] == "event":
             self.events += 1
-        while max((d.stats().queued for d in self.deliveries.values()), default=0) > 500:
-            time.sleep(0.01)  # sound comes hundreds of times as fast as it would
+        self._let_sinks_follow(500)
+
+    def _let_sinks_follow(self, behind, seconds=120.0):
+        """Sound comes hundreds of times as fast as it would: wait for those that are more records behind."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            stats = [delivery.stats() for delivery in self.deliveries.values()]
+            if all(s.queued + s.spooled <= behind for s in stats):
+                return
+            time.sleep(0.01)
 
     @staticmethod
     def _metric(scraped, name):
