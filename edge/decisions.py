@@ -37,8 +37,8 @@ class _Run:
 
     beginning: Beginning
     onset_time: float  # seconds since the Unix epoch
-    id: str = ""  # empty until the event has begun
     worth: float = 1.0  # of its beginning, when it first counted: what it must wait for since makes it no less
+    id: str = ""  # empty until the event has begun
     windows: int = 0
     total: float = 0.0  # of the scores
     peak: float = 0.0
@@ -59,11 +59,12 @@ class Detector:
         self._spec = spec
         self._model = model_id(spec)
         self._on = np.array([o.threshold for o in self.outcomes])
-        self._weight = np.array([o.rule.beginning for o in self.outcomes])
+        self._weight = np.array([o.rule.beginning if o.classes else 0.0 for o in self.outcomes])
         # A clear beginning makes less than the threshold enough, but not where the user has named it.
-        most = [1.0 if o.rule.threshold is not None or not o.classes else CLEAREST for o in self.outcomes]
+        most = [CLEAREST if o.rule.threshold is None else 1.0 for o in self.outcomes]
         self._most = np.array(most) ** self._weight
-        self._least = weighed(self._on, 1 / self._most)  # scores that count after the clearest beginning
+        # Scores that count after the clearest beginning; rounded they must not be above the threshold itself.
+        self._least = np.minimum(weighed(self._on, 1 / self._most), self._on)
         self._smoothing = np.array([o.rule.smoothing for o in self.outcomes])
         levels = [o.rule.min_level_dbfs for o in self.outcomes]
         self._least_level = np.array([-np.inf if level is None else level for level in levels])
@@ -71,9 +72,8 @@ class Detector:
         self._single = np.array([o.classes[0] if len(o.classes) == 1 else -1 for o in self.outcomes], int)
         self._smoothed: F64 | None = None
         self._recent: deque[tuple[float, F64]] = deque()  # seconds of stream, and scores, of what is in the window
-        self._beginnings: dict[int, Beginning] = {}  # outcome → of what it may be in the newest window
-        self._worth: F64 = np.ones(len(self.outcomes))  # of these beginnings
         self._runs: dict[int, _Run] = {}  # by outcome
+        self._new: dict[int, _Run] = {}  # by outcome: what may begin with the newest window
         self._blocked: dict[int, float] = {}  # outcome → seconds of stream, until which none begins
         self._over: dict[int, tuple[float, float]] = {}  # outcome → of its last event, the end, and when it was told
         frontend = spec.frontend
@@ -128,14 +128,12 @@ class Detector:
         self._recent.append((window.offset, scores))
         while self._recent[0][0] < window.onset:
             self._recent.popleft()
-        self._worth, self._beginnings = np.ones(len(scores)), {}
-        for place in np.flatnonzero((scores >= least) & self._of_classes).tolist():
-            if (run := self._runs.get(place)) is not None:
-                self._worth[place] = run.worth
-                continue
-            beginning = self._beginnings[place] = self._beginning(place, window)
-            self._worth[place] = min(self._most[place], odds_of(beginning, window.offset) ** self._weight[place])
-        return scores, weighed(scores, self._worth)
+        candidates = np.flatnonzero(scores >= least).tolist()
+        self._new = {place: self._candidate(place, window) for place in candidates if place not in self._runs}
+        worth = np.ones(len(scores))
+        for place, run in (self._runs | self._new).items():
+            worth[place] = run.worth
+        return scores, weighed(scores, worth)
 
     def _scores(self, window: Window) -> F64:
         """Of each outcome, smoothed: [n_outcomes]. Several classes have the sum of their shares, or the best of their
@@ -167,7 +165,7 @@ class Detector:
         run, outcome = self._runs.get(place), self.outcomes[place]
         if run is None or not run.id:
             if begins and window.offset >= self._blocked.get(place, 0.0):
-                return self._begin(place, run, score, window)
+                return self._begin(place, score, window)
             self._runs.pop(place, None)
             return []
         if score < outcome.rule.release * min(outcome.threshold, run.peak):
@@ -177,16 +175,15 @@ class Detector:
             return []
         ended = self._end(place, run, window, window.offset)
         self._blocked.pop(place, None)
-        run = self._runs[place] = _Run(Beginning(window.offset), window.time, str(uuid.uuid4()))
+        run = self._runs[place] = _Run(Beginning(window.offset), window.time, id=str(uuid.uuid4()))
         self._add(run, score, window, outcome)
         return [ended, self._event("begin", place, run, window, None)]
 
-    def _begin(self, place: int, run: _Run | None, score: float, window: Window) -> list[Event]:
+    def _begin(self, place: int, score: float, window: Window) -> list[Event]:
         rule = self.outcomes[place].rule
-        if run is None:
-            beginning = self._beginnings.get(place) or self._beginning(place, window)
-            onset_time = window.time - (window.offset - beginning.time)
-            run = self._runs[place] = _Run(beginning, onset_time, worth=float(self._worth[place]))
+        if place not in self._runs:
+            self._runs[place] = self._new[place]
+        run = self._runs[place]
         self._add(run, score, window, self.outcomes[place])
         if run.windows < rule.confirm or window.offset - run.onset < rule.min_duration:
             return []
@@ -195,12 +192,17 @@ class Detector:
         run.id = str(uuid.uuid4())
         return [self._event("begin", place, run, window, None)]
 
+    def _candidate(self, place: int, window: Window) -> _Run:
+        beginning = self._beginning(place, window)
+        worth = min(self._most[place], odds_of(beginning, window.offset) ** self._weight[place])
+        return _Run(beginning, window.time - (window.offset - beginning.time), float(worth))
+
     def _beginning(self, place: int, window: Window) -> Beginning:
         """Where the sound began that may be an event from ``window`` on."""
         over, told = self._over.get(place, (0.0, -math.inf))
-        since, scores = window.offset, [(offset, float(of[place])) for offset, of in self._recent]
-        for offset, score in reversed(scores):
-            if score < RISEN * scores[-1][1] or offset <= told:
+        since, least = window.offset, RISEN * self._recent[-1][1][place]
+        for offset, scores in reversed(self._recent):
+            if scores[place] < least or offset <= told:
                 break
             since = offset
         if window.bands is None:
@@ -259,7 +261,7 @@ def odds_of(beginning: Beginning, now: float) -> float:
 
 def weighed(scores: F64, odds: F64) -> F64:
     """``scores`` whose odds are multiplied: [n] both → [n]."""
-    return scores * odds / (1 - scores + scores * odds)
+    return scores * odds / (1 + scores * (odds - 1))  # odds of 1 leave them as they are, to the last bit
 
 
 def model_id(spec: ModelSpec) -> str:

@@ -73,6 +73,15 @@ def test_the_threshold_is_the_models(spec, score, there):
     assert bool(events_in(spec, dogs(*[score + 1e-7] * 5))) is there
 
 
+@pytest.mark.parametrize("threshold", [0.0, 0.25, 0.3, 0.7, 1.0])
+def test_a_score_of_exactly_the_threshold_counts(spec, threshold):
+    exactly = float(np.float32(threshold))  # as scores are
+    of_model = dataclasses.replace(spec, thresholds={"dog": exactly})
+    assert "dog" in {e.label for _, e in events_in(of_model, dogs(*[exactly] * 3))}
+    named = EventConfig(labels={"dog": Rule(threshold=exactly)})
+    assert "dog" in {e.label for _, e in events_in(spec, dogs(*[exactly] * 3), named)}
+
+
 def test_the_user_s_threshold_comes_first(spec):
     config = EventConfig(Rule(threshold=0.2), labels={"cat": Rule(threshold=0.9)})
     found = events_in(spec, [{"dog": 0.25, "cat": 0.7}] * 4, config)
