@@ -18,7 +18,7 @@ import os
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from edge.decisions import Detector, model_id
 from edge.errors import SettingsError
 from edge.files import is_there, replacing, state_folder, write_json
 from edge.listener import Window
-from edge.rules import EventConfig, Outcome
+from edge.rules import EventConfig, Outcome, outcomes_of
 from edge.settings import settings_of
 
 log = logging.getLogger("edge.calibration")
@@ -61,6 +61,7 @@ class Site:
     at_most_per_day: float  # what ``heard`` proves by itself, with 95 % confidence
     thresholds: dict[str, float]  # label → score from which it counts; without those whose usual threshold suffices
     muted: tuple[str, ...]  # labels that cannot keep the promise at any threshold
+    manners: dict[str, str]  # class → how it was listened to, see :func:`manners`
     schema_version: int = SCHEMA_VERSION
 
     def save(self, path: Path) -> None:
@@ -71,6 +72,18 @@ class Site:
             with replacing(_before(path)) as part:
                 shutil.copyfile(path, part)
         write_json(path, asdict(self))
+
+    def listened_otherwise(self, now: Mapping[str, str]) -> str:
+        """Which of the classes that were listened to are so in another manner ``now``: empty, or an example in words.
+
+        A class that was left out of the calibration was so on purpose.
+        """
+        others = [name for name, manner in now.items() if name in self.manners and manner != self.manners[name]]
+        if not others:
+            return ""
+        first = others[0]
+        more = f", and {len(others) - 1} more" if others[1:] else ""
+        return f"{first} {self.manners[first]}; now {now[first]}{more}"
 
     def applied(self, config: EventConfig) -> EventConfig:
         """``config`` with these thresholds, where it names none itself."""
@@ -135,12 +148,19 @@ class OtherModelError(SettingsError):
 
 
 def calibrated(
-    config: EventConfig, spec: ModelSpec, path: Path | None, *, ignored: type[SettingsError] | tuple[()] = ()
+    config: EventConfig,
+    spec: ModelSpec,
+    path: Path | None,
+    hop: float | None = None,
+    *,
+    ignored: type[SettingsError] | tuple[()] = (),
 ) -> EventConfig:
     """``config`` with the thresholds in ``path``; without one, with those kept on this device for this model, if any.
+    Where they were learnt by other rules than those of ``config``, or at another ``hop`` (seconds), that is logged.
 
-    Raises SettingsError where ``path`` cannot be read, and OtherModelError. What is ``ignored`` of these, and whatever
-    is wrong with what was kept, is logged, and nothing is applied.
+    Raises EdgeError for a ``config`` or a ``hop`` that does not fit the model, SettingsError where ``path`` cannot be
+    read, and OtherModelError. What is ``ignored`` of these two is logged, as is whatever is wrong with what was kept,
+    and nothing is applied.
     """
     kept = path or site_path()
     if kept is None or (path is None and not is_there(kept)):
@@ -155,7 +175,22 @@ def calibrated(
         log.warning("not used: %s", error)
         return config
     log.info("thresholds of %s, learnt in %.2f hours", kept, site.hours)
+    if other := site.listened_otherwise(manners(spec, config, hop)):
+        log.warning(
+            "%s promises nothing here: it was learnt by other rules (%s); calibrate again, by these", kept, other
+        )
     return site.applied(config)
+
+
+def manners(spec: ModelSpec, config: EventConfig, hop: float | None) -> dict[str, str]:
+    """Class → what its evidence depends on, before that is held against a threshold, in words. Raises EdgeError."""
+    return {
+        spec.labels[place]: f"as {outcome.label} every {spec.hop_seconds(hop):g} s, beginning {rule.beginning:g}, "
+        f"confirm {rule.confirm}, smoothing {rule.smoothing:g}"
+        for outcome in outcomes_of(spec, config)
+        for rule in [outcome.rule]
+        for place in outcome.classes
+    }
 
 
 def undo(path: Path) -> bool:
@@ -197,8 +232,10 @@ def require_enough(seconds: float | None) -> None:
 class Calibration:
     """Gathers the evidence for each label while there is nothing to detect: a few numbers for each half minute."""
 
-    def __init__(self, spec: ModelSpec, config: EventConfig) -> None:
+    def __init__(self, spec: ModelSpec, config: EventConfig, hop: float | None = None) -> None:
+        """``hop`` is in seconds; None: the model's default. Raises EdgeError for rules or a hop that do not fit."""
         self._detector = Detector(spec, config)
+        self._manners, self._hop_seconds = manners(spec, config, hop), spec.hop_seconds(hop)
         self._model = model_id(spec)
         self._outcomes = self._detector.outcomes
         self._confirm = [o.rule.confirm for o in self._outcomes]
@@ -208,15 +245,15 @@ class Calibration:
         self._block_seconds = 0.0
         self.seconds = 0.0  # listened to
 
-    def push(self, window: Window, hop_seconds: float) -> None:
-        """One more window, ``hop_seconds`` after the one before."""
+    def push(self, window: Window) -> None:
+        """One more window, a hop after the one before."""
         self._recent.append(self._detector.evidence(window))
         recent = np.array(self._recent)
         for place, confirm in enumerate(self._confirm):  # what counts is the least of as many as must confirm
             if len(recent) >= confirm:
                 self._block[place] = max(self._block[place], recent[-confirm:, place].min())
-        self.seconds += hop_seconds
-        self._block_seconds += hop_seconds
+        self.seconds += self._hop_seconds
+        self._block_seconds += self._hop_seconds
         if self._block_seconds >= BLOCK_SECONDS:
             self._maxima.append(self._block)
             self._block, self._block_seconds = np.zeros(len(self._outcomes)), 0.0
@@ -248,6 +285,7 @@ class Calibration:
             at_most_per_day=round(poisson_bound(heard) / days, 3),
             thresholds=thresholds,
             muted=muted,
+            manners=self._manners,
         )
 
 

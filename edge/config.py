@@ -279,6 +279,10 @@ class ModelSpec:
         """Samples of that hop; see :meth:`hop_frames`."""
         return self.hop_frames(seconds) * self.frontend.hop_length
 
+    def hop_seconds(self, seconds: float | None = None) -> float:
+        """That hop itself; see :meth:`hop_frames`."""
+        return self.hop_samples(seconds) / self.frontend.sample_rate
+
     def to_json(self) -> str:
         """The contract as JSON with its digest, the keys sorted: equal specs give equal bytes."""
         data = dataclasses.asdict(self)

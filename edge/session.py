@@ -66,7 +66,7 @@ class Session:
         self._untold: deque[Event] = deque()  # what whoever breaks off leaves to interrupted()
         self._stopping = False
         spec = classifier.spec
-        hop_seconds = spec.hop_samples(plan.hop) / spec.frontend.sample_rate
+        hop_seconds = spec.hop_seconds(plan.hop)
         asked = DEFAULT_HOP if plan.hop is None else plan.hop
         if abs(hop_seconds - asked) > 1e-9:
             log.info("hop of %g s: the nearest that the model can is %g s", asked, hop_seconds)

@@ -69,7 +69,7 @@ def main() -> None:
         if (found := [spec.frontend.sample_rate, spec.frontend.channels]) != asked["sound"]:
             raise InputError(f"the model hears {found}, and not {asked['sound']}", remedy="see edge.shadow")
         site = asked["site"] and Path(asked["site"])
-        events = calibrated(events_of(asked["events"]), spec, site, ignored=SettingsError)
+        events = calibrated(events_of(asked["events"]), spec, site, asked["hop"], ignored=SettingsError)
         session = Session(Pipe(sys.stdin.buffer), classifier, Plan(events, asked["hop"], top_k=1))
         for record in session.records():
             if record["type"] in TOLD:

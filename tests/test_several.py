@@ -335,7 +335,7 @@ def test_the_site_of_the_command_line_is_of_all_sources(classifier, tmp_path):
 
 def test_a_site_of_another_model_ends_nothing_where_models_follow_each_other(classifier, tmp_path, caplog):
     path, text = tmp_path / "yard.json", "[[sources]]\nname = 'a'"
-    site = Site(model_id(classifier.spec), "2026-01-01T00:00:00Z", 4.0, 1.0, 0.5, 0, 18.0, {"dog": 0.9}, ())
+    site = Site(model_id(classifier.spec), "2026-01-01T00:00:00Z", 4.0, 1.0, 0.5, 0, 18.0, {"dog": 0.9}, (), {})
     site.save(path)
     over_the_air = {"site": path, "succession": lambda name: None}
     assert thresholds(classifier, text, **over_the_air)["a"][0] == 0.9

@@ -28,11 +28,10 @@ COST = {
 
 def learnt(heard: Iterable[Heard], listener: Listener, config: EventConfig, max_false_per_day: float) -> Site:
     """What ``edge-calibrate`` would have made of it. Raises SettingsError where it is too short."""
-    calibration = Calibration(listener.spec, config)
-    hop = listener.spec.hop_samples(listener.hop) / listener.spec.frontend.sample_rate
+    calibration = Calibration(listener.spec, config, listener.hop)
     for recording in heard:
         for window in recording.windows:
-            calibration.push(window, hop)
+            calibration.push(window)
     return calibration.site(max_false_per_day, MADE)
 
 

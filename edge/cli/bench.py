@@ -12,6 +12,7 @@ from edge.cli.common import (
     OurGroup,
     config_option,
     ends_well,
+    hop_option,
     log_settings,
     log_to_stderr,
     options,
@@ -56,12 +57,7 @@ from edge.cli.loopback import loopback
         show_default="synthesised sound",
         help="Recording, up to 30 s of it.",
     ),
-    click.option(
-        "--hop",
-        type=float,
-        show_default="0.5, or a shorter window",
-        help="Seconds between decisions, or the nearest.",
-    ),
+    hop_option,
     click.option("--rounds", type=click.IntRange(10), default=200, show_default=True, help="Of each stage."),
     click.option(
         "--seconds", type=click.FloatRange(0), default=10.0, show_default=True, help="Of the paced run; 0 for none."

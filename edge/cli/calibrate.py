@@ -23,6 +23,7 @@ from edge.cli.common import (
     channel_option,
     config_option_with,
     ends_well,
+    hop_option,
     log_settings,
     log_to_stderr,
     model_option,
@@ -57,6 +58,7 @@ class Settings:
     input: tuple[Path, ...]  # recordings and folders of them; empty: the microphone
     device: str | None
     channel: int | None
+    hop: float | None  # seconds; None: the model's default
     duration: float | None  # seconds of sound in all; None: until it ends
     max_false_per_day: float
     events: EventConfig
@@ -100,6 +102,7 @@ def budget(context: click.Context, parameter: click.Parameter, value: float) -> 
     ),
     click.option("--device", show_default="the system's", help="Microphone: index, id or a part of its name."),
     channel_option,
+    hop_option,
     click.option(
         "--duration", callback=seconds_of, show_default="until it ends, or Ctrl-C", help="Time to listen, as 4h or 30m."
     ),
@@ -174,11 +177,11 @@ def run(settings: Settings, interrupts: Interrupts) -> Site:
     setup = pick(settings.model, settings.provider, settings.threads)
     classifier = Classifier(setup.model, provider=setup.provider, threads=setup.threads)
     spec = classifier.spec
-    calibration, unreadable = Calibration(spec, settings.events), 0
+    calibration, unreadable = Calibration(spec, settings.events, settings.hop), 0
     with suppress(KeyboardInterrupt), interrupts.raised():
         for source in sources(settings):
             try:
-                if hear(source, classifier, calibration, settings.duration):
+                if hear(source, classifier, calibration, settings.hop, settings.duration):
                     break
             except EdgeError as error:
                 if not settings.input and not calibration.seconds:
@@ -190,18 +193,19 @@ def run(settings: Settings, interrupts: Interrupts) -> Site:
     return calibration.site(settings.max_false_per_day, rfc3339(time.time()))
 
 
-def hear(source: Source, classifier: Classifier, calibration: Calibration, duration: float | None) -> bool:
+def hear(
+    source: Source, classifier: Classifier, calibration: Calibration, hop: float | None, duration: float | None
+) -> bool:
     """All of ``source``, or as much as makes ``duration`` seconds in all: whether it did. Raises EdgeError."""
     from edge.listener import Window, attend
 
-    hop_seconds = classifier.spec.hop_samples() / classifier.spec.frontend.sample_rate
     calibration.pause()
     away = False
-    with closing(attend(source, classifier)) as told:  # type: ignore[type-var]
+    with closing(attend(source, classifier, hop)) as told:  # type: ignore[type-var]
         for news in told:
             if isinstance(news, Window):
                 away = False
-                calibration.push(news, hop_seconds)
+                calibration.push(news)
                 progress(calibration.seconds, duration)
                 if duration is not None and calibration.seconds >= duration:
                     return True

@@ -130,6 +130,9 @@ tuned_threads_option = click.option(
     show_default="1, or what edge-bench --tune has found",
     help="Of the network.",
 )
+hop_option = click.option(
+    "--hop", type=float, show_default="0.5, or a shorter window", help="Seconds between decisions, or the nearest."
+)
 model_option = click.option(
     "--model",  # text: as a path, hf:// would lose a slash
     metavar="FILE|FOLDER|hf://OWNER/NAME",

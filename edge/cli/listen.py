@@ -20,6 +20,7 @@ from edge.cli.common import (
     channel_option,
     config_option_with,
     ends_well,
+    hop_option,
     log_settings,
     log_to_stderr,
     model_option,
@@ -112,12 +113,7 @@ class Repeatable(OurCommand):
         "--pcm-rate", type=click.IntRange(1000, 768000), show_default="the model's", help="Hz, of standard input."
     ),
     click.option("--pcm-channels", type=click.IntRange(1, 64), default=1, show_default=True, help="Of standard input."),
-    click.option(
-        "--hop",
-        type=float,
-        show_default="0.5, or a shorter window",
-        help="Seconds between decisions, or the nearest.",
-    ),
+    hop_option,
     click.option(
         "--threshold",
         type=click.FloatRange(0, 1),

@@ -12,6 +12,7 @@ import click
 from edge.cli.common import (
     config_option,
     ends_well,
+    hop_option,
     log_settings,
     log_to_stderr,
     model_option,
@@ -40,7 +41,7 @@ PARTS = {
     click.option("--device", show_default="the system's", help="Microphone: index, id or a part of its name."),
     click.option("--clip", type=click.Path(path_type=Path), show_default="a chirp", help="Sound file to play."),
     click.option("--repeats", type=click.IntRange(1), default=10, show_default=True, help="How often."),
-    click.option("--hop", type=float, show_default="0.5, or a shorter window", help="Seconds between decisions."),
+    hop_option,
     model_option,
     tuned_provider_option,
     tuned_threads_option,

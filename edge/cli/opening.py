@@ -71,7 +71,7 @@ def trials_of(folder: Path, settings: Settings, classifier: Classifier) -> Trial
             hop=settings.hop,
             channels=frontend.channels,
             sample_rate=frontend.sample_rate,
-            hop_seconds=spec.hop_samples(settings.hop) / frontend.sample_rate,
+            hop_seconds=spec.hop_seconds(settings.hop),
             events=rules,
             site=settings.site,
             provider=settings.provider,

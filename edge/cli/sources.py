@@ -86,10 +86,10 @@ def with_rules(plan: Plan, events: EventConfig, site: Path | None, spec: ModelSp
     Where some may, what ``events`` and ``site`` say of another one is logged, and not used. Raises SettingsError.
     """
     if plan.succession is None:
-        return replace(plan, events=calibrated(events, spec, site))
+        return replace(plan, events=calibrated(events, spec, site, plan.hop))
 
     def rules(spec: ModelSpec, ignored: type[SettingsError]) -> EventConfig:
-        return fitted(calibrated(events, spec, site, ignored=ignored), spec)
+        return calibrated(fitted(events, spec), spec, site, plan.hop, ignored=ignored)
 
     return replace(plan, events=rules(spec, OtherModelError), events_of=partial(rules, ignored=SettingsError))
 

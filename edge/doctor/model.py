@@ -33,12 +33,14 @@ def model(subject: Subject) -> Iterator[Check]:
     samples = spec.hop_samples(subject.hop)
     yield _timed(_decision_ms(classifier, subject.hop), 1000 * samples / spec.frontend.sample_rate)
     try:
-        Detector(spec, calibrated(subject.events, spec, subject.site))
+        Detector(spec, calibrated(subject.events, spec, subject.site, subject.hop))
     except SettingsError as error:
         if not UPDATED.match(str(subject.model)):
             raise
         # Over the air other models come, and what is not of this one ends no start.
-        Detector(spec, fitted(calibrated(subject.events, spec, subject.site, ignored=OtherModelError), spec))
+        Detector(
+            spec, calibrated(fitted(subject.events, spec), spec, subject.site, subject.hop, ignored=OtherModelError)
+        )
         yield warning("rules", error.what, error.remedy)
         return
     yield ok("rules", f"those of events fit its {len(spec.labels)} classes")
