@@ -56,9 +56,8 @@ class ClipFolder:
 
     def scan(self) -> None:
         """Count the clips that are there, and delete what a power cut has left half written. Raises OSError."""
-        for path in self._folder.glob("*/*.part"):
-            if DAY_NAME.fullmatch(path.parent.name) and PART_NAME.fullmatch(path.name):
-                path.unlink(missing_ok=True)
+        for part in clips_in(self._folder, half_written=True):
+            part.path.unlink(missing_ok=True)
         self._clips = clips_in(self._folder)
         self.bytes = sum(clip.size for clip in self._clips)
 
@@ -94,15 +93,15 @@ class ClipFolder:
         self.bytes += len(data)
 
 
-def clips_in(folder: Path) -> list[Clip]:
-    """The clips that are there, the oldest first. Raises OSError."""
-    found = [
-        Clip(at, path, path.stat().st_size)
-        for path in folder.glob("*/*.flac")
-        if DAY_NAME.fullmatch(path.parent.name)
-        and CLIP_NAME.fullmatch(path.name)
-        and (at := _time_of(path)) is not None
-    ]
+def clips_in(folder: Path, *, half_written: bool = False) -> list[Clip]:
+    """The clips that are there, or what is being written or was left half written, the oldest first. Raises OSError."""
+    name = PART_NAME if half_written else CLIP_NAME
+    found = []
+    for path in folder.glob("*/*"):
+        at = _time_of(path) if DAY_NAME.fullmatch(path.parent.name) and name.fullmatch(path.name) else None
+        with suppress(FileNotFoundError):  # renamed, or deleted, just now
+            if at is not None:
+                found.append(Clip(at, path, path.stat().st_size))
     return sorted(found)
 
 

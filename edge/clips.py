@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from edge.clip_folder import ClipFolder, NoRoom, clip_path, make_folder
 from edge.events import Event
 from edge.names import encodable
-from edge.records import Record, record
+from edge.records import Record, record, rfc3339
 from edge.ring import Overrun, RingBuffer
 from edge.settings import require
 
@@ -72,7 +72,7 @@ class Voice(Protocol):
 class Wanted:
     """A clip that is being recorded, or waits to be written."""
 
-    event_id: str
+    event: Event  # as it began
     path: Path
     start: int  # position in the ring of its first sample
     stop: int  # position in the ring after its last sample
@@ -149,13 +149,13 @@ class ClipRecorder:
         """Record a clip of the event. The file that it will be, unless it is withheld or dropped; None: too many."""
         path = clip_path(self._root, event.onset_time, event.label, event.id)
         if len(self._open) >= MAX_OPEN:
-            self._tell("dropped", event.id, path, f"{MAX_OPEN} clips are being recorded")
+            self._tell("dropped", event, path, f"{MAX_OPEN} clips are being recorded")
             return None
         start = max(
             self._at(event.onset - self._config.pre_roll), self._oldest, self._ring.written - self._ring.capacity
         )
         stop = start + round(self._config.max_seconds * self._rate)
-        self._open[event.id] = Wanted(event.id, path, start, stop, (start + self._origin) / self._rate)
+        self._open[event.id] = Wanted(event, path, start, stop, (start + self._origin) / self._rate)
         return path
 
     def end(self, event: Event) -> None:
@@ -179,7 +179,7 @@ class ClipRecorder:
         with suppress(queue.Empty):
             while self._worker.is_alive():
                 if (wanted := self._jobs.get_nowait()) is not None:
-                    self._tell("dropped", wanted.event_id, wanted.path, TOO_SLOW)
+                    self._tell("dropped", wanted.event, wanted.path, TOO_SLOW)
 
     def _at(self, seconds: float) -> int:
         """Seconds of stream → position in the ring."""
@@ -203,17 +203,17 @@ class ClipRecorder:
             self._submit(wanted)
 
     def _submit(self, wanted: Wanted) -> None:
-        del self._open[wanted.event_id]
+        del self._open[wanted.event.id]
         try:
             self._jobs.put_nowait(wanted)
         except queue.Full:
-            self._tell("dropped", wanted.event_id, wanted.path, TOO_SLOW)
+            self._tell("dropped", wanted.event, wanted.path, TOO_SLOW)
 
-    def _tell(self, state: str, event_id: str | None, path: Path, reason: str | None = None) -> None:
+    def _tell(self, state: str, event: Event | None, path: Path, reason: str | None = None) -> None:
         with self._lock:
             self._counts[state] += 1
-        fields = {"id": event_id, "state": state, "path": str(path), "reason": reason}
-        self._news(record("clip", self._source, self._clock(), **fields))
+        fields = {"state": state, "path": str(path), "reason": reason}
+        self._news(record("clip", self._source, self._clock(), **_of(event), **fields))
 
     def _work(self) -> None:
         """The other thread."""
@@ -259,7 +259,7 @@ class ClipRecorder:
             reason = str(error)
         except Exception as error:  # also of the encoder: it costs this clip, and no other
             reason = f"it cannot be written: {getattr(error, 'strerror', None) or error}"
-        self._tell(state, wanted.event_id, wanted.path, reason)
+        self._tell(state, wanted.event, wanted.path, reason)
 
     def _is_private(self, samples: F32, wanted: Wanted) -> bool:
         if self._voice is None:
@@ -283,6 +283,13 @@ def folder_of(config: ClipsConfig, clock: Callable[[], float] = time.time) -> Cl
         min_free_bytes=config.min_free_bytes,
         clock=clock,
     )
+
+
+def _of(event: Event | None) -> Record:
+    """What a clip's record says of its event; nothing of one that was deleted long after."""
+    if event is None:
+        return dict.fromkeys(("id", "label", "onset_time"))
+    return {"id": event.id, "label": event.label, "onset_time": rfc3339(event.onset_time)}
 
 
 def as_flac(samples: F32, sample_rate: int) -> bytes:

@@ -74,3 +74,7 @@ class StoreError(EdgeError):
     """A database of events that is not there, cannot be opened, or is none of ours."""
 
     exit_code = 8
+
+
+class StoreBusyError(StoreError):
+    """A database that another program has locked, and will let go."""

@@ -193,20 +193,24 @@ def erase(db: sqlite3.Connection, path: Path, wanted: Filter, *, everything: boo
         events = db.execute(f"DELETE FROM events WHERE id IN ({chosen})", values).rowcount  # noqa: S608
         if everything or (wanted.until is not None and wanted == Filter(until=wanted.until)):
             db.execute("DELETE FROM health WHERE :all OR time < :until", {"all": everything, "until": wanted.until})
-        gone = sum(_delete(Path(clip)) for (clip,) in clips)
+        # What a database names that is no clip is left alone.
+        gone = sum(_delete(Path(clip)) for (clip,) in clips if clip.endswith(".flac"))
     _rewrite(db, path)
     return events, gone
 
 
 def erase_clips(folder: Path, before: float | None = None) -> int:
-    """Delete the clips of a folder, those of ``before`` a time alone; their number. Raises StoreError."""
-    return sum(_delete(clip.path) for clip in clips_in(folder) if before is None or clip.time < before)
+    """Delete the clips of a folder, those of ``before`` a time alone, also half written ones; their number. Raises
+    StoreError.
+    """
+    found = [*clips_in(folder), *clips_in(folder, half_written=True)]
+    return sum(_delete(clip.path) for clip in found if before is None or clip.time < before)
 
 
 def _delete(clip: Path) -> bool:
-    """Whether there was a clip, and is none any more. What a database names that is no clip is left alone."""
+    """Whether there was a clip, and is none any more."""
     try:
-        return clip.suffix == ".flac" and delete(clip)
+        return delete(clip)
     except OSError as error:
         raise StoreError(f"{clip} cannot be deleted: {error.strerror}", remedy="run as the user who owns it") from None
 

@@ -9,6 +9,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from threading import Lock
 
 from edge.board import Board
 from edge.classifier import Classifier
@@ -234,12 +235,13 @@ class Clips:
         """``source`` is then to be listened to by way of the attribute of that name. Raises EdgeError."""
         self._voices = None if plan.voices is None else VoiceFilter(plan.voices)
         self._told: SimpleQueue[Record] = SimpleQueue()
+        self._lock = Lock()  # for the paths
         self._recorder = ClipRecorder(
             plan.clips,
             spec.frontend.sample_rate,
             spec.frontend.channels,
             voice=self._voices,
-            news=self._told.put,
+            news=self._tell,
             patient=patient,
             folder=plan.folder,
         )
@@ -256,12 +258,21 @@ class Clips:
             self._voices.window(window)
 
     def event(self, event: Event) -> Path | None:
-        """Begin or end its clip; of one that has ended, the file that it will be."""
+        """Begin or end its clip; of one that has ended, the file that it is or will be, as far as is known."""
         if event.phase == "begin":
-            self._paths[event.id] = self._recorder.begin(event)
+            self._paths[event.id] = self._recorder.begin(event)  # none is finished before the next sound
             return None
         self._recorder.end(event)
-        return self._paths.pop(event.id, None)
+        with self._lock:
+            return self._paths.pop(event.id, None)
+
+    def _tell(self, news: Record) -> None:
+        """From the thread that writes as well."""
+        if news["state"] in ("withheld", "dropped"):
+            with self._lock:
+                if news["id"] in self._paths:  # its end is still to come, and must not name what is not there
+                    self._paths[news["id"]] = None
+        self._told.put(news)
 
     def pause(self) -> None:
         """The source is away: what is being recorded is complete."""

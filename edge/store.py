@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.errors import StoreError
+from edge.errors import StoreBusyError, StoreError
 from edge.files import state_folder
 from edge.settings import require
 
@@ -290,9 +290,10 @@ def explanation(error: sqlite3.Error, path: Path) -> tuple[str, str, bool]:
 
 @contextmanager
 def explaining(path: Path) -> Iterator[None]:
-    """Within, what SQLite raises becomes a StoreError."""
+    """Within, what SQLite raises becomes a StoreError, StoreBusyError where the same may succeed later."""
     try:
         yield
     except sqlite3.Error as error:
         what, remedy, _ = explanation(error, path)
-        raise StoreError(what, remedy=remedy) from None
+        busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+        raise (StoreBusyError if busy else StoreError)(what, remedy=remedy) from None

@@ -23,6 +23,7 @@ from edge.events import Event
 from edge.history import Filter, find
 from edge.records import event_record
 from edge.rules import EventConfig, Rule
+from edge.session import Plan, Session
 from edge.sinks.sqlite import SqliteStore
 from edge.sources.file import SoundFile
 from edge.store import StoreConfig, open_to_read
@@ -110,7 +111,7 @@ def test_it_holds_what_was_before_and_after(rig, tmp_path):
     assert soundfile.info(path).subtype == "PCM_16"
     assert r.told("written")[0] == {
         "type": "clip", "source": "mic", "time": "2025-03-14T12:00:00.000Z", "id": "0123456789abcdef",
-        "state": "written", "path": str(path), "reason": None,
+        "label": "dog", "onset_time": "2025-03-14T12:00:10.000Z", "state": "written", "path": str(path), "reason": None,
     }  # fmt: skip
     assert r.recorder.counts == {"written": 1, "withheld": 0, "dropped": 0, "pruned": 0}
 
@@ -502,6 +503,28 @@ def test_the_store_knows_what_became_of_every_clip(rig, tmp_path):
     assert found[0].clip_pruned_at == NOON
 
 
+@pytest.mark.parametrize(("state", "least_free"), [("written", 0), ("dropped", 2**62), ("withheld", 0)])
+def test_an_end_names_no_clip_that_is_known_not_to_come(tmp_path, classifier, demo, monkeypatch, state, least_free):
+    monkeypatch.setattr("edge.privacy.VoiceFilter.__call__", lambda *_: state == "withheld")
+    kept = ClipsConfig(str(tmp_path / "clips"), pre_roll=0.5, post_roll=0.5, max_seconds=2, min_free_bytes=least_free)
+    store = SqliteStore(StoreConfig(path=str(tmp_path / "events.db"), max_days=36_500.0))
+    fates, late = {}, 0
+    for record in Session(SoundFile(demo), classifier, Plan(clips=kept)).records():
+        store.write(record)
+        if record["type"] == "clip":
+            assert record["state"] == state
+            fates[record["id"]] = record["path"]
+        elif record["type"] == "event" and record["phase"] == "end" and record["id"] in fates:
+            assert record.get("clip") == (fates[record["id"]] if state == "written" else None)
+            late += 1
+    store.close()
+    assert late >= 3  # events that outlast two seconds
+    with closing(open_to_read(tmp_path / "events.db")) as db:
+        assert {e.id: e.clip for e in find(db, Filter())} == {
+            name: path if state == "written" else None for name, path in fates.items()
+        }
+
+
 def test_an_encoder_that_fails_costs_one_clip(rig, monkeypatch):
     rig = rig()
     with monkeypatch.context() as broken:
@@ -539,7 +562,6 @@ def test_one_that_hears_nothing_does_nothing(tmp_path):
 
 
 def test_clips_bear_the_name_that_a_microphone_has_once_it_is_open(tmp_path, classifier, demo):
-    from edge.session import Plan, Session
     from tests.test_listener import Blocks
 
     class Named(Blocks):

@@ -44,6 +44,7 @@ def test_it_gets_the_event_and_its_environment(tmp_path):
         "EDGE_LISTEN_EVENT_PEAK": "0.91",
         "EDGE_LISTEN_EVENT_DURATION": "0.5",
         "EDGE_LISTEN_EVENT_SOURCE": "microphone",
+        "EDGE_LISTEN_EVENT_PATH": "",
     }
     assert environment["PATH"] == os.environ["PATH"]
 
@@ -58,6 +59,16 @@ def test_only_events_of_the_phases(tmp_path):
     for record in ({"type": "status"}, event(0), event(0, phase="end")):
         sink.write(record)
     assert json.loads((tmp_path / "out").read_text()) == event(0)
+
+
+def test_a_clip_that_is_there_can_be_all_that_it_is_run_for(tmp_path):
+    sink = shell('echo "$EDGE_LISTEN_EVENT_PHASE $EDGE_LISTEN_EVENT_PATH" >> "$1"', tmp_path / "out", phases=("clip",))
+    news = {"type": "clip", "source": "mic", "id": "e0", "label": "dog", "path": "/a.flac", "reason": None}
+    for record in (event(0), event(0, phase="end"), *(news | {"state": s} for s in ("withheld", "written", "pruned"))):
+        sink.write(record)
+    assert (tmp_path / "out").read_text() == "clip /a.flac\n"
+    assert sink.types == {"event", "clip"}
+    assert shell("true").types == {"event"}  # what nobody asked for waits in no queue
 
 
 def test_its_standard_output_does_not_mix_with_ours(capfd):

@@ -323,11 +323,18 @@ def test_clips_of_forgotten_events_go_with_their_folder_named(db, tmp_path, argu
         "2025-03-13/070000.000Z_dog_aaaa.flac",
         "2025-03-14/070000.000Z_cat_bbbb.flac",
         "2025-03-14/mine.flac",
+        "2025-03-13/080000.000Z_dog_cccc.flac.17.part",  # of a power cut
     ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     ask(db, "erase", "--yes", "--clips", folder, *arguments)
     assert sorted(p.name for p in folder.rglob("*.flac")) == [*left, "mine.flac"]
+    assert bool(list(folder.rglob("*.part"))) == ("--label" in arguments)
+
+
+def test_a_folder_of_clips_that_is_not_there_is_no_folder_without_clips(db, tmp_path):
+    assert "clipz' does not exist" in ask(db, "erase", "--yes", "--all", "--clips", tmp_path / "clipz", code=2).stderr
+    assert ids(db)
 
 
 def test_erase_says_so_while_a_reader_keeps_the_log(db):

@@ -130,6 +130,22 @@ def test_windows_push_no_event_out_of_its_queue(path):
     assert delivery.stats().dropped == 0
 
 
+def test_one_that_is_locked_at_the_start_is_waited_for(path, tmp_path):
+    SqliteStore(config(path)).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        sink = SqliteStore(config(path, busy_seconds=0.05))
+        with pytest.raises(SinkError, match="locked by another program") as caught:
+            sink.write(event(name="a"))
+        assert caught.value.retry
+        SqliteStore(config(path, busy_seconds=0.05)).close()  # it has nothing to lose
+    sink.write(event(name="a"))
+    sink.close()
+    assert [e.id for e in events(path)] == ["a"]
+    with pytest.raises(StoreError, match="is a folder"):  # what waiting does not mend ends it at once
+        SqliteStore(config(tmp_path))
+
+
 def test_each_change_of_health_is_kept(path):
     sink = SqliteStore(config(path))
     for second, state in enumerate(("starting", "listening", "lost")):

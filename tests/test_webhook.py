@@ -60,6 +60,16 @@ def test_only_the_phases_that_are_asked_for(receiver, webhook):
     assert [b["phase"] for b in bodies(receiver)] == ["end"]
 
 
+def test_the_clip_of_an_event_is_sent_when_it_is_there(receiver, webhook):
+    sink = webhook(phases=("clip",), template='{"text": "$label $path $peak"}', cooldown=60.0)
+    for number, state in ((0, "withheld"), (1, "written"), (2, "written")):  # the last one within the cool-down
+        begun = event(number)
+        news = {"id": begun["id"], "label": "Dog", "onset_time": begun["onset_time"], "state": state}
+        sink.write({"type": "clip", "source": "mic", "path": f"/{number}.flac", "reason": None, **news})
+    assert bodies(receiver) == [{"text": "Dog /1.flac "}]
+    assert receiver.requests[0][0]["Idempotency-Key"] == "e00001-clip"
+
+
 def test_a_template_is_filled_and_its_types_stay(receiver, webhook):
     template = '{"text": "$label at $$5: ${peak}", "list": [1, null, "$duration$clip", {"c": "$classes"}]}'
     sink = webhook(template=template)
@@ -76,7 +86,7 @@ def test_a_template_from_a_file(tmp_path):
 
 
 def test_a_template_may_name_every_field_of_an_event():
-    assert set(event(0)) - {"type"} | {"clip"} == FIELDS
+    assert set(event(0)) - {"type"} | {"clip", "path"} == FIELDS
 
 
 @pytest.mark.parametrize(

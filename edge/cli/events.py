@@ -231,7 +231,7 @@ def draw_day(db: Path | None, day: date, out: Path | None, output: str | None) -
     click.option(
         "--clips",
         "folder",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
         envvar="EDGE_LISTEN_CLIPS",
         help="Folder of clips; with it, those whose events have been forgotten go as well.",
     ),

@@ -1,4 +1,4 @@
-"""A program that is run for each event: no shell, the event as JSON on its standard input."""
+"""A program that is run for each event, or its clip: no shell, the record as JSON on its standard input."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import IO
 
 from edge.errors import SinkError
 from edge.records import Record
+from edge.sinks.phases import DEFAULT_PHASES, phase_of, require_phases, types_of
 
-PHASES = ("begin", "end")
-# Of the event, in the program's environment, as EDGE_LISTEN_EVENT_LABEL.
-VARIABLES = ("id", "phase", "label", "time", "peak", "duration", "source")
+# Of the record, in the program's environment, as EDGE_LISTEN_EVENT_LABEL.
+VARIABLES = ("id", "phase", "label", "time", "peak", "duration", "source", "path")
 SHOWN = 200  # bytes of its last words in an error
 
 
@@ -26,7 +26,7 @@ class CommandConfig:
     """Which program, and when."""
 
     argv: tuple[str, ...] = ()  # the program and its arguments, passed on as they are
-    phases: tuple[str, ...] = PHASES  # of an event for which it is run: "begin", "end"
+    phases: tuple[str, ...] = DEFAULT_PHASES  # for which it is run, of an event: "begin", "end", "clip"
     timeout: float = 30.0  # seconds, after which it is killed, with all that it has started
     retry: bool = False  # whether it is run again when it fails
 
@@ -37,22 +37,19 @@ class Command:
     Raises SinkError, not to be retried, when the program is not there or the configuration makes no sense.
     """
 
-    types = frozenset({"event"})
-
     def __init__(self, config: CommandConfig) -> None:
-        self._config = config
+        self._config, self.types = config, types_of(config.phases)
         self._running: subprocess.Popen[bytes] | None = None
         if not config.argv or shutil.which(config.argv[0]) is None:
             name = config.argv[0] if config.argv else "no program"
             raise SinkError(f"command: {name} cannot be run", remedy="name a program by its path", retry=False)
-        if set(config.phases) - set(PHASES):
-            raise SinkError(f"command: phases are {config.phases}", remedy="use begin and end", retry=False)
+        require_phases(config.phases, "command")
         if config.timeout <= 0:
             raise SinkError(f"command: timeout is {config.timeout}", remedy="use seconds above 0", retry=False)
 
     def write(self, record: Record) -> None:
         """Run the program, and wait for its end."""
-        if record["type"] != "event" or record["phase"] not in self._config.phases:
+        if phase_of(record) not in self._config.phases:
             return
         with tempfile.TemporaryFile() as words:  # not a pipe: a grandchild that keeps it open would hold us up
             code = self._run(record, words)
@@ -101,7 +98,7 @@ class Command:
 
 
 def _variables(record: Record) -> dict[str, str]:
-    values = {name: record.get(name) for name in VARIABLES}
+    values = {name: record.get(name) for name in VARIABLES} | {"phase": phase_of(record)}
     return {f"EDGE_LISTEN_EVENT_{name.upper()}": "" if v is None else str(v) for name, v in values.items()}
 
 

@@ -7,10 +7,11 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from edge.errors import SinkError, StoreError
+from edge.errors import SinkError, StoreBusyError, StoreError
 from edge.records import Record
 from edge.store import StoreConfig, bytes_of, explanation, limit_pages, open_to_write, retain, shrink, transaction
 
@@ -55,6 +56,8 @@ class SqliteStore:
     ) -> None:
         """Open or create the database. ``clock`` gives seconds since the Unix epoch.
 
+        One that is locked is opened with the first record that wants to be kept.
+
         Raises:
             StoreError: see :func:`edge.store.open_to_write`.
         """
@@ -63,7 +66,9 @@ class SqliteStore:
         self._pending: deque[Statement] = deque(maxlen=PENDING)
         self._committed = -HEALTH_SECONDS  # by the monotonic clock
         self._statuses: dict[str, float] = {}  # source → time of the last status that was kept
-        self._db = self._opened()
+        self._db: sqlite3.Connection | None = None
+        with suppress(StoreBusyError):
+            self._db = self._opened()
 
     def write(self, record: Record) -> None:
         """Keep an event, its clip's fate, or a sign of health; other records are passed over.
@@ -91,7 +96,7 @@ class SqliteStore:
             if self._pending:
                 self._commit()
         finally:
-            self._db.close()
+            self._shut()
 
     def _statement(self, record: Record) -> Statement | None:
         kind = record["type"]
@@ -112,23 +117,32 @@ class SqliteStore:
 
     def _commit(self) -> None:
         try:
-            if self._moved():
-                self._inode = -1  # until it is open again, should that fail now
-                self._db.close()
-                self._db = self._opened()
-            self._make_room_in_log()
-            with transaction(self._db):
-                retain(self._db, self._config, self._clock())
+            db = self._there()
+            self._make_room_in_log(db)
+            with transaction(db):
+                retain(db, self._config, self._clock())
                 for sql, values in self._pending:
-                    self._db.execute(sql, values)
+                    db.execute(sql, values)
             self._pending.clear()
             self._committed = self._monotonic()
-            shrink(self._db, self._config)
+            shrink(db, self._config)
         except sqlite3.Error as error:
             what, remedy, retry = explanation(error, self._file)
             raise SinkError(what, remedy=remedy, retry=retry) from None
-        except StoreError as error:  # it was to be begun again
+        except StoreError as error:  # it was to be opened
             raise SinkError(error.what, remedy=error.remedy) from None
+
+    def _there(self) -> sqlite3.Connection:
+        """The database, opened again where somebody has deleted or replaced the file."""
+        if self._db is None or self._moved():
+            self._shut()
+            self._db = self._opened()
+        return self._db
+
+    def _shut(self) -> None:
+        db, self._db = self._db, None
+        if db is not None:
+            db.close()
 
     def _opened(self) -> sqlite3.Connection:
         db = open_to_write(self._file, busy_seconds=self._config.busy_seconds)
@@ -143,12 +157,12 @@ class SqliteStore:
         except OSError:
             return True
 
-    def _make_room_in_log(self) -> None:
+    def _make_room_in_log(self, db: sqlite3.Connection) -> None:
         """Raises SinkError while a reader, who does not end, keeps the log from being written back."""
         most = self._config.max_bytes - self._config.wal_bytes // 2
         if bytes_of(self._file) <= most:
             return
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if bytes_of(self._file) > most and bytes_of(self._file, log=False) <= most:
             raise SinkError(f"{self._file} is full while another program reads it", remedy="end that program")
 

@@ -22,15 +22,15 @@ from edge.errors import SinkError
 from edge.extras import need
 from edge.records import Record
 from edge.secret import read_secret
+from edge.sinks.phases import DEFAULT_PHASES, phase_of, require_phases, types_of
 
 if TYPE_CHECKING:
     import httpx
 
-PHASES = ("begin", "end")
-# What a template may name: the fields of an event record.
+# What a template may name: the fields of an event's record, and of a clip's.
 FIELDS = frozenset({
     "source", "time", "id", "phase", "label", "classes", "onset", "offset", "duration", "onset_time", "offset_time",
-    "peak", "mean", "level_dbfs", "model", "latency_ms", "clip",
+    "peak", "mean", "level_dbfs", "model", "latency_ms", "clip", "path",
 })  # fmt: skip
 RETRIED = frozenset({408, 425, 429})  # the answers below 500 after which the same request may be taken later
 REMEMBERED = 1000  # events whose cool-down is decided: their end, and a second attempt, go the same way
@@ -42,7 +42,7 @@ class WebhookConfig:
     """Where events are posted, and how."""
 
     url: str = ""  # http:// or https://
-    phases: tuple[str, ...] = PHASES  # of an event that are sent: "begin", "end"
+    phases: tuple[str, ...] = DEFAULT_PHASES  # of an event that are sent: "begin", "end", "clip"
     template: str | None = None  # JSON whose strings may hold $label, $peak …, or a file with it; None: the record
     secret_env: str | None = None  # the environment variable that holds the key of the signature
     secret_file: str | None = None  # or the file
@@ -59,12 +59,10 @@ class Webhook:
     Raises SinkError when httpx is missing, or for a configuration that makes no sense.
     """
 
-    types = frozenset({"event"})
-
     def __init__(self, config: WebhookConfig) -> None:
         need("httpx", "http", SinkError)
         _check(config)
-        self._config = config
+        self._config, self.types = config, types_of(config.phases)
         self._secret = read_secret(config.secret_env, config.secret_file, "the webhook's secret")
         self._template = None if config.template is None else read_template(config.template)
         self._client: httpx.Client | None = None
@@ -75,7 +73,7 @@ class Webhook:
         """Post ``record`` where it is an event to be sent. Raises SinkError when the receiver has not taken it."""
         import httpx
 
-        if record["type"] != "event" or record["phase"] not in self._config.phases or not self._is_due(record):
+        if phase_of(record) not in self._config.phases or not self._is_due(record):
             return
         if self._client is None:
             logging.getLogger("httpx").setLevel(logging.WARNING)  # its log of requests shows the whole URL
@@ -115,7 +113,7 @@ class Webhook:
         headers = {
             "Content-Type": "application/json",
             "User-Agent": f"edge-listen/{edge.__version__}",
-            "Idempotency-Key": f"{record['id']}-{record['phase']}",
+            "Idempotency-Key": f"{record['id']}-{phase_of(record)}",
         } | self._config.headers
         if self._secret is not None:
             headers[TIMESTAMP] = timestamp = str(int(time.time()))
@@ -196,8 +194,7 @@ def _check(config: WebhookConfig) -> None:
         usable = False
     if not usable:
         raise SinkError(f"webhook: url is {config.url!r}", remedy="use http:// or https:// and a host", retry=False)
-    if set(config.phases) - set(PHASES):
-        raise SinkError(f"webhook: phases are {list(config.phases)}", remedy="use begin and end", retry=False)
+    require_phases(config.phases, "webhook")
     for name, value in config.headers.items():
         if not name.isascii() or not value.isascii():
             raise SinkError(f"webhook: header {name} is {value!r}", remedy="use ASCII", retry=False)
