@@ -138,6 +138,8 @@ class Metrics:
         self._model.labels(*(record[name] for name in fields)).set(1)
         for counter in (self._windows, self._unknown, self._errors, *self._status.values()):
             counter.labels(record["source"])  # there from the beginning, as 0: a rate needs that
+        for label in record["event_labels"]:
+            self._events.labels(record["source"], label)
 
     def _on_health(self, record: Record) -> None:
         source, reasons = record["source"], record["reasons"]
