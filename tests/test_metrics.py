@@ -82,6 +82,18 @@ def test_each_label_that_events_may_have_is_there_before_the_first_one(metrics, 
     assert events == {f'edge_audio_events_total{{label="{label}",source="yard"}}': 0 for label in labels}
 
 
+def test_what_becomes_of_clips_is_counted(metrics, heard):
+    def clips():
+        found = values(scraped(metrics))
+        states = ("written", "withheld", "dropped", "pruned")
+        return [found[f'edge_audio_clips_total{{source="yard",state="{state}"}}'] for state in states]
+
+    assert clips() == [0, 0, 0, 0]  # though none are asked for: a rate needs that
+    for state in ("written", "written", "pruned", "dropped"):
+        metrics.write({"type": "clip", "source": "yard", "state": state})
+    assert clips() == [2, 0, 1, 1]
+
+
 def test_counts_of_a_status_add_up_and_never_fall(metrics):
     def status(overflows, lost):
         base = {"type": "status", "source": "yard", "silent": False, "load": 0.01, "late": 0, **NOTHING}

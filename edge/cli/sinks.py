@@ -307,7 +307,13 @@ class Deliveries:
 
 
 def terminal_sinks(output: str, verbose: bool) -> Sequence[Sink]:
-    """The sinks of ``--output``."""
+    """The sinks of ``--output``; the first one speaks when they are closed."""
+    from edge.sinks.log import DroppedClips
+
+    return [DroppedClips(), *_shown(output, verbose)]
+
+
+def _shown(output: str, verbose: bool) -> Sequence[Sink]:
     if output == "none":
         from edge.sinks.log import Log
 
