@@ -10,12 +10,11 @@ import io
 import logging
 import queue
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Thread
 from typing import Protocol
 
 import numpy as np
@@ -118,17 +117,9 @@ class ClipRecorder:
         self._origin = 0  # position in the stream of the ring's position 0
         self._oldest = 0  # position in the ring at which this stretch of stream begins
         self._open: dict[str, Wanted] = {}  # by the id of the event
-        self._counts: Counter[str] = Counter()
-        self._lock = Lock()  # for the counts; never held while the disk is waited for
         self._jobs: queue.Queue[Wanted | None] = queue.Queue(MAX_WAITING)
         self._patient, self._closing = patient, False
         self._worker = Thread(target=self._work, name="clips", daemon=True)  # from the first sample on
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many clips were written, withheld, dropped and pruned."""
-        with self._lock:
-            return {state: self._counts[state] for state in ("written", "withheld", "dropped", "pruned")}
 
     def push(self, samples: F32, position: int) -> None:
         """Keep float32 [n] or [n, channels]; the first of them is at ``position`` in the stream, in samples.
@@ -210,8 +201,6 @@ class ClipRecorder:
             self._tell("dropped", wanted.event, wanted.path, TOO_SLOW)
 
     def _tell(self, state: str, event: Event | None, path: Path, reason: str | None = None) -> None:
-        with self._lock:
-            self._counts[state] += 1
         fields = {"state": state, "path": str(path), "reason": reason}
         self._news(record("clip", self._source, self._clock(), **_of(event), **fields))
 

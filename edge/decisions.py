@@ -66,8 +66,7 @@ class Detector:
         # Scores that count after the clearest beginning; rounded they must not be above the threshold itself.
         self._least = np.minimum(weighed(self._on, 1 / self._most), self._on)
         self._smoothing = np.array([o.rule.smoothing for o in self.outcomes])
-        levels = [o.rule.min_level_dbfs for o in self.outcomes]
-        self._least_level = np.array([-np.inf if level is None else level for level in levels])
+        self._least_level = np.array([_least_level(o) for o in self.outcomes])
         self._of_classes = np.array([bool(o.classes) for o in self.outcomes], bool)  # of none, where all are ignored
         self._single = np.array([o.classes[0] if len(o.classes) == 1 else -1 for o in self.outcomes], int)
         self._smoothed: F64 | None = None
@@ -274,5 +273,12 @@ def _joint(probs: F64, spec: ModelSpec) -> float:
 
 
 def _other(outcome: Outcome, window: Window) -> float:
-    """Of what is no class: 1 or 0."""
-    return float({UNKNOWN: window.unknown, SILENCE: window.silent}[outcome.label])
+    """Of what is no class: 1 or 0. Silence is not unknown as well."""
+    return float({UNKNOWN: window.unknown and not window.silent, SILENCE: window.silent}[outcome.label])
+
+
+def _least_level(outcome: Outcome) -> float:
+    """In dBFS, from which a window may begin it; what is unknown is a sound, and nothing but zeros is none."""
+    if outcome.rule.min_level_dbfs is not None:
+        return outcome.rule.min_level_dbfs
+    return float(np.finfo(np.float64).min) if outcome.label == UNKNOWN and not outcome.classes else -math.inf

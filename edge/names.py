@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 
 
 def encodable(text: str) -> str:
@@ -21,4 +22,19 @@ def slug(text: str) -> str:
     plain = re.sub("[^a-z0-9]+", "_", text.lower()).strip("_")
     if text.isascii() and plain:
         return plain
+    return _digested(plain, text)
+
+
+def slugs(texts: Iterable[str]) -> dict[str, str]:
+    """The :func:`slug` of each, where no two may be called the same: of several that would be, one keeps it, whatever
+    their order, and a digest tells the others apart.
+    """
+    found: dict[str, str] = {}
+    for text in sorted(set(texts), key=lambda text: (slug(text) != text, text)):
+        plain = slug(text)
+        found[text] = _digested(plain, text) if plain in found.values() else plain
+    return found
+
+
+def _digested(plain: str, text: str) -> str:
     return f"{plain}_{hashlib.sha256(text.encode()).hexdigest()[:8]}".lstrip("_")

@@ -20,6 +20,7 @@ from edge.rules import DEFAULT_THRESHOLD, EventConfig, outcomes_of
 
 Record = dict[str, Any]
 
+CLIP_STATES = ("written", "withheld", "dropped", "pruned")  # what becomes of a clip: docs/clips.md
 TYPES = ("start", "health", "window", "event", "clip", "status", "error", "end")
 
 SCHEMA_VERSION = 1  # of the records; raised when a reader of the former version could misread them

@@ -60,6 +60,10 @@ class EventConfig:
     def __post_init__(self) -> None:
         for name in self.report:
             require(name in (UNKNOWN, SILENCE), "report", name, f"{UNKNOWN}, {SILENCE}")
+        for label, members in self.groups.items():
+            require(bool(members), f"groups.{label}", list(members), "one class or more")
+        left = not self.only or self.report or set(self.only).difference(self.ignore)
+        require(bool(left), "only", list(self.only), "at least one class that is not in ignore as well")
 
 
 @dataclass(frozen=True)
@@ -122,14 +126,15 @@ def fitted(config: EventConfig, spec: ModelSpec) -> EventConfig:
     Raises SettingsError for a class in two groups, be it one that the model does not have: others may.
     """
     _require_one_group(config)
-    only = tuple(name for name in config.only if name in spec.labels)
+    only = tuple(name for name in config.only if name in spec.labels and name not in config.ignore)
+    groups = {label: tuple(n for n in members if n in spec.labels) for label, members in config.groups.items()}
     kept = dataclasses.replace(
         config,
         only=only,
         # Where nothing is left of ``only``, nothing is reported; an empty one would mean everything.
         ignore=spec.labels if config.only and not only else tuple(n for n in config.ignore if n in spec.labels),
         aliases={name: alias for name, alias in config.aliases.items() if name in spec.labels},
-        groups={label: tuple(n for n in members if n in spec.labels) for label, members in config.groups.items()},
+        groups={label: members for label, members in groups.items() if members},
     )
     found = _found(spec, kept)
     report = tuple(name for name in config.report if name not in found)

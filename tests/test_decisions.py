@@ -203,6 +203,17 @@ def test_silence_is_an_event_where_asked(spec):
     assert (found[0][1].classes, found[0][1].level_dbfs) == ((), None)
 
 
+def test_silence_is_not_unknown_as_well(spec):
+    """Nor are the zeros before it that are not yet called silence; a sound that is unknown ends with it."""
+    config = EventConfig(report=("unknown", "silence"))
+    zeros = [{"unknown": True, "level": None}] * 9
+    rows = zeros + [{"unknown": True, "level": None, "silent": True}] * 3
+    assert told(events_in(spec, rows, config)) == [(9, "begin", "silence"), (12, "end", "silence")]
+    assert told(events_in(spec, [{"unknown": True}, *rows], config)) == [
+        (0, "begin", "unknown"), (10, "end", "unknown"), (10, "begin", "silence"), (13, "end", "silence"),
+    ]  # fmt: skip
+
+
 def test_a_gap_ends_what_was_heard(spec):
     detector = Detector(spec, rule())
     for n in range(3):
@@ -485,6 +496,11 @@ def test_outcomes_are_groups_and_the_classes_in_none(spec):
         ("[rule]\nconfirm = 1", "unknown key 'rule'"),
         ("smoothing = 1", "smoothing is 1.0; allowed: 0, up to less than 1"),
         ("release = 0", "release is 0.0; allowed: above 0, up to 1"),
+        (
+            'only = ["siren"]\nignore = ["dog", "siren"]',
+            "events.only is ['siren']; allowed: at least one class that is not",
+        ),
+        ("[groups]\npet = []", "events.groups.pet is []; allowed: one class or more"),
     ],
 )
 def test_mistakes_in_a_table_are_named(table, message):
@@ -521,11 +537,17 @@ def test_rules_that_do_not_fit_the_model_are_named(spec, config, message):
         ),
         (EventConfig(aliases={"hound": "pet", "cat": "tom"}, labels={"pet": Rule()}), ["dog", "tom", "siren", "rain"]),
         (EventConfig(groups={"pet": ("hound",)}, only=("hound",), labels={"pet": Rule()}), []),
+        (EventConfig(only=("hound", "siren"), ignore=("siren",)), []),  # what a user's table may not say
     ],
 )
 def test_rules_of_another_model_are_left_out_and_named(spec, caplog, config, expected):
     assert [outcome.label for outcome in Detector(spec, fitted(config, spec)).outcomes] == expected
     assert "hound" in caplog.text
+
+
+def test_silence_alone_may_be_reported(spec):
+    config = events_of({"only": ["dog"], "ignore": ["dog"], "report": ["silence"]})
+    assert [outcome.label for outcome in outcomes_of(spec, config)] == ["silence"]
 
 
 def test_a_class_in_two_groups_is_refused_also_where_this_model_does_not_have_it(spec):

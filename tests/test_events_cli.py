@@ -135,14 +135,15 @@ def test_csv_and_json_say_the_same(db):
     assert table[2]["offset_time"] == ""
 
 
-@pytest.mark.parametrize("name", ["out.csv", "out.jsonl"])
+@pytest.mark.parametrize("name", ["out.csv", "out.json", "out.jsonl"])
 def test_export_holds_every_event(db, tmp_path, name):
     file = tmp_path / name
     ask(db, "export", file)
     with closing(open_to_read(db)) as connection:
         stored = [as_row(e) for e in find(connection, Filter())]
-    if name.endswith("jsonl"):
-        read = [json.loads(line) for line in file.read_text().splitlines()]
+    if "json" in name:
+        text = file.read_text()
+        read = json.loads(text) if name.endswith("json") else [json.loads(line) for line in text.splitlines()]
         assert [{**row, "classes": tuple(row["classes"])} for row in read] == stored
     else:
         read = list(csv.DictReader(file.read_text().splitlines()))
@@ -164,6 +165,13 @@ def test_export_is_whole_or_not_there(db, tmp_path, monkeypatch):
     assert "cannot be written" in ask(db, "export", tmp_path / "no" / "out.csv", code=1).stderr
     assert "--format csv" in ask(db, "export", tmp_path / "out.txt", code=2).stderr
     assert sorted(p.name for p in tmp_path.iterdir() if "out" in p.name) == ["out.csv"]
+
+
+def test_an_export_of_no_event_is_valid(db):
+    assert [ask(db, "export", "-", "--format", kind, "--until", "2000-01-01").stdout for kind in ("json", "jsonl")] == [
+        "[]\n",
+        "",
+    ]
 
 
 def test_export_does_not_replace_the_database(db):
@@ -237,6 +245,13 @@ def test_a_day_as_a_picture(db, tmp_path):
     assert "siren" in ask(db, "day", "2025-03-14", "--out", out, "--output", "text").stdout
     ask(db, "day", "2025-03-13", "--out", out)  # nothing was heard
     assert "cannot be written" in ask(db, "day", "--out", tmp_path / "no" / "day.png", code=1).stderr
+
+
+@pytest.mark.parametrize("name", ["day.pdf", "day.svg", "day.xyz"])
+def test_a_picture_of_another_kind_is_refused(db, tmp_path, name):
+    refused = ask(db, "day", "2025-03-14", "--out", tmp_path / name, code=2)
+    assert f"{name}' is no PNG file; allowed: a name that ends with .png" in refused.stderr
+    assert (refused.stdout, list(tmp_path.glob("day.*"))) == ("", [])
 
 
 def test_a_picture_without_its_extra(db, tmp_path, monkeypatch):

@@ -508,6 +508,20 @@ def test_the_log_says_once_that_clips_are_dropped(caplog):
     assert caplog.messages == ["clip dropped: the disk is too slow"] * 2
 
 
+@pytest.mark.parametrize("output", ["live", "text", "jsonl", "none"])
+def test_how_many_clips_were_dropped_is_said_at_the_end(output, caplog):
+    from edge.cli.listen import Spread
+    from edge.cli.sinks import terminal_sinks
+
+    for clips, said in ((CLIPS, ["clips: 3 were dropped, the last one: the disk is too slow"]), (CLIPS[:1], [])):
+        spread = Spread(terminal_sinks(output, verbose=False))
+        for record in clips:
+            spread.write(record)
+        caplog.clear()
+        spread.close()
+        assert caplog.messages == said
+
+
 def test_the_live_view_says_why_there_is_no_clip():
     from rich.console import Console
 

@@ -14,6 +14,7 @@ import pytest
 from edge.board import Board
 from edge.errors import SettingsError, SinkError
 from edge.health import REASONS, Health
+from edge.rules import EventConfig
 from edge.session import Plan, Session
 from edge.settings import settings_of
 from edge.sinks.device import Device
@@ -69,6 +70,28 @@ def test_what_was_heard_is_counted(metrics, heard):
     assert 'precision="int8"' in model
     assert found['edge_audio_sink_dropped_total{sink="mqtt"}'] == 2
     assert found['edge_audio_sink_queued{sink="mqtt"}'] == 3
+
+
+def test_each_label_that_events_may_have_is_there_before_the_first_one(metrics, classifier, demo):
+    """A rate needs the 0 before the 1."""
+    rules = EventConfig(groups={"pet": ("dog", "cat")}, only=("dog", "cat", "siren"), report=("unknown",))
+    start = next(Session(SoundFile(demo), classifier, Plan(rules), "yard").records())
+    metrics.write(start)
+    events = {name: value for name, value in values(scraped(metrics)).items() if name.startswith("edge_audio_events_t")}
+    labels = ("pet", "siren", "unknown")
+    assert events == {f'edge_audio_events_total{{label="{label}",source="yard"}}': 0 for label in labels}
+
+
+def test_what_becomes_of_clips_is_counted(metrics, heard):
+    def clips():
+        found = values(scraped(metrics))
+        states = ("written", "withheld", "dropped", "pruned")
+        return [found[f'edge_audio_clips_total{{source="yard",state="{state}"}}'] for state in states]
+
+    assert clips() == [0, 0, 0, 0]  # though none are asked for: a rate needs that
+    for state in ("written", "written", "pruned", "dropped"):
+        metrics.write({"type": "clip", "source": "yard", "state": state})
+    assert clips() == [2, 0, 1, 1]
 
 
 def test_counts_of_a_status_add_up_and_never_fall(metrics):

@@ -173,6 +173,18 @@ def test_configuration_and_rules_are_clean():
 
 
 RULE_TESTS = sorted((MONITORING / "rule_tests").glob("*.yml"))
+
+
+def test_the_series_of_rule_tests_are_those_that_are_served(exposed):
+    """Each has the labels of the real one, and no others."""
+    for test in (test for path in RULE_TESTS for test in yaml.safe_load(path.read_text())["tests"]):
+        series = [selector for given in test["input_series"] for selector in selectors(given["series"])]
+        for metric, labels in series:
+            if metric not in OF_PROMETHEUS:
+                assert metric in exposed, test["name"]
+                assert labels - {"instance", "job"} == exposed[metric], f"{test['name']}: {metric}"
+
+
 SLOW = ("events",)  # five days
 
 

@@ -531,6 +531,26 @@ def test_a_group_is_there_from_the_start(broker, subscriber):
     sink.close()
 
 
+def test_labels_that_differ_in_signs_or_capitals_alone_have_states_and_entities_of_their_own():
+    """One of them keeps the name that they would share, whatever their order; what is no event takes it from none."""
+
+    def told(*labels, by_source=False):
+        sink = HomeAssistant(HomeAssistantConfig(node="attic", by_source=by_source))
+        payload, *states = sink.messages(START | {"labels": ["Dog", "pet a"], "event_labels": labels})
+        sensors = [c for c in discovered(payload.payload)[1].values() if c["p"] == "binary_sensor"]
+        assert {c["state_topic"] for c in sensors} <= {m.topic for m in states}
+        for sensor in sensors:
+            (_, state) = sink.messages(event(0, label=sensor["name"]))
+            assert state.topic == sensor["state_topic"]
+        return {c["name"]: c["state_topic"].rpartition("/")[2] for c in sensors}
+
+    found = told("Pet a", "pet-a", "dog", "Dog")
+    assert found == {"Pet a": "pet_a", "pet-a": found["pet-a"], "dog": "dog", "Dog": found["Dog"]}
+    assert len(set(found.values())) == 4
+    assert found == told("Dog", "dog", "pet-a", "Pet a", by_source=True)
+    assert told("Pet-A") == {"Pet-A": "pet_a"}
+
+
 def test_a_start_of_an_older_version_may_wait_in_the_spool():
     start = {name: value for name, value in START.items() if name != "event_labels"}
     states = {m.topic for m in HomeAssistant(HomeAssistantConfig(node="attic")).messages(start) if "/state/" in m.topic}

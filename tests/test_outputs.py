@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -136,7 +137,7 @@ def test_a_broker_that_is_away_gets_the_events_of_the_run_before(tmp_path, demo,
     started = time.monotonic()
     done = listen("--input", demo, "--output", "jsonl", "--mqtt", f"127.0.0.1:{port}", env=env)
     assert time.monotonic() - started < 20
-    assert "mqtt: " in done.stderr
+    assert re.search(r"^\d+ records wait on disk for mqtt", done.stderr, re.MULTILINE)
     with Mosquitto(tmp_path, port=port) as broker, Subscriber(broker) as subscriber:
         some = ("--input", demo, "--realtime", "--duration", 6)  # while closing, what is on disk stays there
         again = listen(*some, "--output", "jsonl", "--mqtt", f"127.0.0.1:{port}", env=env)
@@ -349,6 +350,27 @@ def test_disks_that_matter_are_those_that_are_written_to(tmp_path, monkeypatch):
     wait_until(lambda: board.troubles() == ["webhook"])
     deliveries.close()
     metrics.close()
+
+
+def test_what_is_left_on_disk_is_said_at_the_end(tmp_path, monkeypatch, caplog):
+    """Once, until a run has delivered it."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+    def run(url, *written, until):
+        (deliveries,) = make_sinks({}, {"webhook": url})
+        for record in written:
+            deliveries.write(record)
+        wait_until(lambda: until(deliveries._deliveries["webhook"].stats()))
+        caplog.clear()
+        deliveries.close()
+        return [message for message in caplog.messages if "wait on disk" in message]
+
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/"
+    said = run(url, event(0), event(1), until=lambda stats: stats.spooled == 2)
+    assert said == ["2 records wait on disk for webhook, until it is run again"]
+    with http_receiver(port):
+        assert run(url, until=lambda stats: stats.delivered == 2 and not stats.spooled) == []
 
 
 def test_where_one_cannot_be_made_none_is_left(tmp_path):

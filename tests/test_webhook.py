@@ -4,6 +4,7 @@ import datetime as dt
 import email.utils
 import json
 import logging
+import math
 import re
 import time
 
@@ -254,17 +255,31 @@ def test_an_outage_of_the_receiver_loses_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "says"),
     [
-        {"url": ""}, {"url": "ftp://host/"}, {"url": "http://"}, {"url": "http://host:99999/"},
-        {"phases": ("start",)}, {"timeout": 0.0}, {"headers": {"X": "ü"}},
+        ({"url": ""}, "url is ''"), ({"url": "ftp://host/"}, "url is"), ({"url": "http://"}, "url is"),
+        ({"url": "http://host:99999/"}, "url is"), ({"phases": ("start",)}, "phases are ['start']"),
+        ({"timeout": 0.0}, "timeout is 0.0"), ({"timeout": -1.0}, "timeout is -1.0"),
+        ({"cooldown": -5.0}, "cooldown is -5.0 (use seconds, 0 or more)"),
+        ({"cooldowns": {"Dog": 1.0, "Cat": -1.0}}, "cooldowns.Cat is -1.0"),
+        ({"longest_retry_after": -0.5}, "longest_retry_after is -0.5"), ({"cooldown": math.nan}, "cooldown is nan"),
+        ({"headers": {"Bad Name": "x"}}, "a header is called 'Bad Name' (use letters, digits and -)"),
+        ({"headers": {"": "x"}}, "a header is called ''"), ({"headers": {"X:": "x"}}, "a header is called 'X:'"),
+        ({"headers": {"X": "ü"}}, "header X has a value"), ({"headers": {"X": "a\nb"}}, "header X has a value"),
+        ({"headers": {"X": " a"}}, "header X has a value"),
     ],
 )  # fmt: skip
-def test_settings_that_make_no_sense(settings):
-    with pytest.raises(SinkError) as caught:
+def test_settings_that_make_no_sense(settings, says):
+    with pytest.raises(SinkError, match=f"^webhook: {re.escape(says)}") as caught:
         Webhook(WebhookConfig(**{"url": "http://localhost/", **settings}))
     assert not caught.value.retry
     assert "\n" not in str(caught.value)
+
+
+def test_headers_that_http_allows_arrive(receiver, webhook):
+    allowed = {"X-Edge_1!": "Bearer a b=", "Empty": "", "One": "1"}
+    webhook(headers=allowed).write(event(0))
+    assert {name: receiver.requests[0][0][name] for name in allowed} == allowed
 
 
 def test_without_httpx_it_says_what_to_install(monkeypatch):

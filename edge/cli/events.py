@@ -57,10 +57,17 @@ def label_of(text: str) -> str:
     return encodable(text)
 
 
-def parsed(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
-    """A callback that takes what ``parse`` makes of the text."""
+def picture_of(path: Path) -> Path:
+    """A file that can be drawn in: it is a PNG whatever its name. Raises ValueError."""
+    if path.suffix.lower() not in ("", ".png"):
+        raise ValueError(f"{str(path)!r} is no PNG file; allowed: a name that ends with .png")
+    return path
 
-    def callback(context: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+
+def parsed(parse: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """A callback that takes what ``parse`` makes of the value."""
+
+    def callback(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
         try:
             return None if value is None else parse(value)
         except ValueError as error:
@@ -149,16 +156,18 @@ def list_events(db: Path | None, limit: int, output: str, **wanted: Any) -> None
     "export",
     click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path)),
     filter_options,
-    click.option("--format", "kind", type=click.Choice(["csv", "jsonl"]), show_default="by the name of FILE"),
+    click.option("--format", "kind", type=click.Choice(["csv", "json", "jsonl"]), show_default="by the name of FILE"),
 )
 def export(db: Path | None, file: Path, kind: str | None, **wanted: Any) -> None:
-    """Write events to FILE, as CSV or JSON Lines: all of them, or FILE is left as it was. To stdout, if FILE is -."""
+    """Write events to FILE, as CSV, a JSON array or JSON Lines: all of them, or FILE is left as it was. To stdout, if
+    FILE is -.
+    """
     from edge.cli.events_view import write_events
     from edge.files import replacing
 
-    kind = kind or {".csv": "csv", ".jsonl": "jsonl"}.get(file.suffix.lower())
+    kind = kind or {".csv": "csv", ".json": "json", ".jsonl": "jsonl"}.get(file.suffix.lower())
     if kind is None:
-        raise click.UsageError(f"{file} ends neither with .csv nor with .jsonl: say --format csv or --format jsonl")
+        raise click.UsageError(f"{file} ends with none of .csv, .json, .jsonl: say --format csv, json or jsonl")
     connection, path = opened(db)
     if file.exists() and file.samefile(path):
         raise click.UsageError(f"{file} is the database itself: name another file")
@@ -206,7 +215,12 @@ def stats(db: Path | None, output: str, **wanted: Any) -> None:
 @command(
     "day",
     click.argument("day", metavar="[DATE]", default="today", callback=parsed(day_of)),
-    click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="PNG file to draw it in."),
+    click.option(
+        "--out",
+        type=click.Path(dir_okay=False, path_type=Path),
+        callback=parsed(picture_of),
+        help="PNG file to draw it in.",
+    ),
     click.option("--output", type=click.Choice(["text"]), show_default="text without --out", help="In the terminal."),
 )
 def draw_day(db: Path | None, day: date, out: Path | None, output: str | None) -> None:

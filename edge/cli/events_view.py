@@ -32,7 +32,7 @@ def as_row(event: StoredEvent) -> dict[str, Any]:
 
 
 def write_events(events: Iterable[StoredEvent], kind: str, stream: TextIO) -> int:
-    """Write them to ``stream`` as "csv" or "jsonl", one by one; their number."""
+    """Write them to ``stream`` as "csv", "json" (one array) or "jsonl", one by one; their number."""
     written = 0
     table = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
     if kind == "csv":
@@ -41,9 +41,13 @@ def write_events(events: Iterable[StoredEvent], kind: str, stream: TextIO) -> in
         row = as_row(event)
         if kind == "csv":
             table.writerow(row | {"classes": " ".join(event.classes)})
+        elif kind == "json":
+            stream.write((",\n" if written else "[\n") + json.dumps(row, ensure_ascii=False))
         else:
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")
         written += 1
+    if kind == "json":
+        stream.write("\n]\n" if written else "[]\n")
     return written
 
 

@@ -264,7 +264,7 @@ def _metrics(config: Any, deliveries: Mapping[str, Delivery], board: Board, fold
 
 
 class Deliveries:
-    """Several deliveries as one sink: they end at the same time, and what they lost is said."""
+    """Several deliveries as one sink: they end at the same time; what they lost, or have left, is said."""
 
     def __init__(self, deliveries: Mapping[str, Delivery], board: Board) -> None:
         """``board`` is told where the sources wait for a delivery."""
@@ -303,11 +303,19 @@ class Deliveries:
             lost = f"{stats.dropped} records were dropped, {stats.failed} refused"
             if stats.dropped or stats.failed:
                 log.warning("%s: %s: %s", name, lost, stats.last_error or "it was too slow")
-            log.info("%s: %d records delivered, %d wait on disk", name, stats.delivered, stats.spooled)
+            if stats.spooled:
+                log.warning("%d records wait on disk for %s, until it is run again", stats.spooled, name)
+            log.info("%s: %d records delivered", name, stats.delivered)
 
 
 def terminal_sinks(output: str, verbose: bool) -> Sequence[Sink]:
-    """The sinks of ``--output``."""
+    """The sinks of ``--output``; the first one speaks when they are closed."""
+    from edge.sinks.log import DroppedClips
+
+    return [DroppedClips(), *_shown(output, verbose)]
+
+
+def _shown(output: str, verbose: bool) -> Sequence[Sink]:
     if output == "none":
         from edge.sinks.log import Log
 

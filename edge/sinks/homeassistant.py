@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import edge
 from edge.names import slug
 from edge.records import Record
-from edge.sinks.mqtt import OFF, OFFLINE, ON, ONLINE, Message, Mqtt, MqttConfig, event_labels
+from edge.sinks.mqtt import OFF, OFFLINE, ON, ONLINE, Message, Mqtt, MqttConfig
 
 if TYPE_CHECKING:
     from paho.mqtt import client as paho
@@ -48,14 +48,11 @@ class HomeAssistant(Mqtt):
         self._birth = f"{config.discovery_prefix}/status"
         self._client.message_callback_add(self._birth, self._on_birth)
 
-    def messages(self, record: Record) -> Iterator[Message]:
-        """Those of MQTT; before them the discovery, with a start."""
-        if record["type"] == "start":
-            source = record["source"] if self.config.by_source else ""
-            labels = tuple(self.config.labels or event_labels(record))
-            self._devices[source] = _Device(source, f"{record['model']} {record['precision']}", labels)
-            yield self.discovery(source)
-        yield from super().messages(record)
+    def introduction(self, start: Record) -> Iterator[Message]:
+        """The discovery."""
+        source, model = self._own(start["source"]), f"{start['model']} {start['precision']}"
+        self._devices[source] = _Device(source, model, self.stated(start))
+        yield self.discovery(source)
 
     def discovery(self, source: str) -> Message:
         """The device and its entities."""
@@ -85,7 +82,7 @@ class HomeAssistant(Mqtt):
             },
             "o": {"name": "edge-listen", "sw": edge.__version__, "url": URL},
             "cmps": {
-                **{f"label_{slug(label)}": self._binary_sensor(label, source) for label in device.labels},
+                **{self._key(label, source): self._binary_sensor(label, source) for label in device.labels},
                 **self._others(source),
             },
             # The broker says for us that the device is gone, not that each of its sources is: both must be there.
@@ -97,9 +94,12 @@ class HomeAssistant(Mqtt):
             "qos": 1,
         }
 
+    def _key(self, label: str, source: str) -> str:
+        return f"label_{self.label_slug(label, source)}"
+
     def _binary_sensor(self, label: str, source: str) -> dict[str, Any]:
         topic = self.state_topic(label, source)
-        return self._entity("binary_sensor", f"label_{slug(label)}", label, topic, source) | {
+        return self._entity("binary_sensor", self._key(label, source), label, topic, source) | {
             "device_class": "sound",
             "payload_on": ON,
             "payload_off": OFF,

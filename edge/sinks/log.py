@@ -1,4 +1,4 @@
-"""The log on stderr, beside a sink for programs: what a person must know, once."""
+"""The log on stderr: what a person must know, once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ log = logging.getLogger("edge.listen")
 
 
 class Log:
-    """Warns when something is wrong, and when it is well again; of clips, when they begin to be dropped."""
+    """Beside a sink for programs: warns when something is wrong, and when it is well again; of clips, when they begin
+    to be dropped.
+    """
 
     def __init__(self) -> None:
         self._states: dict[str, str] = {}  # source → its last state
@@ -41,3 +43,20 @@ class Log:
 
     def close(self) -> None:
         """The log is not ours to close."""
+
+
+class DroppedClips:
+    """Says at the end how many clips were dropped, where any was."""
+
+    def __init__(self) -> None:
+        self._number, self._reason = 0, ""
+
+    def write(self, record: Record) -> None:
+        """Count ``record`` where it is of a clip that was dropped."""
+        if record["type"] == "clip" and record["state"] == "dropped":
+            self._number, self._reason = self._number + 1, record["reason"]
+
+    def close(self) -> None:
+        """Say it."""
+        if self._number:
+            log.warning("clips: %d were dropped, the last one: %s", self._number, self._reason)

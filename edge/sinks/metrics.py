@@ -14,7 +14,7 @@ from edge.board import Board
 from edge.errors import SinkError
 from edge.extras import need
 from edge.health import REASONS, State
-from edge.records import Record
+from edge.records import CLIP_STATES, Record
 from edge.settings import require
 
 LATENCY_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # upper bounds of the histogram
@@ -80,6 +80,9 @@ class Metrics:
         self._events = counter(
             "edge_audio_events", "Events that have begun.", ("source", "label"), registry=self._registry
         )
+        self._clips = counter(
+            "edge_audio_clips", "What became of clips of events.", ("source", "state"), registry=self._registry
+        )
         self._latency = prometheus.Histogram(
             "edge_audio_decision_latency_seconds",
             "From the conversion of a window's last sample to the decision.",
@@ -138,6 +141,10 @@ class Metrics:
         self._model.labels(*(record[name] for name in fields)).set(1)
         for counter in (self._windows, self._unknown, self._errors, *self._status.values()):
             counter.labels(record["source"])  # there from the beginning, as 0: a rate needs that
+        for label in record["event_labels"]:
+            self._events.labels(record["source"], label)
+        for state in CLIP_STATES:
+            self._clips.labels(record["source"], state)
 
     def _on_health(self, record: Record) -> None:
         source, reasons = record["source"], record["reasons"]
@@ -167,6 +174,9 @@ class Metrics:
     def _on_event(self, record: Record) -> None:
         if record["phase"] == "begin":
             self._events.labels(record["source"], record["label"]).inc()
+
+    def _on_clip(self, record: Record) -> None:
+        self._clips.labels(record["source"], record["state"]).inc()
 
     def _on_status(self, record: Record) -> None:
         source = record["source"]

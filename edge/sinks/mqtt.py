@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from edge.board import HEARING
 from edge.errors import SinkError
 from edge.extras import need
-from edge.names import slug
+from edge.names import slug, slugs
 from edge.records import Record
 from edge.secret import read_secret
 
@@ -98,17 +98,26 @@ class Mqtt:
         self._sent: Record | None = None  # the record whose messages are not all confirmed
         self._open: set[int] = set()  # their numbers
         self._hears: dict[str, bool] = {}  # whether it does, by source
+        self._slugs: dict[str, dict[str, str]] = {}  # by source, what its labels are called in topics and ids
         # The last of each topic, for a broker that has lost its memory.
         self._retained = {self.topic("availability"): Message(self.topic("availability"), OFFLINE, True)}
 
     def topic(self, name: str, source: str = "") -> str:
         """The topic of ``name`` below that of this device; below that of ``source``, where each has its own."""
-        level = f"{slug(source)}/" if source and self.config.by_source else ""
+        level = f"{slug(self._own(source))}/" if self._own(source) else ""
         return f"{self._base}/{level}{name}"
+
+    def _own(self, source: str) -> str:
+        """Whose topics it has: its own, or, as "", those of all."""
+        return source if self.config.by_source else ""
 
     def state_topic(self, label: str, source: str) -> str:
         """The topic that says whether ``label`` is heard."""
-        return self.topic(f"state/{slug(label)}", source)
+        return self.topic(f"state/{self.label_slug(label, source)}", source)
+
+    def label_slug(self, label: str, source: str) -> str:
+        """What ``label`` is called in topics and ids, none as another of the ``source``'s last start."""
+        return self._slugs.get(self._own(source), {}).get(label) or slug(label)
 
     def write(self, record: Record) -> None:
         """Publish what ``record`` says, and wait until the broker has all of it. Raises SinkError when it has not.
@@ -149,6 +158,8 @@ class Mqtt:
         """What is published for ``record``."""
         kind, source = record["type"], record["source"]
         if kind == "start":
+            self._slugs[self._own(source)] = slugs(self.stated(record))
+            yield from self.introduction(record)
             # A state of a former run may have stayed, as after a kill.
             for label in self.config.labels or dict.fromkeys([*record["labels"], *event_labels(record)]):
                 yield Message(self.state_topic(label, source), OFF, True)
@@ -166,6 +177,14 @@ class Mqtt:
             if not self.config.labels or record["label"] in self.config.labels:
                 state = ON if record["phase"] == "begin" else OFF
                 yield Message(self.state_topic(record["label"], source), state, True)
+
+    def introduction(self, start: Record) -> Iterator[Message]:
+        """What is published before the states, with a start."""
+        return iter(())
+
+    def stated(self, start: Record) -> tuple[str, ...]:
+        """The labels that events may have, by a record ``start``, and that have a state."""
+        return self.config.labels or tuple(event_labels(start))
 
     def _available(self, source: str, hears: bool) -> Iterator[Message]:
         """Whether what is said of ``source`` means anything; the device itself is there while it hears any."""

@@ -6,6 +6,8 @@ import hashlib
 import hmac
 import json
 import logging
+import math
+import re
 import string
 import time
 from collections import OrderedDict
@@ -33,6 +35,8 @@ FIELDS = frozenset({
     "peak", "mean", "level_dbfs", "model", "latency_ms", "clip", "path",
 })  # fmt: skip
 RETRIED = frozenset({408, 425, 429})  # the answers below 500 after which the same request may be taken later
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.1
+HEADER_VALUE = re.compile(r"([!-~]([\t -~]*[!-~])?)?")  # its 5.5, of ASCII
 REMEMBERED = 1000  # events whose cool-down is decided: their end, and a second attempt, go the same way
 TIMESTAMP, SIGNATURE = "X-Edge-Listen-Timestamp", "X-Edge-Listen-Signature"
 
@@ -196,10 +200,18 @@ def _check(config: WebhookConfig) -> None:
         raise SinkError(f"webhook: url is {config.url!r}", remedy="use http:// or https:// and a host", retry=False)
     require_phases(config.phases, "webhook")
     for name, value in config.headers.items():
-        if not name.isascii() or not value.isascii():
-            raise SinkError(f"webhook: header {name} is {value!r}", remedy="use ASCII", retry=False)
-    if config.timeout <= 0:
+        if not HEADER_NAME.fullmatch(name):
+            raise SinkError(f"webhook: a header is called {name!r}", remedy="use letters, digits and -", retry=False)
+        if not HEADER_VALUE.fullmatch(value):  # which is often a secret
+            what = f"webhook: header {name} has a value that cannot be sent"
+            raise SinkError(what, remedy="use printable ASCII, without spaces around it", retry=False)
+    if not 0 < config.timeout < math.inf:
         raise SinkError(f"webhook: timeout is {config.timeout}", remedy="use seconds above 0", retry=False)
+    cooldowns = {f"cooldowns.{label}": seconds for label, seconds in config.cooldowns.items()}
+    waits = {"cooldown": config.cooldown, "longest_retry_after": config.longest_retry_after, **cooldowns}
+    for name, seconds in waits.items():
+        if not 0 <= seconds < math.inf:
+            raise SinkError(f"webhook: {name} is {seconds}", remedy="use seconds, 0 or more", retry=False)
 
 
 def _place(url: str) -> str:
