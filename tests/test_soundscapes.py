@@ -760,6 +760,83 @@ def test_mistakes_are_told_in_a_line(data, detector, arguments, code, message):
     assert "Traceback" not in done.output
 
 
+# The rules of a configuration file.
+
+DEVICE = """
+device = "USB"
+hop = 0.5
+top-k = 5
+output = "jsonl"
+log = "/var/lib/edge-listen/events.jsonl"
+
+[clips]
+folder = "/var/lib/edge-listen/clips"
+
+[[sinks.mqtt]]
+host = "broker"
+
+[[sources]]
+name = "yard"
+device = "USB"
+
+[update]
+url = "https://models.example/"
+"""
+
+
+def counted(tmp_path, behind, text, code=0):
+    """What is heard in a few backgrounds by the rules of a file, and what is said."""
+    (tmp_path / "x.toml").write_text(text)
+    done = soundscapes(
+        "negatives", "--backgrounds", behind, "--hours", 0.01, "--cache", tmp_path / "cache", "--json",
+        "--config", tmp_path / "x.toml", code=code,
+    )  # fmt: skip
+    return json.loads(done.stdout)["reports"] if code == 0 else None, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[evnts]\nthreshold = 0.9\n", "x.toml: unknown key evnts; allowed: "),
+        ("[events]\n[sink]\n", "x.toml: unknown key sink; allowed: "),
+        ("treshold = 0.9\n[events]\n", "x.toml: unknown key treshold; allowed: "),
+        ('threshold = "loud"\n', "Invalid value for '--threshold': 'loud'"),
+        ("[events]\ntreshold = 0.9\n", "events has an unknown key 'treshold'"),
+        ("events = 3\n", "events is 3 (make it a table"),
+        ('[events]\nignore = ["dgo"]\n', "a class in events is 'dgo'"),
+        ("[events\n", "x.toml: "),
+    ],
+)
+def test_a_configuration_that_edge_listen_would_refuse_is_refused(tmp_path, behind, monkeypatch, text, message):
+    commands = importlib.import_module("benchmarks.soundscapes.__main__")
+    monkeypatch.setattr(commands, "hear_all", lambda *_: pytest.fail("it has listened"))
+    _, said = counted(tmp_path, behind, text, code=2)
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_a_configuration_of_a_device_is_measured_by_its_rules(tmp_path, behind, monkeypatch):
+    monkeypatch.setenv("EDGE_LISTEN_THRESHOLD", "1")  # of a listener on this machine
+    everything = "threshold = 0.01\nbeginning = 0\n"
+    usual, said = counted(tmp_path, behind, DEVICE)
+    assert "x.toml has no table [events]: the default rules are measured" in said
+    assert counted(tmp_path, behind, f"{DEVICE}[events]\n") == (usual, "")
+    many, said = counted(tmp_path, behind, f"{DEVICE}[events]\n{everything}")
+    assert many > usual
+    assert said == ""
+
+
+def test_the_threshold_of_a_configuration_comes_before_that_of_its_events(tmp_path, behind):
+    """As in edge-listen."""
+    rules = "[events]\nbeginning = 0\nthreshold = "
+    many, none = (counted(tmp_path, behind, f"{rules}{value}\n")[0] for value in (0.01, 1))
+    assert many > none
+    assert counted(tmp_path, behind, f"threshold = 1\n{rules}0.01\n") == (none, "")
+    assert counted(tmp_path, behind, f"threshold = 0.01\n{rules}1\n") == (many, "")
+    _, said = counted(tmp_path, behind, "threshold = 0.9\n")
+    assert "has no table [events]: but for its threshold, 0.9, the default rules are measured" in said
+
+
 @pytest.mark.parametrize("number", ["nan", "inf", "1e999"])
 @pytest.mark.parametrize(
     "option",

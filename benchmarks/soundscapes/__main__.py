@@ -16,6 +16,7 @@ import click
 
 from benchmarks.soundscapes.activity import Activity
 from benchmarks.soundscapes.backgrounds import read_backgrounds
+from benchmarks.soundscapes.decide import names_of
 from benchmarks.soundscapes.figures import Figures, class_table, curve_table, figures, summary
 from benchmarks.soundscapes.hear import Heard
 from benchmarks.soundscapes.options import (
@@ -36,11 +37,12 @@ from benchmarks.soundscapes.run import Listener, Scenes, hear_all, operating_cur
 from benchmarks.soundscapes.scene import NEGATIVES, SceneConfig
 from benchmarks.soundscapes.site import judged, learnt, site_tables
 from edge.classifier import Classifier
-from edge.cli.common import OurGroup, options
+from edge.cli import listen
+from edge.cli.common import OurGroup, options, tables_of
 from edge.config import ModelSpec
-from edge.errors import EdgeError
+from edge.errors import EdgeError, SettingsError
 from edge.files import write_json
-from edge.rules import EventConfig
+from edge.rules import EventConfig, events_of
 from train.cli.evaluate import held_out
 from train.manifest import Manifest, ManifestError, ReadOptions, read_manifest
 from train.negatives import HALVES
@@ -68,7 +70,8 @@ def main() -> None:
 @options(*EVENTS, *HOURS, *HALF, *SOUND, *LISTENING, *CURVE)
 def run(**given: Any) -> None:
     """Held-out clips over backgrounds, by the runtime: F1 of events, false alarms, delays."""
-    listener, events = _listener(given), _rules(given)
+    listener = _listener(given)
+    events = _rules(given["config"], listener.spec)
     scenes = _scenes(given, listener)
     _warn_of_strangers(scenes, listener)
     heard = list(hear_all(scenes, listener, given["jobs"]))
@@ -79,7 +82,8 @@ def run(**given: Any) -> None:
 @options(*HOURS, *HALF, *SOUND, *LISTENING, *CURVE)
 def negatives(**given: Any) -> None:
     """Backgrounds alone, through gains, rooms and mixes: every report is false."""
-    listener, events = _listener(given), _rules(given)
+    listener = _listener(given)
+    events = _rules(given["config"], listener.spec)
     if not given["backgrounds"]:
         raise click.UsageError("negatives needs --backgrounds")
     scenes = _scenes(given, listener)
@@ -91,7 +95,8 @@ def negatives(**given: Any) -> None:
 @options(*SITE, *EVENTS, *SOUND, *LISTENING)
 def site(**given: Any) -> None:
     """Thresholds of edge-calibrate from some hours of backgrounds: is the promise kept in others, and what is lost?"""
-    listener, events = _listener(given), _rules(given) or EventConfig()
+    listener = _listener(given)
+    events = _rules(given["config"], listener.spec) or EventConfig()
     scenes = _places(given, listener)
     _warn_of_strangers(scenes["events"], listener)
     heard = {name: hear_all(place, listener, given["jobs"]) for name, place in scenes.items()}
@@ -117,7 +122,8 @@ def render(out: Path, rate: int, **given: Any) -> None:
 @options(*LISTENING, *CURVE)
 def recordings(paths: tuple[Path, ...], truth: Path | None, **given: Any) -> None:
     """Recordings of others, with lists of onset, offset and label (CSV or TSV)."""
-    listener, events = _listener(given), _rules(given)
+    listener = _listener(given)
+    events = _rules(given["config"], listener.spec)
     heard = list(hear_recordings(paths, Classifier(listener.model), given["hop"], truth))
     _tell(_report(heard, listener, events, given), given)
 
@@ -127,18 +133,29 @@ def _listener(given: dict[str, Any]) -> Listener:
     return Listener(classifier.path, classifier.spec, given["hop"])
 
 
-def _rules(given: dict[str, Any]) -> Any:
-    """The detector's rules; None for its defaults."""
-    if given["config"] is None:
+def _rules(path: Path | None, spec: ModelSpec) -> EventConfig | None:
+    """The detector's rules of a configuration file of edge-listen, read by its own code; None for the defaults.
+
+    Raises SettingsError for what edge-listen would refuse, and for rules of what ``spec`` does not have.
+    """
+    if path is None:
         return None
-    import tomllib
-
-    from edge.rules import events_of
-
     try:
-        return events_of(tomllib.loads(given["config"].read_text(encoding="utf-8")).get("events", {}))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise EdgeError(f"{given['config']} cannot be read: {error}", remedy="give a TOML file") from None
+        # Without the environment: EDGE_LISTEN_THRESHOLD is of another listener.
+        with listen.main.make_context("edge-listen", ["--config", str(path)], auto_envvar_prefix=None) as context:
+            tables, threshold = tables_of(context), context.params["threshold"]
+    except click.UsageError as error:
+        what = " ".join(error.format_message().split())
+        raise SettingsError(what, remedy=f"correct {path}; docs/listen.md has the keys") from None
+    if "events" not in tables:
+        but = "" if threshold is None else f" but for its threshold, {threshold:g},"
+        click.echo(f"warning: {path} has no table [events]:{but} the default rules are measured", err=True)
+    table = tables.get("events", {})
+    rules = events_of(table)
+    if threshold is not None:
+        rules = events_of({**table, "threshold": threshold})
+    names_of(spec, rules)  # so that a class that the model does not have is told before hours of listening
+    return rules
 
 
 def _scenes(given: dict[str, Any], listener: Listener | None) -> Scenes:
