@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
 import functools
 import importlib.util
 import itertools
 import json
+import os
 import random
 import sys
 import types
@@ -638,6 +640,44 @@ def test_a_run_from_clips_to_figures(tmp_path, data, behind, detector):
     assert len(list((tmp_path / "cache" / "heard").iterdir())) == 2
 
 
+@pytest.mark.parametrize("order", ["last", "before an option", "a dash"])
+def test_json_without_a_file_is_all_that_is_printed(tmp_path, data, detector, order):
+    command = ("run", "--data", data, "--fold", 2, "--hours", 0.01, "--cache", tmp_path / "cache", "--curve")
+    shown = soundscapes(*command, "--json", tmp_path / "x.json").stdout
+    assert "| event F1, onset within 0.5 s |" in shown
+    assert "| thresholds × |" in shown
+    last = {"last": ("--seed", 0, "--json"), "before an option": ("--json", "--seed", 0), "a dash": ("--json", "-")}
+    printed = json.loads(soundscapes(*command, *last[order]).stdout)
+    assert printed == json.loads((tmp_path / "x.json").read_text())
+    assert printed.keys() >= KEYS | {"curve"}
+    assert not (ROOT / "-").exists()
+
+
+def test_where_figures_cannot_be_written_nothing_is_listened_to(tmp_path, data, monkeypatch):
+    commands = importlib.import_module("benchmarks.soundscapes.__main__")
+    monkeypatch.setattr(commands, "hear_all", lambda *_: pytest.fail("it has listened"))
+    command = ("run", "--data", data, "--fold", 2, "--no-cache", "--json")
+    there, below = tmp_path / "there.json", tmp_path / "there.json" / "x.json"
+    there.write_text("kept")
+    for path, why in ((tmp_path / "no" / "x.json", "No such file"), (below, "Not a directory")):
+        done = soundscapes(*command, path, code=2)
+        assert f"error: {path} cannot be written: {why}" in done.output
+    soundscapes(*command, there, "--fold", 7, code=1)
+    assert there.read_text() == "kept"
+    assert [*tmp_path.iterdir()] == [there]
+
+
+def test_a_disk_that_is_full_in_the_end_is_told_after_the_tables(tmp_path, data, monkeypatch, detector):
+    def full(path, document):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(importlib.import_module("benchmarks.soundscapes.__main__"), "write_json", full)
+    path = tmp_path / "x.json"
+    done = soundscapes("run", "--data", data, "--fold", 2, "--hours", 0.002, "--no-cache", "--json", path, code=1)
+    assert "| false alarms an hour |" in done.stdout
+    assert f"error: {path} cannot be written: No space left on device (free some space" in done.stderr
+
+
 def test_backgrounds_alone(tmp_path, behind, detector):
     done = soundscapes(
         "negatives",
@@ -657,6 +697,8 @@ def test_backgrounds_alone(tmp_path, behind, detector):
     assert found["hours_by_kind"].keys() <= {"speech", "music", MIXED}
     assert "event F1" not in done.output
     assert not (tmp_path / ".cache").exists()
+    printed = soundscapes("negatives", "--backgrounds", behind, "--hours", 0.01, "--no-cache", "--silence", 0, "--json")
+    assert json.loads(printed.stdout) == found
 
 
 def test_rendered_scenes_can_be_heard_as_recordings(tmp_path, data, behind, detector):
@@ -668,6 +710,7 @@ def test_rendered_scenes_can_be_heard_as_recordings(tmp_path, data, behind, dete
     assert (info.samplerate, info.duration, info.channels) == (RATE, pytest.approx(36), 1)
     soundscapes("run", *options, "--json", files[0])
     soundscapes("recordings", out, "--json", files[1])
+    assert json.loads(soundscapes("recordings", out, "--json").stdout) == json.loads(files[1].read_text())
     run, recordings = (json.loads(path.read_text()) for path in files)
     assert recordings["events"] == run["events"] == len(read_spans(out / "scene-001.csv")[""])
     assert recordings["hours_by_kind"] == pytest.approx(run["hours_by_kind"], abs=1e-4)
@@ -697,12 +740,120 @@ def test_a_recording_with_the_list_of_a_whole_set(tmp_path, detector):
         (["recordings", "{data}"], 5, "has no truth beside it"),
         (["render", "--data", "{data}", "--out", "{data}/scenes"], 2, "give --fold"),
         (["run", "--data", "{data}", "--model", "/nowhere.onnx"], 3, "/nowhere.onnx"),
+        (
+            ["run", "--data", "{data}", "--fold", 1, "--cache", "{file}/y"],
+            2,
+            "{file}/y cannot be written: Not a directory",
+        ),
+        (
+            ["render", "--data", "{data}", "--fold", 1, "--out", "{file}/y"],
+            2,
+            "{file}/y cannot be written: Not a directory",
+        ),
+        (["recordings", "--json", "{file}"], 2, "{file} has the name of a recording"),
     ],
 )
 def test_mistakes_are_told_in_a_line(data, detector, arguments, code, message):
-    done = soundscapes(*(str(a).format(data=data) for a in arguments), code=code)
-    assert message in done.output
+    names = {"data": data, "file": data / "fold1" / "dog" / "0.wav"}
+    done = soundscapes(*(str(a).format(**names) for a in arguments), code=code)
+    assert message.format(**names) in done.output
     assert "Traceback" not in done.output
+
+
+# The rules of a configuration file.
+
+DEVICE = """
+device = "USB"
+hop = 0.5
+top-k = 5
+output = "jsonl"
+log = "/var/lib/edge-listen/events.jsonl"
+
+[clips]
+folder = "/var/lib/edge-listen/clips"
+
+[[sinks.mqtt]]
+host = "broker"
+
+[[sources]]
+name = "yard"
+device = "USB"
+
+[update]
+url = "https://models.example/"
+"""
+
+
+def counted(tmp_path, behind, text, code=0):
+    """What is heard in a few backgrounds by the rules of a file, and what is said."""
+    (tmp_path / "x.toml").write_text(text)
+    done = soundscapes(
+        "negatives", "--backgrounds", behind, "--hours", 0.01, "--cache", tmp_path / "cache", "--json",
+        "--config", tmp_path / "x.toml", code=code,
+    )  # fmt: skip
+    return json.loads(done.stdout)["reports"] if code == 0 else None, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[evnts]\nthreshold = 0.9\n", "x.toml: unknown key evnts; allowed: "),
+        ("[events]\n[sink]\n", "x.toml: unknown key sink; allowed: "),
+        ("treshold = 0.9\n[events]\n", "x.toml: unknown key treshold; allowed: "),
+        ('threshold = "loud"\n', "Invalid value for '--threshold': 'loud'"),
+        ("[events]\ntreshold = 0.9\n", "events has an unknown key 'treshold'"),
+        ("events = 3\n", "events is 3 (make it a table"),
+        ('[events]\nignore = ["dgo"]\n', "a class in events is 'dgo'"),
+        ("[events\n", "x.toml: "),
+    ],
+)
+def test_a_configuration_that_edge_listen_would_refuse_is_refused(tmp_path, behind, monkeypatch, text, message):
+    commands = importlib.import_module("benchmarks.soundscapes.__main__")
+    monkeypatch.setattr(commands, "hear_all", lambda *_: pytest.fail("it has listened"))
+    _, said = counted(tmp_path, behind, text, code=2)
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_a_configuration_of_a_device_is_measured_by_its_rules(tmp_path, behind, monkeypatch):
+    monkeypatch.setenv("EDGE_LISTEN_THRESHOLD", "1")  # of a listener on this machine
+    everything = "threshold = 0.01\nbeginning = 0\n"
+    usual, said = counted(tmp_path, behind, DEVICE)
+    assert "x.toml has no table [events]: the default rules are measured" in said
+    assert counted(tmp_path, behind, f"{DEVICE}[events]\n") == (usual, "")
+    many, said = counted(tmp_path, behind, f"{DEVICE}[events]\n{everything}")
+    assert many > usual
+    assert said == ""
+
+
+def test_the_threshold_of_a_configuration_comes_before_that_of_its_events(tmp_path, behind):
+    """As in edge-listen."""
+    rules = "[events]\nbeginning = 0\nthreshold = "
+    many, none = (counted(tmp_path, behind, f"{rules}{value}\n")[0] for value in (0.01, 1))
+    assert many > none
+    assert counted(tmp_path, behind, f"threshold = 1\n{rules}0.01\n") == (none, "")
+    assert counted(tmp_path, behind, f"threshold = 0.01\n{rules}1\n") == (many, "")
+    _, said = counted(tmp_path, behind, "threshold = 0.9\n")
+    assert "has no table [events]: but for its threshold, 0.9, the default rules are measured" in said
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "1e999"])
+@pytest.mark.parametrize(
+    "option",
+    ["--hours", "--gap", "--snr", "--level", "--silence", "--overlap", "--reverberation", "--merge-gap", "--max-event",
+     "--hop"],
+)  # fmt: skip
+def test_what_is_no_number_is_refused(data, option, number):
+    done = soundscapes("run", "--data", data, "--fold", 1, "--no-cache", option, number, code=2)
+    assert f"Invalid value for '{option}'" in done.output
+
+
+@pytest.mark.parametrize(
+    ("option", "number"), [("--hours", "1e300"), ("--snr", "-201"), ("--level", "-30,1e5"), ("--max-event", "1e-9")]
+)
+def test_numbers_that_no_sound_has_are_refused(data, option, number):
+    done = soundscapes("run", "--data", data, "--fold", 1, "--no-cache", option, number, code=2)
+    assert "is not in the range" in done.output
 
 
 def test_thresholds_are_scaled_and_a_curve_drawn(tmp_path, data, behind):

@@ -118,6 +118,8 @@ def test_the_whole_command(tmp_path, data, behind):  # noqa: F811
     run_site(tmp_path, *options, *hours, "--other-half")
     assert len(set((tmp_path / "cache" / "heard").iterdir()) - scenes) == 2  # the place is the same, the others are not
     other = json.loads((tmp_path / "x.json").read_text())
+    printed = run_site(tmp_path, *options, *hours, "--other-half", "--json").stdout
+    assert json.loads(printed) == other
     assert other["thresholds"] == found["thresholds"]
     assert other["conditions"]["other_half"] is True
 
@@ -126,4 +128,6 @@ def test_mistakes_of_site(tmp_path, data, behind):  # noqa: F811
     assert "needs --backgrounds" in run_site(tmp_path, "--data", data, code=2).output
     short = run_site(tmp_path, "--data", data, "--backgrounds", behind, "--hours", 0.01, "--no-cache", code=2)
     assert "too few to promise anything" in short.output
+    endless = run_site(tmp_path, "--data", data, "--max-false-per-day", "nan", code=2)
+    assert "nan is not a finite number" in endless.output
     assert not (tmp_path / "x.json").exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,118 +16,47 @@ import click
 
 from benchmarks.soundscapes.activity import Activity
 from benchmarks.soundscapes.backgrounds import read_backgrounds
+from benchmarks.soundscapes.decide import names_of
 from benchmarks.soundscapes.figures import Figures, class_table, curve_table, figures, summary
 from benchmarks.soundscapes.hear import Heard
+from benchmarks.soundscapes.options import (
+    CURVE,
+    EVENTS,
+    FILE,
+    FOLDER,
+    HALF,
+    HOURS,
+    LISTENING,
+    SITE,
+    SOUND,
+    STDOUT,
+    require_folder,
+)
 from benchmarks.soundscapes.recordings import hear_recordings
 from benchmarks.soundscapes.run import Listener, Scenes, hear_all, operating_curve, render_all, score_all
 from benchmarks.soundscapes.scene import NEGATIVES, SceneConfig
 from benchmarks.soundscapes.site import judged, learnt, site_tables
 from edge.classifier import Classifier
+from edge.cli import listen
+from edge.cli.common import OurGroup, options, tables_of
 from edge.config import ModelSpec
-from edge.errors import EdgeError
+from edge.errors import EdgeError, SettingsError
 from edge.files import write_json
-from edge.rules import EventConfig
+from edge.rules import EventConfig, events_of
 from train.cli.evaluate import held_out
 from train.manifest import Manifest, ManifestError, ReadOptions, read_manifest
 from train.negatives import HALVES
 
-CACHE = Path(".cache/soundscapes")
 RATE = 16_000  # Hz, of rendered scenes
-Command = Callable[..., Any]
 
 
-class Span(click.ParamType):
-    """A number, or two with a comma between: at least, at most."""
-
-    name = "number[,number]"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, float]:
-        """As a range."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            low, high = [float(part) for part in value.split(",")] * (1 if "," in value else 2)
-        except ValueError:
-            self.fail(f"{value!r} is not one number, or two with a comma between", param, ctx)
-        if not low <= high:
-            self.fail(f"{value!r}: the first must not be above the second", param, ctx)
-        return low, high
-
-
-FILE = click.Path(dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
-SHARE = click.FloatRange(0, 1)
-
-POSITIVE = click.FloatRange(min=0, min_open=True)
-
-HALF = (click.option("--half", type=click.Choice(HALVES), help="Of the backgrounds' sources. [default: all]"),)
-HOURS = (click.option("--hours", type=POSITIVE, default=1.0, show_default=True),)
-SOUND = (
-    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
-    click.option("--backgrounds", type=FOLDER, multiple=True, help="Folders of recordings. [default: negatives, or else"
-                 " noise, beside --data; pink noise where there are none; without --data needed]"),
-    click.option("--level", type=Span(), help="dBFS of a background (RMS). [default: -55,-35; of negatives -55,-15]"),
-    click.option("--silence", type=SHARE, help="Share of stretches without a background."),
-    click.option("--cache", type=FOLDER, default=CACHE, show_default=True),
-    click.option("--no-cache", is_flag=True, help="Keep nothing, and decode and hear everything again."),
-    click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes."),
-)  # fmt: skip
-EVENTS = (
-    click.option("--data", type=click.Path(path_type=Path), required=True, help="A labelled data set of clips."),
-    click.option("--fold", type=int, multiple=True, help="Its held-out clips. [default: the model's test fold]"),
-    click.option("--class", "classes", multiple=True, help="Only clips of these classes."),
-    click.option("--snr", type=Span(), default="10", show_default=True, help="dB, where a sound is active."),
-    click.option("--gap", type=click.FloatRange(min=0), default=SceneConfig.gap, show_default=True,
-                 help="Mean seconds between sounds, beyond one."),
-    click.option("--overlap", type=SHARE, default=SceneConfig.overlap, show_default=True,
-                 help="Share of sounds that begin in the one before."),
-    click.option("--reverberation", type=SHARE, default=SceneConfig.reverberation, show_default=True,
-                 help="Share of sounds in a room."),
-    click.option("--merge-gap", type=click.FloatRange(min=0), default=Activity.merge_gap, show_default=True,
-                 help="Seconds; a shorter pause does not end an event."),
-    click.option("--max-event", type=click.FloatRange(min=0, min_open=True), default=Activity.max_event,
-                 show_default=True, help="Seconds; a longer one is cut."),
-)  # fmt: skip
-LISTENING = (
-    click.option("--model", help="As of edge-listen. [default: the bundled one]"),
-    click.option("--hop", type=click.FloatRange(min=0, min_open=True), help="Seconds between decisions."),
-    click.option("--config", type=FILE, help="TOML whose table [events] has the detector's rules."),
-    click.option("--json", "json_path", type=FILE, help="Write all figures there."),
-)
-CURVE = (click.option("--curve", is_flag=True, help="Also F1 and false alarms over a scale on the thresholds."),)
-SITE = (
-    click.option("--hours", type=POSITIVE, default=4.0, show_default=True, help="Listened to."),
-    click.option("--test-hours", type=POSITIVE, default=20.0, show_default=True, help="In which events are counted."),
-    click.option("--scene-hours", type=POSITIVE, default=4.0, show_default=True, help="For the cost in recognition."),
-    click.option("--max-false-per-day", type=POSITIVE, default=1.0, show_default=True, help="As of edge-calibrate."),
-    click.option("--half", type=click.Choice(HALVES), default="report", show_default=True,
-                 help="Of the backgrounds' sources."),
-    click.option("--other-half", is_flag=True, help="Count in the other half: another place, which has no promise."),
-)  # fmt: skip
-
-
-def options(*groups: Sequence[Any]) -> Callable[[Command], Command]:
-    """Decorates with all of them, in their order."""
-
-    def decorate(command: Command) -> Command:
-        for option in reversed([option for group in groups for option in group]):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-class Group(click.Group):
+class Group(OurGroup):
     """Errors of ours are one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """As a click.Group."""
         try:
             return super().invoke(ctx)
-        except EdgeError as error:
-            failure = click.ClickException(str(error))
-            failure.exit_code = error.exit_code
-            raise failure from None
         except ManifestError as error:
             raise click.ClickException(str(error)) from None
 
@@ -138,10 +67,11 @@ def main() -> None:
 
 
 @main.command()
-@options(EVENTS, HOURS, HALF, SOUND, LISTENING, CURVE)
+@options(*EVENTS, *HOURS, *HALF, *SOUND, *LISTENING, *CURVE)
 def run(**given: Any) -> None:
     """Held-out clips over backgrounds, by the runtime: F1 of events, false alarms, delays."""
-    listener, events = _listener(given), _rules(given)
+    listener = _listener(given)
+    events = _rules(given["config"], listener.spec)
     scenes = _scenes(given, listener)
     _warn_of_strangers(scenes, listener)
     heard = list(hear_all(scenes, listener, given["jobs"]))
@@ -149,10 +79,11 @@ def run(**given: Any) -> None:
 
 
 @main.command()
-@options(HOURS, HALF, SOUND, LISTENING, CURVE)
+@options(*HOURS, *HALF, *SOUND, *LISTENING, *CURVE)
 def negatives(**given: Any) -> None:
     """Backgrounds alone, through gains, rooms and mixes: every report is false."""
-    listener, events = _listener(given), _rules(given)
+    listener = _listener(given)
+    events = _rules(given["config"], listener.spec)
     if not given["backgrounds"]:
         raise click.UsageError("negatives needs --backgrounds")
     scenes = _scenes(given, listener)
@@ -161,25 +92,26 @@ def negatives(**given: Any) -> None:
 
 
 @main.command()
-@options(SITE, EVENTS, SOUND, LISTENING)
+@options(*SITE, *EVENTS, *SOUND, *LISTENING)
 def site(**given: Any) -> None:
     """Thresholds of edge-calibrate from some hours of backgrounds: is the promise kept in others, and what is lost?"""
-    listener, events = _listener(given), _rules(given) or EventConfig()
+    listener = _listener(given)
+    events = _rules(given["config"], listener.spec) or EventConfig()
     scenes = _places(given, listener)
     _warn_of_strangers(scenes["events"], listener)
     heard = {name: hear_all(place, listener, given["jobs"]) for name, place in scenes.items()}
     result = learnt(heard["place"], listener, events, given["max_false_per_day"])
     found = judged(result, heard["test"], heard["events"], listener, events) | _about(given, listener.spec)
-    click.echo(site_tables(found))
-    _write(found, given["json_path"])
+    _hand_over(found, site_tables(found), given["json_path"])
 
 
 @main.command()
-@options(EVENTS, HOURS, HALF, SOUND)
+@options(*EVENTS, *HOURS, *HALF, *SOUND)
 @click.option("--out", type=FOLDER, required=True)
-@click.option("--rate", type=click.IntRange(min=1000), default=RATE, show_default=True, help="Hz.")
+@click.option("--rate", type=click.IntRange(1000, 768_000), default=RATE, show_default=True, help="Hz.")
 def render(out: Path, rate: int, **given: Any) -> None:
     """The scenes as WAV files, each with its truth as CSV, to listen to."""
+    require_folder(out, "--out")
     for path in render_all(_scenes(given, None), rate, out, given["jobs"]):
         click.echo(path)
 
@@ -187,10 +119,11 @@ def render(out: Path, rate: int, **given: Any) -> None:
 @main.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--truth", type=FILE, help="One list for all. [default: one beside each recording, of its name]")
-@options(LISTENING, CURVE)
+@options(*LISTENING, *CURVE)
 def recordings(paths: tuple[Path, ...], truth: Path | None, **given: Any) -> None:
     """Recordings of others, with lists of onset, offset and label (CSV or TSV)."""
-    listener, events = _listener(given), _rules(given)
+    listener = _listener(given)
+    events = _rules(given["config"], listener.spec)
     heard = list(hear_recordings(paths, Classifier(listener.model), given["hop"], truth))
     _tell(_report(heard, listener, events, given), given)
 
@@ -200,18 +133,29 @@ def _listener(given: dict[str, Any]) -> Listener:
     return Listener(classifier.path, classifier.spec, given["hop"])
 
 
-def _rules(given: dict[str, Any]) -> Any:
-    """The detector's rules; None for its defaults."""
-    if given["config"] is None:
+def _rules(path: Path | None, spec: ModelSpec) -> EventConfig | None:
+    """The detector's rules of a configuration file of edge-listen, read by its own code; None for the defaults.
+
+    Raises SettingsError for what edge-listen would refuse, and for rules of what ``spec`` does not have.
+    """
+    if path is None:
         return None
-    import tomllib
-
-    from edge.rules import events_of
-
     try:
-        return events_of(tomllib.loads(given["config"].read_text(encoding="utf-8")).get("events", {}))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise EdgeError(f"{given['config']} cannot be read: {error}", remedy="give a TOML file") from None
+        # Without the environment: EDGE_LISTEN_THRESHOLD is of another listener.
+        with listen.main.make_context("edge-listen", ["--config", str(path)], auto_envvar_prefix=None) as context:
+            tables, threshold = tables_of(context), context.params["threshold"]
+    except click.UsageError as error:
+        what = " ".join(error.format_message().split())
+        raise SettingsError(what, remedy=f"correct {path}; docs/listen.md has the keys") from None
+    if "events" not in tables:
+        but = "" if threshold is None else f" but for its threshold, {threshold:g},"
+        click.echo(f"warning: {path} has no table [events]:{but} the default rules are measured", err=True)
+    table = tables.get("events", {})
+    rules = events_of(table)
+    if threshold is not None:
+        rules = events_of({**table, "threshold": threshold})
+    names_of(spec, rules)  # so that a class that the model does not have is told before hours of listening
+    return rules
 
 
 def _scenes(given: dict[str, Any], listener: Listener | None) -> Scenes:
@@ -224,6 +168,8 @@ def _scenes(given: dict[str, Any], listener: Listener | None) -> Scenes:
     config = replace(config, **{key: value for key, value in changes.items() if value is not None})
     backgrounds = read_backgrounds(given["backgrounds"] or _beside(given.get("data")), given["half"])
     cache = None if given["no_cache"] else given["cache"]
+    if cache:
+        require_folder(cache, "--cache, or give --no-cache")
     return Scenes(config, clips, backgrounds, given["hours"] * 3600, given["seed"], cache)
 
 
@@ -291,17 +237,26 @@ def _about(given: dict[str, Any], spec: ModelSpec) -> Figures:
 
 
 def _tell(found: Figures, given: dict[str, Any]) -> None:
-    click.echo(summary(found))
+    tables = [summary(found)]
     if found["by_class"]:
-        click.echo(f"\n{class_table(found)}")
+        tables.append(class_table(found))
     if "curve" in found:
-        click.echo(f"\n{curve_table(found['curve'])}")
-    _write(found, given["json_path"])
+        tables.append(curve_table(found["curve"]))
+    _hand_over(found, "\n\n".join(tables), given["json_path"])
 
 
-def _write(found: Figures, path: Path | None) -> None:
+def _hand_over(found: Figures, tables: str, path: Path | None) -> None:
+    """Print ``tables``, and write ``found`` to ``path``; where that is STDOUT, ``found`` is printed instead."""
+    if path == STDOUT:
+        click.echo(json.dumps(found, indent=2))
+        return
+    click.echo(tables)
     if path:
-        write_json(path, found)
+        try:
+            write_json(path, found)
+        except OSError as error:
+            why = f"{path} cannot be written: {error.strerror}"
+            raise EdgeError(why, remedy="free some space, or name another --json") from None
 
 
 if __name__ == "__main__":
