@@ -74,6 +74,8 @@ def _from_toml(option: click.Option, value: Any, where: str, context: click.Cont
 
 
 def _text(value: Any, where: str, context: click.Context, parameter: click.Parameter) -> str:
+    if value == "":
+        raise click.BadParameter(f"{where} is empty: give a value, or leave it out", context, parameter)
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         return str(value)
     raise click.BadParameter(f"{where} is {value!r}; allowed: text or a number", context, parameter)
@@ -267,7 +269,9 @@ def output_within(seconds: float) -> Iterator[None]:
 
 
 class OurCommand(click.Command):
-    """A command that ends well also where click itself prints, as its help."""
+    """A command that ends well also where click itself prints, as its help, and that passes over nothing it is given:
+    neither all but the last of several values, nor an empty one.
+    """
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         """See click."""
@@ -275,9 +279,41 @@ class OurCommand(click.Command):
         with ends_well():
             return super().main(*arguments, **options)
 
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """See click."""
+        if args and not context.resilient_parsing:
+            values, _, given = self.make_parser(context).parse_args(args=list(args))
+            for parameter in dict.fromkeys(given):
+                if _takes_one(parameter) and given.count(parameter) > 1:
+                    raise click.UsageError(
+                        f"{parameter.opts[0]} is given twice: {self.for_several(parameter)}", context
+                    )
+                _require_content(context, parameter, values.get(parameter.name or ""))
+        return super().parse_args(context, args)
+
+    def for_several(self, parameter: click.Parameter) -> str:
+        """What to do instead of giving ``parameter`` twice."""
+        return "it takes one value"
+
+
+def _takes_one(parameter: click.Parameter) -> bool:
+    """Whether another value would take the place of the one before. A flag says the same twice."""
+    return isinstance(parameter, click.Option) and not (parameter.multiple or parameter.is_flag or parameter.count)
+
+
+def _require_content(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """Raises BadParameter for an empty text, which mostly is a shell's variable that is not set: it would count as not
+    asked for, or as the folder that one is in. Where it is the default, it means something.
+    """
+    if "" in (value if isinstance(value, list | tuple) else [value]) and parameter.default != "":
+        raise click.BadParameter("it is empty: give a value, or leave it out", context, parameter)
+
 
 class OurGroup(OurCommand, click.Group):
     """The same of commands."""
+
+    command_class = OurCommand
+    group_class = type  # the same
 
 
 def _open_streams() -> None:

@@ -54,6 +54,15 @@ log = logging.getLogger("edge.listen")
 ARGUMENTS = "edge.arguments"  # in the context: those of the command line
 OUTPUT_SECONDS = 0.5  # that the output may keep us waiting at the end
 SINKS = ("log", "db", "mqtt", "home_assistant", "webhook", "exec", "metrics")  # options that ask for one
+SEVERAL = {  # options → the tables that name several of what they name one of
+    "input": "[[sources]]",
+    "device": "[[sources]]",
+    "log": "[[sinks.file]]",
+    "db": "[[sinks.store]]",
+    "mqtt": "[[sinks.mqtt]]",
+    "webhook": "[[sinks.webhook]]",
+    "exec": "[[sinks.command]]",
+}
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,11 @@ class Repeatable(OurCommand):
         """See click."""
         context.meta[ARGUMENTS] = list(args)
         return super().parse_args(context, args)
+
+    def for_several(self, parameter: click.Parameter) -> str:
+        """See :class:`OurCommand`."""
+        table = SEVERAL.get(parameter.name or "")
+        return f"several are tables {table} of a file for --config" if table else super().for_several(parameter)
 
 
 @click.command(
