@@ -30,6 +30,7 @@ from edge.errors import SettingsError
 from edge.rules import EventConfig, Rule
 from tests.conftest import NOT_TO_BE_ENTERED, run_module
 from tests.test_decisions import HOP, LABELS, spec, window  # noqa: F401  # a fixture
+from tests.test_listen import SCHEMA
 
 BLOCK = 63  # windows in a block, of 0.48 s by the model's hop
 RATE = 16_000
@@ -284,13 +285,35 @@ def test_edge_calibrate_and_edge_listen(hiss, demo, classifier, tmp_path):
     assert site.at_most_per_day > 2  # eleven minutes prove little
     assert "counting alone proves 2 a day after 1.5 quiet days" in done.stdout
     dataclasses.replace(site, muted=("siren",)).save(path)
-    heard = run_module(
-        "edge.cli.listen", "--input", demo, "--output", "jsonl", env=os.environ | {"XDG_STATE_HOME": str(tmp_path)}
-    ).stdout
-    labels = {r["label"] for r in map(json.loads, heard.splitlines()) if r["type"] == "event"}
+    heard = listen_there(tmp_path, "--input", demo, "--output", "jsonl")
+    lines = [json.loads(line) for line in heard.stdout.splitlines()]
+    labels = {r["label"] for r in lines if r["type"] == "event"}
+    SCHEMA.validate(lines[0])
+    assert lines[0]["site"] == {"file": str(path), "raised": site.thresholds, "muted": ["siren"]}
+    said = f"by the thresholds of {path}: {len(site.thresholds)} raised; muted: siren"
+    assert heard.stderr == f"listening to {demo} {said}\n"
     assert "siren" not in labels
     assert "car_horn" in labels
     assert "back to the calibration before" in calibrate("--undo", XDG_STATE_HOME=str(tmp_path)).stdout
+
+
+def listen_there(home, *arguments):
+    return run_module("edge.cli.listen", *arguments, env=os.environ | {"XDG_STATE_HOME": str(home)})
+
+
+def test_the_terminal_says_once_by_what_thresholds_it_listens(spec, classifier, demo, tmp_path):  # noqa: F811
+    site = dataclasses.replace(
+        learnt(spec, (window(n) for n in range(20 * BLOCK))), model=model_id(classifier.spec), manners={}
+    )
+    path = tmp_path / "edge-listen" / "site.json"
+    asked = ("--input", demo, "--duration", 8, "--output", "text")
+    site.save(path)
+    assert "by the thresholds" not in listen_there(tmp_path, *asked).stdout  # it changes nothing
+    dataclasses.replace(site, thresholds={"dog": 0.9, "rain": 0.8}, muted=("siren", "cat")).save(path)
+    lines = listen_there(tmp_path, *asked).stdout.splitlines()
+    assert lines[1] == f"by the thresholds of {path}: 2 raised; muted: siren, cat"
+    assert sum("by the thresholds" in line for line in lines) == 1
+    assert f"{path}: 0 raised; muted: siren, cat" in listen_there(tmp_path, *asked, "--threshold", 0.5).stdout
 
 
 def test_mistakes_of_edge_calibrate(hiss, demo, tmp_path):

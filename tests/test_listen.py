@@ -583,9 +583,11 @@ def test_the_live_view_says_how_it_is():
 
     console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
     view = LiveView(console)
-    view.write({"type": "start", "source": "x", "model": "m", "precision": "int8"})
+    site = {"file": "[s].json", "raised": {"dog": 0.9}, "muted": ["cat"]}
+    view.write({"type": "start", "source": "x", "model": "m", "precision": "int8", "site": site})
     view.write({"type": "health", "source": "x", "state": "lost", "reasons": ["missing"], "message": "plug it in"})
     shown = console.file.getvalue()
+    assert shown.count("by the thresholds of [s].json: 1 raised; muted: cat") == 1
     assert "x · m int8 · lost" in shown
     assert "plug it in" in shown
     view.write({"type": "health", "source": "x", "state": "listening", "reasons": [], "message": ""})
