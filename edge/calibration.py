@@ -179,7 +179,7 @@ def calibrated(
         log.warning(
             "%s promises nothing here: it was learnt by other rules (%s); calibrate again, by these", kept, other
         )
-    return site.applied(config)
+    return replace(site.applied(config), site=str(kept))
 
 
 def manners(spec: ModelSpec, config: EventConfig, hop: float | None) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -16,7 +16,7 @@ from edge.events import Event
 from edge.health import Health
 from edge.listener import Window
 from edge.names import encodable
-from edge.rules import DEFAULT_THRESHOLD, EventConfig, outcomes_of
+from edge.rules import DEFAULT_THRESHOLD, EventConfig, Outcome, outcomes_of
 
 Record = dict[str, Any]
 
@@ -49,7 +49,9 @@ class Recorder:
 
     def start(self) -> Record:
         """What is listened to, and with what; it is told again when another model takes over."""
-        spec = self._classifier.spec
+        spec, events = self._classifier.spec, self._events
+        outcomes = outcomes_of(spec, events)
+        site: Record = {"site": _site(outcomes, events)} if events.site else {}
         return self._record(
             "start",
             schema_version=SCHEMA_VERSION,
@@ -58,10 +60,11 @@ class Recorder:
             precision=spec.provenance.precision,
             provider=self._classifier.provider,
             labels=list(spec.labels),
-            event_labels=[outcome.label for outcome in outcomes_of(spec, self._events)],
+            event_labels=[outcome.label for outcome in outcomes],
             sample_rate=spec.frontend.sample_rate,
             window_seconds=round(spec.window_seconds, 6),
             hop_seconds=round(self._hop_seconds, 6),
+            **site,
         )
 
     def window(self, window: Window) -> Record:
@@ -123,6 +126,12 @@ class Recorder:
 
     def _record(self, kind: str, *, at: float | None = None, **fields: Any) -> Record:
         return record(kind, self.source, at, **fields)
+
+
+def _site(outcomes: Sequence[Outcome], events: EventConfig) -> Record:
+    """What edge-calibrate has changed here."""
+    raised = {o.label: o.threshold for o in outcomes if o.rule.threshold is None and o.label in events.calibrated}
+    return {"file": encodable(events.site), "raised": raised, "muted": list(events.muted)}
 
 
 def _level(window: Window) -> float | None:

@@ -56,6 +56,7 @@ class EventConfig:
     report: tuple[str, ...] = ()  # of "unknown" and "silence", which are events as well
     calibrated: dict[str, float] = field(default_factory=dict)  # label → threshold, where its rule has none
     muted: tuple[str, ...] = ()  # labels that are not reported: no threshold keeps them quiet here
+    site: str = ""  # the file that these two are from
 
     def __post_init__(self) -> None:
         for name in self.report:

@@ -25,11 +25,14 @@ from edge.calibration import (
     require_place,
     undo,
 )
+from edge.cli.listen import model_of
 from edge.decisions import Detector, model_id
 from edge.errors import SettingsError
 from edge.rules import EventConfig, Rule
-from tests.conftest import NOT_TO_BE_ENTERED, run_module
+from tests.conftest import NOT_TO_BE_ENTERED, ROOT, run_module
 from tests.test_decisions import HOP, LABELS, spec, window  # noqa: F401  # a fixture
+from tests.test_listen import SCHEMA
+from tests.test_several import ffmpeg, serving  # noqa: F401  # a fixture
 
 BLOCK = 63  # windows in a block, of 0.48 s by the model's hop
 RATE = 16_000
@@ -284,13 +287,35 @@ def test_edge_calibrate_and_edge_listen(hiss, demo, classifier, tmp_path):
     assert site.at_most_per_day > 2  # eleven minutes prove little
     assert "counting alone proves 2 a day after 1.5 quiet days" in done.stdout
     dataclasses.replace(site, muted=("siren",)).save(path)
-    heard = run_module(
-        "edge.cli.listen", "--input", demo, "--output", "jsonl", env=os.environ | {"XDG_STATE_HOME": str(tmp_path)}
-    ).stdout
-    labels = {r["label"] for r in map(json.loads, heard.splitlines()) if r["type"] == "event"}
+    heard = listen_there(tmp_path, "--input", demo, "--output", "jsonl")
+    lines = [json.loads(line) for line in heard.stdout.splitlines()]
+    labels = {r["label"] for r in lines if r["type"] == "event"}
+    SCHEMA.validate(lines[0])
+    assert lines[0]["site"] == {"file": str(path), "raised": site.thresholds, "muted": ["siren"]}
+    said = f"by the thresholds of {path}: {len(site.thresholds)} raised; muted: siren"
+    assert heard.stderr == f"listening to {demo} {said}\n"
     assert "siren" not in labels
     assert "car_horn" in labels
     assert "back to the calibration before" in calibrate("--undo", XDG_STATE_HOME=str(tmp_path)).stdout
+
+
+def listen_there(home, *arguments):
+    return run_module("edge.cli.listen", *arguments, env=os.environ | {"XDG_STATE_HOME": str(home)})
+
+
+def test_the_terminal_says_once_by_what_thresholds_it_listens(spec, classifier, demo, tmp_path):  # noqa: F811
+    site = dataclasses.replace(
+        learnt(spec, (window(n) for n in range(20 * BLOCK))), model=model_id(classifier.spec), manners={}
+    )
+    path = tmp_path / "edge-listen" / "site.json"
+    asked = ("--input", demo, "--duration", 8, "--output", "text")
+    site.save(path)
+    assert "by the thresholds" not in listen_there(tmp_path, *asked).stdout  # it changes nothing
+    dataclasses.replace(site, thresholds={"dog": 0.9, "rain": 0.8}, muted=("siren", "cat")).save(path)
+    lines = listen_there(tmp_path, *asked).stdout.splitlines()
+    assert lines[1] == f"by the thresholds of {path}: 2 raised; muted: siren, cat"
+    assert sum("by the thresholds" in line for line in lines) == 1
+    assert f"{path}: 0 raised; muted: siren, cat" in listen_there(tmp_path, *asked, "--threshold", 0.5).stdout
 
 
 def test_mistakes_of_edge_calibrate(hiss, demo, tmp_path):
@@ -304,6 +329,88 @@ def test_mistakes_of_edge_calibrate(hiss, demo, tmp_path):
     (tmp_path / "file").write_text("")
     unwritable = calibrate("--input", hiss, "--site", tmp_path / "file" / "s.json", code=2)
     assert "cannot be written" in unwritable.stderr
+
+
+def test_a_configuration_of_edge_listen_is_taken_as_it_is(hiss, tmp_path):
+    site = tmp_path / "s.json"
+    config = tmp_path / "c.toml"
+    config.write_text(
+        (ROOT / "deployment" / "raspberry_pi" / "edge-listen.toml").read_text()
+        + f'site = "{site}"\nclips = "/nowhere"\nthreshold = 0.02\n'
+        + '[events]\nconfirm = 2\nonly = ["wind", "rain", "dog"]\n[events.aliases]\n'
+        + 'dog = "pet"\n[sinks.file]\npath = "/nowhere"\n'
+    )
+    done = calibrate("--config", config, "--input", hiss, "-v")
+    assert "the thresholds that you name for all labels come before those that are learnt" in done.stderr
+    found = Site.load(site)
+    assert {name: manner.split(" every")[0] for name, manner in found.manners.items()} == {
+        "dog": "as pet", "wind": "as wind", "rain": "as rain",
+    }  # fmt: skip
+    assert all("confirm 2" in manner for manner in found.manners.values())
+    assert found.thresholds  # 0.02 is too low for anything, and edge-listen would go by it all the same
+    assert (
+        f"not used while you name a lower threshold, with which the promise does not hold: {min(found.thresholds)}"
+        in (done.stdout)
+    )
+    assert (
+        f"edge-listen --config {config} uses it; edge-calibrate --config {config} --undo takes it back" in done.stdout
+    )
+    assert f"{site}: removed" in calibrate("--config", config, "--undo").stdout
+    config.write_text("volume = 3\nwait = true\n")
+    assert "unknown key volume; allowed: " in calibrate("--config", config, "--input", hiss, code=2).stderr
+    config.write_text("threshold = 7\n")
+    assert "7.0 is not in the range" in calibrate("--config", config, "--input", hiss, code=2).stderr
+    config.write_text("[update]\nx = 1\n")  # where models are is said there
+    assert "update has an unknown key 'x'" in calibrate("--config", config, "--site", site, code=2).stderr
+    assert model_of("update", {"update": {"state": "/models"}}) == "update:/models"
+
+
+def test_a_source_is_calibrated_by_its_rules_for_its_place(hiss, tmp_path):
+    config, site = tmp_path / "c.toml", tmp_path / "yard.json"
+    yard = f'[[sources]]\nname = "yard"\ninput = "{hiss}"\nsite = "{site}"\nevents.only = ["dog"]\n'
+    config.write_text(f"[events]\nconfirm = 3\n{yard}")
+    calibrate("--config", config, "--duration", "10m")  # the only one need not be named
+    (manner,) = Site.load(site).manners.values()
+    assert "as dog " in manner
+    assert "confirm 3" in manner
+    config.write_text(f'{yard}[[sources]]\nname = "gate"\ninput = "{hiss}"\n')
+    refused = calibrate("--config", config, code=2).stderr
+    assert refused == "error: the file has 2 sources (take one by --source: yard, gate)\n"
+    assert "there is no source 'gait' (there are: yard, gate)" in calibrate(
+        "--config", config, "--source", "gait", code=2
+    ).stderr  # fmt: skip
+    assert "there is no source 'yard' (there are: none" in calibrate("--source", "yard", code=2).stderr
+    done = calibrate("--config", config, "--source", "yard", "--duration", "10m", "--input", hiss)
+    assert list(Site.load(site).manners) == ["dog"]
+    assert f"edge-calibrate --config {config} --source yard --undo takes it back" in done.stdout
+    assert "back to" in calibrate("--config", config, "--source", "yard", "--undo").stdout
+    done = calibrate("--config", config, "--source", "gate", "--duration", "10m", XDG_STATE_HOME=str(tmp_path))
+    assert done.stderr == "gate has no site of its own: what is learnt there is of all sources without one\n"
+    assert len(Site.load(tmp_path / "edge-listen" / "site.json").manners) == 50
+    calibrate("--config", config, "--input", hiss, "--site", tmp_path / "all.json", "--duration", "10m")
+    assert len(Site.load(tmp_path / "all.json").manners) == 50
+    config.write_text(f'device = "usb"\n{yard}')
+    assert "the file has device beside [[sources]]" in calibrate("--config", config, code=2).stderr
+
+
+def test_a_stream_is_a_place_as_well(hiss, tmp_path, ffmpeg):  # noqa: F811
+    script = Path(ffmpeg["PATH"].split(os.pathsep)[0], "ffmpeg")
+    script.write_text(script.read_text().replace("native == 2 * rate", "native == rate").replace("[::2]", ""))
+    site = tmp_path / "s.json"
+    with serving(hiss.parent) as url:
+        live = f"{url}/hiss.wav?forever&key=secret"
+        done = calibrate("--input", live, "--site", site, "--duration", "10m", "-v", **ffmpeg)
+        assert Site.load(site).hours == pytest.approx(1 / 6, abs=0.01)
+        assert f"input = {url}/hiss.wav (command line)" in done.stderr
+        assert "secret" not in done.stdout + done.stderr
+    gone = calibrate("--input", "rtsp://me:secret@127.0.0.1:1/missing", "--site", site, code=5, **ffmpeg)
+    assert gone.stderr.startswith("error: rtsp://127.0.0.1:1/missing cannot be heard: ")
+    assert "secret" not in gone.stderr
+    for more in (hiss, "http://b"):
+        refused = calibrate("--input", "http://a", "--input", more, "--site", site, code=2)
+        assert "a URL is listened to alone" in refused.stderr
+    assert "standard input is for edge-listen alone" in calibrate("--input", "-", "--site", site, code=2).stderr
+    assert "'no.wav' does not exist" in calibrate("--input", "no.wav", "--site", site, code=2).stderr
 
 
 def test_what_cannot_be_kept_is_refused_before_listening(hiss, tmp_path):

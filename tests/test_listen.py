@@ -1,5 +1,6 @@
 """``edge-listen`` as its users run it: in a process of its own, with files, pipes, signals, and no microphone."""
 
+import importlib
 import io
 import itertools
 import json
@@ -11,11 +12,13 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+import click
 import jsonschema
 import numpy as np
 import pytest
 import soundfile
 
+from edge.cli.common import OurCommand
 from edge.errors import DeviceError
 from edge.health import REASONS
 from edge.models import BUNDLED
@@ -146,6 +149,7 @@ def test_options_from_environment_and_file(tmp_path, demo):
         ("realtime = 1", "realtime is 1; allowed: true or false"),
         ("hop = [1]", "hop is [1]; allowed"),
         ("output = 2026-01-01", "allowed: text or a number"),
+        ("db = ''", "db is empty: give a value, or leave it out"),
         ("[update]\nx = 1", "update has an unknown key 'x' (allowed: url, "),
     ],
 )
@@ -214,6 +218,54 @@ def test_usage_errors(arguments):
     done = listen(*arguments, code=2)
     assert "Error: " in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--input", "a.wav", "--input", "b.wav"], "--input is given twice: several are tables [[sources]] of"),
+        (["--device", "a", "--device", "a"], "--device is given twice: several are tables [[sources]]"),
+        (["--exec", "a", "--exec", "b"], "--exec is given twice: several are tables [[sinks.command]]"),
+        (["--top-k", "3", "--top-k=3"], "--top-k is given twice: it takes one value"),
+        *(
+            ([f"--{name}", ""], f"'--{name}': it is empty: give a value, or leave it out")
+            for name in ("log", "db", "mqtt", "home-assistant", "webhook", "exec", "metrics", "clips", "model")
+        ),
+        (["--db="], "'--db': it is empty"),
+    ],
+)  # fmt: skip
+def test_nothing_that_is_asked_for_is_passed_over(demo, arguments, message):
+    """Neither all but the last of several, nor what a variable holds that is not set."""
+    source = [] if "--input" in arguments else ["--input", demo]
+    done = listen(*source, *arguments, code=2)
+    assert f"Error: {message}" in done.stderr or f"Error: Invalid value for {message}" in done.stderr
+    assert done.stdout == ""
+
+
+def test_what_may_be_said_twice_or_be_empty(demo):
+    """A flag, and a variable of the environment, which counts as not set."""
+    done = listen("--input", demo, "--duration", 5, "-v", "-v", env={"EDGE_LISTEN_DB": "", "EDGE_LISTEN_INPUT": ""})
+    assert "db = none (default)" in done.stderr
+
+
+def test_every_command_is_as_careful():
+    def all_of(command):
+        return [command, *itertools.chain(*map(all_of, getattr(command, "commands", {}).values()))]
+
+    names = ("bench", "calibrate", "classify", "doctor", "events", "inspect", "listen", "update")
+    found = [c for name in names for c in all_of(importlib.import_module(f"edge.cli.{name}").main)]
+    assert len(found) > 20
+    assert [c.name for c in found if not isinstance(c, OurCommand)] == []
+    events, classify = (importlib.import_module(f"edge.cli.{name}").main for name in ("events", "classify"))
+    for command, arguments, message in (
+        (events.commands["list"], ["--limit", "3", "--limit", "4"], "--limit is given twice: it takes one value"),
+        (events.commands["list"], ["--label", ""], "it is empty"),
+        (events.commands["correct"], ["x", ""], "it is empty"),
+        (classify, [""], "it is empty"),  # which would be the folder that one is in
+    ):
+        with pytest.raises(click.UsageError, match=message):
+            command.make_context("edge", arguments)
+    assert events.commands["correct"].make_context("edge", ["x", "dog", "--note", ""]).params["note"] == ""
 
 
 def assert_fails_in_one_line(done, code):
@@ -545,9 +597,11 @@ def test_the_live_view_says_how_it_is():
 
     console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
     view = LiveView(console)
-    view.write({"type": "start", "source": "x", "model": "m", "precision": "int8"})
+    site = {"file": "[s].json", "raised": {"dog": 0.9}, "muted": ["cat"]}
+    view.write({"type": "start", "source": "x", "model": "m", "precision": "int8", "site": site})
     view.write({"type": "health", "source": "x", "state": "lost", "reasons": ["missing"], "message": "plug it in"})
     shown = console.file.getvalue()
+    assert shown.count("by the thresholds of [s].json: 1 raised; muted: cat") == 1
     assert "x · m int8 · lost" in shown
     assert "plug it in" in shown
     view.write({"type": "health", "source": "x", "state": "listening", "reasons": [], "message": ""})

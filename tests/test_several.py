@@ -1,5 +1,6 @@
 """Several sources at once, from a configuration file, and streams of the network through ffmpeg."""
 
+import contextlib
 import functools
 import http.server
 import json
@@ -64,15 +65,22 @@ def ffmpeg(tmp_path, monkeypatch):
     return {"PATH": path}
 
 
-@pytest.fixture(scope="module")
-def server():
-    """The bundled recording, over HTTP."""
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=ROOT / "examples")
+@contextlib.contextmanager
+def serving(folder):
+    """The files of a folder, over HTTP."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
     handler.log_message = lambda *_: None
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
         threading.Thread(target=httpd.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{httpd.server_port}"
         httpd.shutdown()
+
+
+@pytest.fixture(scope="module")
+def server():
+    """The bundled recording, over HTTP."""
+    with serving(ROOT / "examples") as url:
+        yield url
 
 
 def configured(tmp_path, text):

@@ -30,30 +30,45 @@ TABLES = "edge.tables"  # key in a context's meta: the configuration file's tabl
 
 
 def read_config(
-    context: click.Context, parameter: click.Parameter, path: Path | None, tables: Sequence[str] = ()
+    context: click.Context,
+    parameter: click.Parameter,
+    path: Path | None,
+    tables: Sequence[str] = (),
+    of: click.Command | None = None,
 ) -> Path | None:
-    """Callback of ``--config``: the file's values become the defaults of the other options; ``tables`` are kept."""
+    """Callback of ``--config``: the file's values become the defaults of the other options; ``tables`` are kept. What
+    is an option ``of`` another command alone is passed over.
+    """
     if path is None:
         return None
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise click.BadParameter(f"{path}: {error}", context, parameter) from None
-    options = {_long_name(p): p for p in context.command.params if isinstance(p, click.Option)}
-    known = {name: p for name, p in options.items() if name not in NOT_IN_FILES}
+    known = _options_in_files(context.command)
+    passed_over = _options_in_files(of) if of is not None else {}
     defaults: dict[str, Any] = {}
     context.meta[TABLES] = {
         key: values.pop(key) for key in tables if key in values and not (key in known and isinstance(values[key], str))
     }
     for key, value in values.items():
-        option = known.get(key.replace("_", "-"))
+        name = key.replace("_", "-")
+        option = known.get(name)
+        if option is None and name in passed_over:
+            continue
         if option is None:
-            allowed = ", ".join(sorted([*known, *(f"[{table}]" for table in tables)]))
+            allowed = ", ".join(sorted({*known, *passed_over, *(f"[{table}]" for table in tables)}))
             raise click.BadParameter(f"{path}: unknown key {key}; allowed: {allowed}", context, parameter)
         assert option.name is not None
         defaults[option.name] = _from_toml(option, value, f"{path}: {key}", context, parameter)
     context.default_map = defaults
     return path
+
+
+def _options_in_files(command: click.Command) -> dict[str, click.Option]:
+    """The options of ``command`` that may stand in its configuration file, by long name."""
+    options = {_long_name(p): p for p in command.params if isinstance(p, click.Option)}
+    return {name: option for name, option in options.items() if name not in NOT_IN_FILES}
 
 
 def _long_name(option: click.Option) -> str:
@@ -74,6 +89,8 @@ def _from_toml(option: click.Option, value: Any, where: str, context: click.Cont
 
 
 def _text(value: Any, where: str, context: click.Context, parameter: click.Parameter) -> str:
+    if value == "":
+        raise click.BadParameter(f"{where} is empty: give a value, or leave it out", context, parameter)
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         return str(value)
     raise click.BadParameter(f"{where} is {value!r}; allowed: text or a number", context, parameter)
@@ -90,15 +107,18 @@ def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Co
     return decorate
 
 
-def config_option_with(*tables: str) -> Callable[[Command], Command]:
-    """``--config`` of a command that also reads these tables of the file: see :func:`tables_of`."""
+def config_option_with(*tables: str, of: click.Command | None = None) -> Callable[[Command], Command]:
+    """``--config`` of a command that also reads these tables of the file: see :func:`tables_of`. ``of``: edge-listen,
+    whose file it takes as well.
+    """
+    more = "".join(f", and a table [{table}]" for table in tables) if of is None else ", or that of edge-listen"
     return click.option(
         "--config",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         is_eager=True,
-        callback=partial(read_config, tables=tables),
+        callback=partial(read_config, tables=tables, of=of),
         show_default="none",
-        help="TOML file with any of these options" + "".join(f", and a table [{table}]" for table in tables) + ".",
+        help=f"TOML file with any of these options{more}.",
     )
 
 
@@ -133,6 +153,15 @@ tuned_threads_option = click.option(
 hop_option = click.option(
     "--hop", type=float, show_default="0.5, or a shorter window", help="Seconds between decisions, or the nearest."
 )
+
+
+def threshold_option_with(show_default: str) -> Callable[[Command], Command]:
+    """``--threshold``, whose default is described so."""
+    return click.option(
+        "--threshold", type=click.FloatRange(0, 1), show_default=show_default, help="Score from which a class is named."
+    )
+
+
 model_option = click.option(
     "--model",  # text: as a path, hf:// would lose a slash
     metavar="FILE|FOLDER|hf://OWNER/NAME",
@@ -194,11 +223,17 @@ def log_settings(context: click.Context) -> None:
             value = getattr(option, "show_default", None) or "none"
         if name == "channel" and context.params[name] is None:
             value = "mix"
-        elif isinstance(value, str) and is_url(value):
-            value = without_password(value, path=name != "webhook")
+        elif isinstance(value, tuple | str):
+            values = value if isinstance(value, tuple) else (value,)
+            value = ", ".join(_shown(str(item), path=name != "webhook") for item in values)
         place = {"DEFAULT_MAP": "file", "COMMANDLINE": "command line"}.get(source.name if source else "")
         place = place or (source.name.lower() if source else "default")
         log.info("%s = %s (%s)", name.replace("_", "-"), value, place)
+
+
+def _shown(text: str, *, path: bool) -> str:
+    """A setting without its password; ``path`` is whether that of a URL may be shown."""
+    return without_password(text, path=path) if is_url(text) else text
 
 
 class Interrupts:
@@ -267,7 +302,9 @@ def output_within(seconds: float) -> Iterator[None]:
 
 
 class OurCommand(click.Command):
-    """A command that ends well also where click itself prints, as its help."""
+    """A command that ends well also where click itself prints, as its help, and that passes over nothing it is given:
+    neither all but the last of several values, nor an empty one.
+    """
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         """See click."""
@@ -275,9 +312,41 @@ class OurCommand(click.Command):
         with ends_well():
             return super().main(*arguments, **options)
 
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """See click."""
+        if args and not context.resilient_parsing:
+            values, _, given = self.make_parser(context).parse_args(args=list(args))
+            for parameter in dict.fromkeys(given):
+                if _takes_one(parameter) and given.count(parameter) > 1:
+                    raise click.UsageError(
+                        f"{parameter.opts[0]} is given twice: {self.for_several(parameter)}", context
+                    )
+                _require_content(context, parameter, values.get(parameter.name or ""))
+        return super().parse_args(context, args)
+
+    def for_several(self, parameter: click.Parameter) -> str:
+        """What to do instead of giving ``parameter`` twice."""
+        return "it takes one value"
+
+
+def _takes_one(parameter: click.Parameter) -> bool:
+    """Whether another value would take the place of the one before. A flag says the same twice."""
+    return isinstance(parameter, click.Option) and not (parameter.multiple or parameter.is_flag or parameter.count)
+
+
+def _require_content(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """Raises BadParameter for an empty text, which mostly is a shell's variable that is not set: it would count as not
+    asked for, or as the folder that one is in. Where it is the default, it means something.
+    """
+    if "" in (value if isinstance(value, list | tuple) else [value]) and parameter.default != "":
+        raise click.BadParameter("it is empty: give a value, or leave it out", context, parameter)
+
 
 class OurGroup(OurCommand, click.Group):
     """The same of commands."""
+
+    command_class = OurCommand
+    group_class = type  # the same
 
 
 def _open_streams() -> None:

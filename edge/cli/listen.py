@@ -28,13 +28,14 @@ from edge.cli.common import (
     options,
     output_within,
     tables_of,
+    threshold_option_with,
     tuned_provider_option,
     tuned_threads_option,
     verbose_option,
     version_option,
 )
 from edge.errors import EdgeError, SettingsError
-from edge.rules import EventConfig, events_of
+from edge.rules import EventConfig
 from edge.secret import is_url, without_password
 from edge.settings import require, settings_of
 
@@ -54,6 +55,16 @@ log = logging.getLogger("edge.listen")
 ARGUMENTS = "edge.arguments"  # in the context: those of the command line
 OUTPUT_SECONDS = 0.5  # that the output may keep us waiting at the end
 SINKS = ("log", "db", "mqtt", "home_assistant", "webhook", "exec", "metrics")  # options that ask for one
+TABLES = ("events", "sources", "sinks", "clips", "update")  # of the configuration file
+SEVERAL = {  # options → the tables that name several of what they name one of
+    "input": "[[sources]]",
+    "device": "[[sources]]",
+    "log": "[[sinks.file]]",
+    "db": "[[sinks.store]]",
+    "mqtt": "[[sinks.mqtt]]",
+    "webhook": "[[sinks.webhook]]",
+    "exec": "[[sinks.command]]",
+}
 
 
 @dataclass(frozen=True)
@@ -92,12 +103,17 @@ class Repeatable(OurCommand):
         context.meta[ARGUMENTS] = list(args)
         return super().parse_args(context, args)
 
+    def for_several(self, parameter: click.Parameter) -> str:
+        """See :class:`OurCommand`."""
+        table = SEVERAL.get(parameter.name or "")
+        return f"several are tables {table} of a file for --config" if table else super().for_several(parameter)
+
 
 @click.command(
     cls=Repeatable, context_settings={"auto_envvar_prefix": "EDGE_LISTEN", "help_option_names": ["-h", "--help"]}
 )
 @options(
-    config_option_with("events", "sources", "sinks", "clips", "update"),
+    config_option_with(*TABLES),
     model_option,
     tuned_provider_option,
     tuned_threads_option,
@@ -114,12 +130,7 @@ class Repeatable(OurCommand):
     ),
     click.option("--pcm-channels", type=click.IntRange(1, 64), default=1, show_default=True, help="Of standard input."),
     hop_option,
-    click.option(
-        "--threshold",
-        type=click.FloatRange(0, 1),
-        show_default="what edge-calibrate has found, else the model's, else 0.5",
-        help="Score from which a class is named.",
-    ),
+    threshold_option_with("what edge-calibrate has found, else the model's, else 0.5"),
     click.option(
         "--site",
         type=click.Path(dir_okay=False, path_type=Path),
@@ -222,13 +233,13 @@ def require_one_place(context: click.Context, tables: dict[str, Any]) -> None:
     """Raises SettingsError for a file that names one source beside its table of several."""
     for name in ("input", "device"):
         in_file = context.get_parameter_source(name) is ParameterSource.DEFAULT_MAP
-        if "sources" in tables and in_file and context.params[name] is not None:
+        if "sources" in tables and in_file and context.params[name] not in (None, ()):
             raise SettingsError(f"the file has {name} beside [[sources]]", remedy="leave one of them out")
 
 
 def settings_from(options: dict[str, Any], tables: dict[str, Any]) -> Settings:
     """The settings that the options and the tables of the configuration file make together. Raises EdgeError."""
-    from edge.cli.sources import source_configs
+    from edge.cli.sources import rules_of, source_configs
     from edge.clips import ClipsConfig
     from edge.privacy import RAM_ONLY, require_ram_only
 
@@ -236,19 +247,12 @@ def settings_from(options: dict[str, Any], tables: dict[str, Any]) -> Settings:
     require(duration is None or math.isfinite(duration), "duration", duration, "a number of seconds")
     threshold, privacy, folder = (options.pop(name) for name in ("threshold", "privacy", "clips"))
     table = tables.get("events", {})
-    events = events_of(table)
-    if threshold is not None:
-        events = events_of({**table, "threshold": threshold})
+    events = rules_of(table, threshold)
     clips = settings_of(ClipsConfig, tables.get("clips", {}), "clips")
     clips = replace(clips, folder=folder or clips.folder)
     if privacy == RAM_ONLY:
         require_ram_only({"clips": clips.folder})
-    if "update" in tables:
-        from edge.update.updates import UpdateConfig
-
-        update = settings_of(UpdateConfig, tables["update"], "update")
-        if options["model"] == "update":
-            options["model"] = f"update:{update.versions().folder}"
+    options["model"] = model_of(options["model"], tables)
     one = options["input"] is not None or options["device"] is not None  # it comes before [[sources]]
     configs = [] if one or "sources" not in tables else source_configs(tables["sources"])
     channel, realtime = options["channel"], options["realtime"]
@@ -259,6 +263,16 @@ def settings_from(options: dict[str, Any], tables: dict[str, Any]) -> Settings:
     if sources and options["output"] == "live":
         options["output"] = "text"  # the live view shows one source
     return Settings(**options, events=events, sources=sources, event_table=table, threshold=threshold, clips=clips)
+
+
+def model_of(model: str | None, tables: dict[str, Any]) -> str | None:
+    """``--model``; of edge-update, in the folder that the table [update] names. Raises EdgeError."""
+    if "update" not in tables:
+        return model
+    from edge.update.updates import UpdateConfig
+
+    update = settings_of(UpdateConfig, tables["update"], "update")
+    return f"update:{update.versions().folder}" if model == "update" else model
 
 
 def run(context: click.Context, asked: Asked, interrupts: Interrupts) -> Asked | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge.cli.common import (
+    OurCommand,
     config_option,
     ends_well,
     hop_option,
@@ -34,7 +35,7 @@ PARTS = {
 }
 
 
-@click.command()
+@click.command(cls=OurCommand)
 @options(
     config_option,
     click.option("--output-device", show_default="the system's", help="Loudspeaker: index, or a part of its name."),

@@ -54,6 +54,17 @@ def source_configs(tables: Any) -> list[SourceConfig]:
     return found
 
 
+def rules_of(
+    table: dict[str, Any], threshold: float | None, more: dict[str, Any] | None = None, where: str = "events"
+) -> EventConfig:
+    """The rules of ``[events]``, to which ``more`` is added in ``where``; ``threshold`` is --threshold, which comes
+    before those of all labels. Raises SettingsError.
+    """
+    events = events_of(table)
+    own = merged(table, more or {}) | ({} if threshold is None else {"threshold": threshold})
+    return events_of(own, where) if own != table else events
+
+
 def sessions_of(
     configs: Sequence[SourceConfig],
     table: dict[str, Any],
@@ -71,8 +82,8 @@ def sessions_of(
     if plan.clips.folder:
         plan = replace(plan, folder=folder_of(plan.clips))
     for number, config in enumerate(configs):
-        own = merged(table, config.events) | ({} if threshold is None else {"threshold": threshold})
-        events, place = events_of(own, f"sources[{number}].events"), Path(config.site) if config.site else site
+        events = rules_of(table, threshold, config.events, f"sources[{number}].events")
+        place = Path(config.site) if config.site else site
         mine = with_rules(plan, events, place, classifier.spec)
         where, device = config.input or None, config.device or None
         source = make_source(where, device, config.channel, realtime=config.realtime, wait=wait)

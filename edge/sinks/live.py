@@ -11,7 +11,7 @@ from rich.text import Text
 
 from edge.records import Record
 from edge.sinks.text import bar as blocks
-from edge.sinks.text import clock, no_clip, summary
+from edge.sinks.text import calibrated, clock, no_clip, summary
 
 BAR = 30  # characters of a full bar
 FLOOR_DBFS = -70.0  # the left end of the level meter
@@ -36,6 +36,8 @@ class LiveView:
         kind = record["type"]
         if kind == "start":
             self._start = record
+            for line in calibrated(record):  # above the view, and once: it may be long
+                self._console.print(line, highlight=False, markup=False)
             self._live.start()
             self._live.update(Text(f"listening to {record['source']} …"), refresh=True)
         elif kind == "health":

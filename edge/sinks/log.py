@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from edge.records import Record
-from edge.sinks.text import FAILED, news_of, no_clip
+from edge.sinks.text import FAILED, calibrated, news_of, no_clip
 
 log = logging.getLogger("edge.listen")
 
@@ -20,10 +20,15 @@ class Log:
         self._dropping: set[str] = set()  # sources whose clips are dropped, until one is written
 
     def write(self, record: Record) -> None:
-        """Log what is new in a record of health or of a clip; of several sources, with its name. Others pass."""
+        """Log what is new in a record of health or of a clip; of several sources, with its name. Of a start, by what
+        other thresholds it listens. Others pass.
+        """
         before = self._states.setdefault(record["source"], "starting")
         if record["type"] == "error":
             self._states[record["source"]] = FAILED
+        if record["type"] == "start":
+            for line in calibrated(record):
+                log.warning("listening to %s %s", record["source"], line)
         news = None
         if record["type"] == "clip":
             news = self._clip(record)

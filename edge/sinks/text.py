@@ -30,10 +30,11 @@ class Text:
         """The stream is not ours to close."""
 
     def _start(self, record: Record) -> str:
-        return (
+        begun = (
             f"listening to {record['source']} with {record['model']} {record['precision']}: {len(record['labels'])} "
             f"classes, {record['window_seconds']:.1f} s windows every {record['hop_seconds']:g} s"
         )
+        return "\n".join([begun, *calibrated(record)])
 
     def _event(self, record: Record) -> str | None:
         if record["phase"] == "begin":
@@ -72,6 +73,15 @@ def news_of(health: Record, before: str) -> str | None:
     if health["message"]:
         return f"{health['state']}: {health['message']}"
     return "listening again" if health["state"] == "listening" and before != "starting" else None
+
+
+def calibrated(start: Record) -> list[str]:
+    """What edge-calibrate has changed here, as a line; none where it has changed nothing."""
+    site = start.get("site")
+    if not (site and (site["raised"] or site["muted"])):
+        return []
+    muted = f"; muted: {', '.join(site['muted'])}" if site["muted"] else ""
+    return [f"by the thresholds of {site['file']}: {len(site['raised'])} raised{muted}"]
 
 
 def no_clip(clip: Record) -> str | None:
