@@ -1,5 +1,8 @@
 """Hours of listening through real PortAudio, much faster than real time, with a fault in each of them.
 
+First faults come one after the other, until all buffers, caches and heaps are as large as they get; then the hours are
+measured. What is heard goes to every sink that keeps or runs something on this device, and its sound to clips.
+
 ALSA's ``file`` device delivers as fast as it is asked; the clock of the sources is the sound's own, so that all that
 waits and gives up by time does so as it would. Run by itself, it prints its findings as JSON:
 
@@ -17,7 +20,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -30,7 +33,9 @@ RATE = 16_000
 CALLBACK_SECONDS = 0.3  # longer than it is: each call costs as much as the sound in it
 AHEAD = 0.8  # of the ring: the device is not faster than the listener, who waits for half of it at most
 FAULT_SECONDS = 30.0  # that a fault lasts
+OFTEN = 10  # faults an hour, until it has settled
 MIB = 1 << 20
+LOG, KEPT, STORE, CLIPS = MIB, 3, 8 * MIB, 20 * MIB  # bounds of bytes; KEPT logs beside the one that is written
 # What is broken, and by what it must be known afterwards: a reason of health.
 FAULTS = {
     "unplugged": "stopped",  # the callback falls silent, and the device is not there for a while
@@ -49,7 +54,8 @@ FAULTS = {
 }
 
 
-KINDS = ("file", "store", "webhook")
+KINDS = ("file", "store", "webhook", "command")
+HEARD = ("siren", "car_horn")  # a hundred events an hour: of all classes, four times as many, clips take the longest
 METRICS = (
     "edge_audio_windows_total",
     "edge_audio_outages_total",
@@ -219,7 +225,12 @@ def handles():
 
 
 def size_of(folder):
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes of the files; of one that is renamed or deleted meanwhile, none."""
+    found = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            found += path.stat().st_size if path.is_file() else 0
+    return found
 
 
 def alsa_configuration(folder):
@@ -238,56 +249,68 @@ def alsa_configuration(folder):
 class Soak:
     """The listener with its sinks, and what is found."""
 
-    def __init__(self, folder, hours, seed, model, hop, kinds=KINDS, faults=tuple(FAULTS)):
+    def __init__(self, folder, hours, settle, seed, model, hop, kinds=KINDS, faults=tuple(FAULTS), clips=True):
         import make_demo
 
         from edge.classifier import Classifier
         from edge.cli.sinks import make_sinks
+        from edge.clips import ClipsConfig
         from edge.models import resolve
+        from edge.rules import EventConfig
+        from edge.session import Plan
 
-        self.folder, self.hours, self.hop = folder, hours, hop
+        self.folder = folder
+        kept = ClipsConfig(str(folder / "clips"), max_bytes=CLIPS, min_free_bytes=0) if clips else ClipsConfig()
+        self.plan = Plan(EventConfig(only=HEARD), hop, clips=kept, voices=None)
+        # Hours of sound at which it is measured, and the next fault begins; at the last one it ends.
+        self.due = deque([i / OFTEN for i in range(settle * OFTEN)] + [settle + i for i in range(hours + 1)])
+        self.settled = settle * OFTEN  # measurements before
         self.random = random.Random(seed)
         samples, _ = make_demo.scene()
         self.world = World(samples[::2].astype(np.float32)[:, None])
         self.classifier = Classifier(resolve(model))
         self.receiver = Receiver()
         tables = {
-            "file": {"path": str(folder / "log.jsonl"), "max_bytes": MIB, "keep": 3},
-            "store": {"path": str(folder / "events.db"), "max_bytes": 8 * MIB},
+            "file": {"path": str(folder / "log.jsonl"), "max_bytes": LOG, "keep": KEPT},
+            "store": {"path": str(folder / "events.db"), "max_bytes": STORE},
             "webhook": {"url": self.receiver.url, "spool_file": str(folder / "spool.sqlite")},
+            "command": {"argv": ["true"]},
             "metrics": {"port": 0},
         }
         self.sinks = make_sinks({kind: tables[kind] for kind in (*kinds, "metrics")}, {})
         self.deliveries = self.sinks[0]._deliveries if kinds else {}
         self.metrics, self.kinds = self.sinks[-1], faults
-        self.reasons, self.events, self.faults = Counter(), 0, Counter()
+        self.reasons, self.events, self.faults, self.clips = Counter(), 0, Counter(), Counter()
         self.seen = defaultdict(set)  # hour → reasons
         self.memory, self.disk, self.handles = [], [], []
         self.planned = []  # kind, hour of the sound in which it began
 
     def run(self):
         """All hours; returns the findings."""
-        started, hour = time.monotonic(), 0
+        started = time.monotonic()
         self.started = self.world.clock.monotonic()
         with contextlib.suppress(KeyboardInterrupt):  # what has been found so far
-            while hour < self.hours:
-                hour = self._session(hour)
+            while self.due:
+                self._session()
         scraped = self.scraped()
         self._let_sinks_follow(0)
         for sink in self.sinks:
             sink.close()
         stats = {name: d.stats() for name, d in self.deliveries.items()}
         return {
-            "hours": len(self.memory),
+            "hours": len(self.memory) - self.settled - 1,
             "seconds": round(time.monotonic() - started, 1),
-            "memory_mib": [round(m / MIB, 2) for m in self.memory],
+            "settling_mib": [round(m / MIB, 2) for m in self.memory[: self.settled]],
+            "memory_mib": [round(m / MIB, 2) for m in self.memory[self.settled :]],
             "disk_mib": round(max(self.disk) / MIB, 2),
-            "handles": self.handles,
+            "handles": self.handles[self.settled :],
             "faults": dict(self.faults),
             "unseen": self._unseen(),
             "reasons": dict(self.reasons),
             "events": self.events,
             "posted": self.receiver.taken,
+            "clips": dict(self.clips),
+            "clips_there": len(list(self.folder.glob("clips/*/*.flac"))),
             "metrics": {name: self._metric(scraped, name) for name in METRICS},
             "deliveries": {n: [s.delivered, s.dropped, s.failed, s.restarts] for n, s in stats.items()},
         }
@@ -295,27 +318,26 @@ class Soak:
     def hour(self):
         return (self.world.clock.monotonic() - self.started) / 3600
 
-    def _session(self, hour):
-        """Listen until the time is over or a fault wants a new session; the hour that has been reached."""
-        from edge.session import Plan, Session
+    def _session(self):
+        """Listen until the time is over or a fault wants a new session."""
+        from edge.session import Session
         from edge.sources.microphone import Microphone
         from edge.sources.supervised import Supervised
 
         clock = self.world.clock
         how = {"clock": clock.monotonic, "wall": clock.time, "sleep": clock.sleep}
         source = Supervised(Microphone("filemic"), wait=True, **how)
-        session = Session(source, self.classifier, Plan(hop=self.hop), "soak")
+        session = Session(source, self.classifier, self.plan, "soak")
+        if session._clips is not None:
+            session._clips._recorder._patient = True  # as with a recording: sound comes faster than clips are written
         for record in session.records():
             self._take(record)
-            if self.hour() < hour:
+            if record["type"] != "window" or not self.due or self.hour() < self.due[0]:
                 continue
-            if record["type"] != "window":
-                continue
+            self.due.popleft()
             self._measure()
-            hour += 1
-            if self.hour() >= self.hours or self._break() == "renewed":
+            if not self.due or self._break() == "renewed":
                 session.stop()
-        return hour
 
     def _take(self, record):
         for sink in self.sinks:
@@ -325,6 +347,8 @@ class Soak:
             self.seen[int(self.hour())].update(record["reasons"])
         elif record["type"] == "event":
             self.events += 1
+        elif record["type"] == "clip":
+            self.clips[record["state"]] += 1
         self._let_sinks_follow(500)
 
     def _let_sinks_follow(self, behind, seconds=120.0):
@@ -341,6 +365,7 @@ class Soak:
         return sum(float(line.split()[-1]) for line in scraped.splitlines() if line.split("{")[0] == name)
 
     def _measure(self):
+        self._let_sinks_follow(0)  # a program that runs has pipes
         self.memory.append(resident_bytes())
         self.disk.append(size_of(self.folder))
         self.handles.append(handles())
@@ -394,18 +419,20 @@ class Soak:
 
 
 @click.command()
-@click.option("--hours", type=int, default=24, show_default=True)
+@click.option("--hours", type=int, default=24, show_default=True, help="That are measured.")
+@click.option("--settle", type=int, default=3, show_default=True, help="Hours before, with ten faults in each.")
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--model", default="tiny", show_default=True)
 @click.option("--hop", type=float, default=3.84, show_default=True)
 @click.option("--sink", "kinds", multiple=True, default=KINDS, help="What is on; [default: all]")
 @click.option("--fault", "faults", multiple=True, type=click.Choice([*FAULTS]), default=[*FAULTS])
+@click.option("--clips/--no-clips", default=True, show_default=True)
 @click.option("--folder", type=click.Path(path_type=Path), required=True)
-def main(hours, seed, model, hop, kinds, faults, folder):
+def main(hours, settle, seed, model, hop, kinds, faults, clips, folder):
     """Print what is found, as JSON."""
     folder.mkdir(parents=True)
     os.environ["ALSA_CONFIG_PATH"] = str(alsa_configuration(folder))
-    print(json.dumps(Soak(folder, hours, seed, model, hop, kinds, faults).run()))
+    print(json.dumps(Soak(folder, hours, settle, seed, model, hop, kinds, faults, clips).run()))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -28,6 +29,9 @@ from edge.session import Plan, Session
 from edge.sinks.sqlite import SqliteStore
 from edge.sources.file import SoundFile
 from edge.store import StoreConfig, open_to_read
+from tests.conftest import ROOT
+from tests.receivers import wait_until
+from tests.test_listen import BASE, listen
 from tests.test_store import small_disk  # noqa: F401  # a fixture
 
 RATE = 1000  # Hz: small and quick
@@ -213,6 +217,62 @@ def test_an_event_that_is_told_too_late_is_dropped(rig):
     r.recorder.begin(event(10.0))
     r.recorder.end(event(10.0, 11.0))
     assert r.told("dropped")[0]["reason"] == "nothing of it was recorded"
+
+
+SLOW_DISK = """
+import time
+from pathlib import Path
+from edge.cli.listen import main
+
+def write_bytes(path, data):
+    with path.open("wb", buffering=0) as file:
+        for start in range(0, len(data), 16_384):
+            file.write(data[start : start + 16_384])
+            time.sleep(0.02)
+
+Path.write_bytes = write_bytes
+main()
+"""
+
+
+def sounds(folder):
+    """How often each is there, of the clips under their final names; each must be whole."""
+    found = Counter()
+    for path in folder.glob("*/*.flac"):
+        samples, _ = soundfile.read(path, dtype="int16")
+        assert len(samples) == soundfile.info(path).frames > 0
+        found[samples.tobytes()] += 1
+    return found
+
+
+@pytest.mark.slow
+def test_kill_9_while_a_clip_is_written(tmp_path, demo):
+    """edge-listen on a slow disk: what bears its final name is whole, half a clip is gone with the next start."""
+    config, whole, folder = tmp_path / "edge.toml", tmp_path / "whole", tmp_path / "clips"
+    config.write_text(f'input = "{demo}"\nkeep-voices = true\noutput = "none"\n[clips]\nmin_free_bytes = 0\n')
+    listen("--config", config, "--clips", whole)
+    expected = sounds(whole)
+    assert expected.total() >= 6
+    there, halves = 0, 0
+    for life, moment in enumerate(np.random.default_rng(0).uniform(0, 0.2, 6)):
+        arguments = [sys.executable, "-c", SLOW_DISK, "--config", config, "--clips", folder]
+        process = subprocess.Popen(arguments, cwd=ROOT, env=BASE)
+        enough, mine = there + life % 3, f"*/*.{process.pid}.part"
+        wait_until(lambda: len(list(folder.glob("*/*.flac"))) >= enough and list(folder.glob(mine)), 60)  # noqa: B023
+        time.sleep(moment)  # a clip takes 0.15 to 0.4 s
+        process.kill()
+        process.wait()
+        parts = list(folder.glob("*/*.part"))
+        assert parts == list(folder.glob(mine))  # that of the life before is gone
+        halves += len(parts)
+        assert sounds(folder).keys() <= expected.keys()
+        there = sounds(folder).total()
+    assert halves > 0
+    assert there >= 3
+    before = sounds(folder)
+    listen("--config", config, "--clips", folder)
+    assert not list(folder.rglob("*.part"))
+    assert sounds(folder) - before == expected
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,16 @@
 
 import csv
 import json
-import resource
 import subprocess
 import sys
 import time
 from datetime import datetime
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edge.sources.file import SoundFile
-from tests.conftest import ESC50, ROOT, needs_esc50
+from tests.conftest import ESC50, ROOT, needs_esc50, resident
 from tests.virtual_mic import RATE, VirtualMicrophone, missing
 
 pytestmark = pytest.mark.slow
@@ -230,8 +228,8 @@ def test_memory_with_the_microphone_open(virtual_mic):
         record = json.loads(line)
         if record["type"] == "window" and record["offset"] > 20:
             break
-    resident = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * resource.getpagesize()
+    taken = resident(process.pid)
     process.terminate()
     process.communicate(timeout=30)
     assert record["type"] == "window"
-    assert 50e6 < resident <= 95e6
+    assert 50e6 < taken <= 95e6

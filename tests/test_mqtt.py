@@ -10,7 +10,9 @@ import threading
 import time
 
 import jsonschema
+import numpy as np
 import pytest
+import soundfile
 
 from edge.config import build
 from edge.delivery import Delivery
@@ -18,7 +20,10 @@ from edge.errors import SinkError
 from edge.names import slug
 from edge.sinks.homeassistant import HomeAssistant, HomeAssistantConfig
 from edge.sinks.mqtt import Mqtt, MqttConfig
+from tests.conftest import ROOT, resident
 from tests.receivers import Mosquitto, Subscriber, event, free_port, ids, needs_mosquitto, wait_until
+from tests.test_listen import BASE as ENVIRONMENT
+from tests.test_listen import command
 
 pytestmark = pytest.mark.timed
 
@@ -183,30 +188,75 @@ def test_an_outage_loses_nothing_and_keeps_the_order(broker, subscriber, tmp_pat
     assert took[-1] < 0.2
 
 
+OUTAGE = 70.0  # seconds: the longest wait between two attempts, of 30 s, has begun by the 39th, and is over
+CAPACITY = 200  # records that wait in memory
+
+
 @needs_mosquitto
 @pytest.mark.slow
-def test_an_outage_of_a_minute(broker, subscriber, tmp_path):
-    """Events all the time, before, during and after; the broker is stopped while they come."""
-    delivery = Delivery(Mqtt(config(broker)), "mqtt", spool=tmp_path / "spool")
-    took, end, stopped, n = [], time.monotonic() + 75, False, 0
-    begun = time.monotonic()
-    while time.monotonic() < end:
-        start = time.perf_counter()
-        delivery.write(event(n))
-        took.append(time.perf_counter() - start)
-        n += 1
-        time.sleep(0.05)
-        if not stopped and time.monotonic() - begun > 5:
-            broker.stop()
-            stopped = True
-        elif stopped and broker.process.poll() is not None and time.monotonic() - begun > 65:
-            broker.start()
-    wait_until(lambda: len(set(ids(subscriber.events()))) == n, 90)
-    delivery.close()
-    assert list(dict.fromkeys(ids(subscriber.events()))) == ids(event(i) for i in range(n))
-    assert (delivery.stats().delivered, delivery.stats().dropped) == (n, 0)
-    took.sort()
-    assert took[int(0.99 * len(took))] < 0.005
+def test_an_outage_of_a_minute(broker, subscriber, tmp_path, minute):
+    """edge-listen hears a recording in real time, with five events a second, while the broker is killed."""
+    soundfile.write(tmp_path / "scene.wav", np.tile(minute, 6), 16_000)
+    settings = tmp_path / "edge.toml"
+    settings.write_text(f"""
+        input = "{tmp_path}/scene.wav"
+        realtime = true
+        output = "jsonl"
+        verbose = true
+        [events]
+        threshold = 0.0
+        max_duration = 20.0
+        [sinks.mqtt]
+        host = "127.0.0.1"
+        port = {broker.port}
+        capacity = {CAPACITY}
+        spool_file = "{tmp_path}/spool.sqlite"
+    """)
+    out, err = tmp_path / "out.jsonl", tmp_path / "err"
+
+    def told(*kinds):
+        lines = out.read_text().splitlines(keepends=True)
+        records = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [record for record in records if record["type"] in kinds]
+
+    def keys(events):
+        """Of those that came twice, once."""
+        return list(dict.fromkeys((event["id"], event["phase"]) for event in events))
+
+    def all_arrived():
+        time.sleep(0.5)  # it looks at all of them: often enough
+        return {*keys(told("event"))} <= {*keys(subscriber.events())}
+
+    with out.open("w") as stdout, err.open("w") as stderr:
+        process = subprocess.Popen(
+            command("--config", settings), stdout=stdout, stderr=stderr, cwd=ROOT, env=ENVIRONMENT
+        )
+    try:
+        wait_until(lambda: len(subscriber.messages) > 200, 60)
+        before, memory, over = len(told("event")), [resident(process.pid)], time.monotonic() + OUTAGE
+        broker.stop(kill=True)
+        while time.monotonic() < over:
+            time.sleep(1.0)
+            memory.append(resident(process.pid))
+        missed = len(told("event")) - before
+        broker.start()
+        wait_until(all_arrived, 90)
+        memory.append(resident(process.pid))
+        sent = keys(told("event"))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert missed > CAPACITY
+    assert keys(subscriber.events())[: len(sent)] == sent
+    assert "mqtt: delivers again" in err.read_text()
+    assert "were dropped" not in err.read_text()
+    hop = told("start")[0]["hop_seconds"]
+    assert max(window["latency_ms"] for window in told("window")) < 1000 * hop
+    assert [status["late"] for status in told("status")][-1] == 0
+    assert {reason for record in told("health") for reason in record["reasons"]} == {"sink"}  # told, and not "late"
+    assert max(memory) - memory[0] < 8 << 20
 
 
 @needs_mosquitto
