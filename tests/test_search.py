@@ -291,6 +291,14 @@ def test_time_is_up(study_of, fake_fit, tmp_path):
     assert "no trial was trained to its end" in summary(study, tmp_path)
 
 
+def test_a_search_does_not_go_on_with_other_sound(study_of, manifest, tmp_path):
+    study_of(1)
+    write_tone(manifest.clips[0].path, 300)
+    message = r"1 of 30 recordings have changed since .*out was begun, the first: .*\.wav; give another --out, or"
+    with pytest.raises(ValueError, match=message):
+        study_of(2)
+
+
 def test_another_search_is_not_mixed_in(study_of, fake_fit, tmp_path):
     fake_fit(lambda _: {"accuracy": 0.5})
     study_of(1)

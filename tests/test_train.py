@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -284,6 +285,36 @@ def test_another_data_set_does_not_overwrite_a_run(folders, tmp_path):
     (tmp_path / "other" / "low").rename(tmp_path / "other" / "lower")
     with pytest.raises(ValueError, match="another configuration or data set"):
         run(quick(epochs=1), tmp_path / "other", tmp_path / "out", tmp_path)
+
+
+def test_other_sound_under_the_same_names_does_not_go_on(folders, tmp_path, caplog):
+    """Whether the run was interrupted or is finished. A copy of the recordings goes on."""
+    manifest, config = read_manifest(folders), quick()
+    with contextlib.suppress(Interrupted):
+        fit(config, manifest, tmp_path / "cut", tmp_path / "cache", interrupt_after_one(), device="cpu")
+    run(config, folders, tmp_path / "whole", tmp_path)
+    assert caplog.messages == []
+    shutil.copytree(folders, tmp_path / "copy" / "data", copy_function=shutil.copyfile)  # with other times of change
+    assert run(config, tmp_path / "copy" / "data", tmp_path / "whole", tmp_path)[1] == []
+    assert caplog.messages == [f"{tmp_path / 'whole'} is already trained; nothing was done"]
+    shutil.copytree(tmp_path / "cut", tmp_path / "again")
+    assert len(run(config, tmp_path / "copy" / "data", tmp_path / "again", tmp_path)[1]) == 2
+    changed = folders / "low" / "3.wav"
+    write_tone(changed, 400, seed=3)  # as many bytes
+    for out in ("cut", "whole"):
+        message = (
+            f"1 of 30 recordings have changed since {tmp_path / out} was begun, the first: {changed}; give another"
+        )
+        with pytest.raises(ValueError, match=re.escape(message)):
+            run(config, folders, tmp_path / out, tmp_path)
+    write_tone(changed, 200, seconds=2.4, seed=3)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        run(config, folders, tmp_path / out, tmp_path)
+    (tmp_path / "whole" / "recordings.jsonl").write_text("{}")
+    with pytest.raises(ValueError, match=r"whole/recordings\.jsonl is damaged, .*; give another --out, or delete "):
+        run(config, folders, tmp_path / "whole", tmp_path)
+    (tmp_path / "whole" / "recordings.jsonl").unlink()  # of a version that did not note them
+    assert run(config, folders, tmp_path / "whole", tmp_path)[1] == []
 
 
 def test_a_student_learns_from_teachers(folders, tmp_path):

@@ -18,6 +18,7 @@ from edge.files import write_text
 from edge.names import encodable
 from models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.config import TrainConfig
+from train.fingerprints import check_same_sound, write_fingerprints
 from train.manifest import Manifest
 
 
@@ -34,7 +35,10 @@ def locked(out: Path) -> Iterator[None]:
 
 
 def claim(out: Path, config: TrainConfig, manifest: Manifest) -> None:
-    """Write the run's configuration and data set to ``out``, which is locked, or see that those there are the same."""
+    """Write the run's configuration and data set to ``out``, which is locked, or see that those there are the same.
+
+    Raises ValueError where they are others, or the recordings have changed.
+    """
     out.mkdir(parents=True, exist_ok=True)
     data = {"data": manifest.name, "digest": manifest.digest()}
     text = json.dumps(dataclasses.asdict(config) | data, indent=2, sort_keys=True)
@@ -43,8 +47,11 @@ def claim(out: Path, config: TrainConfig, manifest: Manifest) -> None:
         path.unlink(missing_ok=True)  # of a run that has not learnt anything, such as one that could not begin
     if path.exists() and not same_run(json.loads(path.read_text(encoding="utf-8")), json.loads(text)):
         raise ValueError(f"{out} holds a run of another configuration or data set; give another --out, or delete it")
-    if not path.exists():
+    if path.exists():
+        check_same_sound(out, manifest.clips)
+    else:
         manifest.save(out / "manifest.jsonl")
+        write_fingerprints(out, manifest.clips)
         write_text(path, text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -32,6 +33,8 @@ from train.precision import forward_dtype
 from train.teachers import Teachers
 from train.validate import Predictions, predict
 
+log = logging.getLogger(__name__)
+
 
 def fit(
     config: TrainConfig,
@@ -47,10 +50,12 @@ def fit(
 
     Writes ``state.pt`` (all that it takes to go on), ``history.jsonl``, ``config.json``, ``manifest.jsonl`` and, at the
     end, ``predictions.json`` of what was held out and ``checkpoint.pt``, whose path is returned. ``report`` gets one
-    record for each epoch. Clips that cannot be read are logged and left out, or end the run when ``strict``.
+    record for each epoch. Clips that cannot be read are logged and left out, or end the run when ``strict``. Of a run
+    that is finished, the log says so.
 
     Raises:
-        ValueError: when ``out`` holds a run of another configuration, or the configuration contradicts itself.
+        ValueError: when ``out`` holds a run of another configuration or other recordings, or the configuration
+            contradicts itself.
         ManifestError: for a fold without clips, or nothing that can be read.
     """
     group = distributed.start(device)
@@ -63,6 +68,8 @@ def fit(
         group.main_does(claim_out)
         if not (out / "checkpoint.pt").exists():
             _train(config, manifest, out, cache, report, group, strict=strict)
+        elif group.main:
+            log.warning("%s is already trained; nothing was done", out)
     return out / "checkpoint.pt"
 
 

@@ -50,7 +50,7 @@ def run(
         check(each, manifest)
     config = replace(config, init=there(config.init), teachers=tuple(there(name) for name in config.teachers))
     group.main_does(claim_out)
-    for folder, teacher in before.items():
+    for folder, teacher in before.items() if not (out / "checkpoint.pt").exists() else ():
         run(teacher, manifest, folder, cache, report, device=device, strict=strict)
     return fit(config, manifest, out, cache, tell, device=device, strict=strict)
 
