@@ -27,7 +27,7 @@ from train.effects import MicrophoneConfig
 from train.evaluate import evaluate
 from train.folder import locked
 from train.initial import start_from
-from train.loop import fit
+from train.loop import fit, make_model
 from train.losses import class_weights, clip_weights
 from train.manifest import ManifestError, ReadOptions, read_manifest, with_more
 from train.optim import Schedule, make_optimiser
@@ -240,6 +240,34 @@ def test_a_run_that_could_not_begin_leaves_its_folder_free(folders, tmp_path):
     with pytest.raises(ValueError, match="cannot be built with"):
         run(quick(epochs=1, model=SMALL | {"widths": (8, 8, 8, 8)}), folders, tmp_path / "out", tmp_path)
     run(quick(epochs=1), folders, tmp_path / "out", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "sizes", "message"),
+    [
+        ("streaming", {"widths": []}, r"widths is \(\); allowed: one or more whole numbers, each 1 or more"),
+        ("streaming", {"widths": (0,)}, r"widths is \(0,\); allowed: one or more whole numbers, each 1 or more"),
+        ("streaming", {"widths": "wide"}, r"widths is 'wide'; allowed: one or more whole numbers, each 1 or more"),
+        ("streaming", {"last_width": 0}, "last_width is 0; allowed: a whole number, 1 or more"),
+        ("streaming", {"blocks": (1,)}, "widths, blocks and strides have 2, 1 and 2 entries; give one of each"),
+        ("streaming", {"widths": (1, 8)}, "widths begins with 1; allowed: 2 or more"),
+        ("attention", {"widths": []}, r"widths is \(\); allowed: one or more"),
+        ("bilstm", {"hidden": 0}, "hidden is 0; allowed: a whole number, 1 or more"),
+    ],
+)
+def test_a_size_that_cannot_be_is_named(architecture, sizes, message):
+    with pytest.raises(ValueError, match=f"^{architecture} cannot be built with .*: {message}"):
+        make_model(TrainConfig(architecture=architecture, model=sizes), 3)
+
+
+def test_a_network_has_the_classes_of_the_data_and_the_bands_of_the_front_end():
+    assert make_model(quick(model=SMALL | {"n_labels": 3}), 3).config.n_labels == 3
+    for name, message in (
+        ("n_labels", "model.n_labels is 7; the classes of the data set decide it, 3 here: leave it out"),
+        ("n_mels", "model.n_mels is 7; frontend.n_mels decide it, 64 here: leave it out"),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            make_model(quick(model=SMALL | {name: 7}), 3)
 
 
 @pytest.mark.parametrize("rate", [1e30, 1e6])

@@ -26,6 +26,7 @@ from edge.workers import start_worker
 from train.config import TrainConfig
 from train.evaluate import evaluate
 from train.fingerprints import check_same_sound, write_fingerprints
+from train.loop import make_model
 from train.manifest import Manifest, ManifestError, read_manifest
 from train.parts import fill_cache
 from train.run import check, recipes_before, run, teacher_config
@@ -108,6 +109,7 @@ def cross_validate(
     ]  # fmt: skip
     for task in tasks:  # before an hour goes into features
         check(task.config, manifest)
+    make_model(config, len(manifest.labels))  # it can be built
     out.mkdir(parents=True, exist_ok=True)
     before = out / "manifest.jsonl"
     if before.exists() and read_manifest(before).digest() != manifest.digest():

@@ -212,11 +212,17 @@ def _train(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
 
 
 def make_model(config: TrainConfig, n_labels: int) -> nn.Module:
-    """The network of a configuration, freshly initialised. Raises ValueError for sizes that do not fit."""
+    """The network of a configuration, freshly initialised. Raises ValueError for sizes that do not fit, or are given
+    by the data or the front end.
+    """
     frontend = config.frontend
     sizes = {"n_mels": frontend.n_mels, "channels": frontend.channels, "n_labels": n_labels}
+    for name, size in sizes.items():
+        if config.model.get(name, size) != size:
+            whose = "the classes of the data set" if name == "n_labels" else f"frontend.{name}"
+            raise ValueError(f"model.{name} is {config.model[name]!r}; {whose} decide it, {size} here: leave it out")
     try:
         return build(config.architecture, **(config.model | sizes))
-    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+    except (IndexError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{config.architecture} cannot be built with {config.model}: {reason}") from None

@@ -11,7 +11,7 @@ from edge.config import FrontendConfig
 from train.config import TrainConfig, read_recipe
 from train.distributed import start
 from train.folder import claim, locked
-from train.loop import fit
+from train.loop import fit, make_model
 from train.manifest import Manifest, ManifestError
 from train.negatives import check_none_are_clips, recordings
 from train.unheard import check_unheard
@@ -48,6 +48,8 @@ def run(
 
     for each in (config, *before.values()):  # before hours go into teachers
         check(each, manifest)
+    if before:
+        make_model(config, len(manifest.labels))  # as well
     config = replace(config, init=there(config.init), teachers=tuple(there(name) for name in config.teachers))
     group.main_does(claim_out)
     for folder, teacher in before.items() if not (out / "checkpoint.pt").exists() else ():
