@@ -113,6 +113,34 @@ def test_the_cache_is_never_stale(folders, tmp_path):
     assert not torch.equal(features_of(folders, cache, view=louder).clip(0), features_of(folders, cache).clip(0))
 
 
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("power.f32", lambda good: good[: len(good) // 2]),
+        ("power.f32", lambda _: None),
+        ("clips.json", lambda _: b"\xff{"),
+        ("clips.json", lambda _: b"[]"),
+        ("clips.json", lambda _: b'{"lengths": [1], "errors": {}}'),
+    ],
+)
+def test_a_damaged_cache_is_computed_again(folders, tmp_path, caplog, name, damage):
+    whole = features_of(folders, tmp_path / "cache")
+    (path,) = (tmp_path / "cache").rglob(name)
+    good = path.read_bytes()
+    bad = damage(good)
+    path.unlink()
+    if bad is not None:
+        path.write_bytes(bad)
+    healed = features_of(folders, tmp_path / "cache")
+    assert all(torch.equal(healed.clip(n), whole.clip(n)) for n in range(30))
+    (line,) = caplog.messages
+    assert line.startswith(f"{path} is damaged")
+    assert line.endswith("; its features are computed again")
+    assert path.read_bytes() == good
+    features_of(folders, tmp_path / "cache")
+    assert len(caplog.messages) == 1
+
+
 def test_without_a_cache_the_features_are_the_same(folders, tmp_path):
     (folders / "low" / "5.wav").write_text("no sound")
     cached, decoded = features_of(folders, tmp_path / "cache"), features_of(folders, None)
@@ -533,9 +561,42 @@ def test_a_damaged_state_is_named(folders, tmp_path):
     config = quick(checkpoint_every=1)
     with contextlib.suppress(Interrupted):
         fit(config, read_manifest(folders), tmp_path / "out", tmp_path / "cache", interrupt_after_one(), device="cpu")
-    (tmp_path / "out" / "state.pt").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"is damaged .*delete state\.pt to begin again"):
+    state, history, settings = (tmp_path / "out" / name for name in ("state.pt", "history.jsonl", "config.json"))
+    good = state.read_bytes()
+    for bad in (b"", b"no state", good[: len(good) // 2]):
+        state.write_bytes(bad)
+        with pytest.raises(ValueError, match=f"^{state} is damaged; delete state.pt to begin again$"):
+            run(config, folders, tmp_path / "out", tmp_path)
+    state.write_bytes(good)
+    history.write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=f"^{history} is gone, or is damaged; delete state.pt to begin again$"):
         run(config, folders, tmp_path / "out", tmp_path)
+    for text in ("{", "[]"):
+        settings.write_text(text)
+        with pytest.raises(
+            ValueError, match=f"^{settings} is damaged, .*; give another --out, or delete {settings.parent}"
+        ):
+            run(config, folders, tmp_path / "out", tmp_path)
+
+
+def test_a_damaged_checkpoint_is_no_result(folders, tmp_path):
+    """And is made again where it is deleted. The message is one line, with none of torch's advice."""
+    whole, _ = run(quick(), folders, tmp_path / "out", tmp_path)
+    path = tmp_path / "out" / "checkpoint.pt"
+    good = path.read_bytes()
+    for bad in (b"", b"no weights", good[: len(good) // 2]):
+        path.write_bytes(bad)
+        message = (
+            f"^{path} is not a checkpoint of edge-listen, or is damaged; give another, or delete it and train again$"
+        )
+        with pytest.raises(ValueError, match=message):
+            run(quick(), folders, tmp_path / "out", tmp_path)
+        with pytest.raises(ValueError, match=message):
+            start_from(quick(), str(path))
+    path.unlink()
+    again, records = run(quick(), folders, tmp_path / "out", tmp_path)
+    assert records == []
+    assert all(torch.equal(whole.state[key], again.state[key]) for key in whole.state)
 
 
 def test_a_fold_or_a_class_that_cannot_be_read_is_named(folders, tmp_path):

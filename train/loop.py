@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from models import build
-from models.checkpoint import save_tensors
+from models.checkpoint import load_checkpoint, save_tensors
 from models.quantised import hold_norms, quantised, settle
 from train import distributed
 from train.augment import make_augment
@@ -54,8 +54,8 @@ def fit(
     that is finished, the log says so.
 
     Raises:
-        ValueError: when ``out`` holds a run of another configuration or other recordings, or the configuration
-            contradicts itself.
+        ValueError: when ``out`` holds a run of another configuration or other recordings, or what is damaged, or the
+            configuration contradicts itself.
         ManifestError: for a fold without clips, or nothing that can be read.
     """
     group = distributed.start(device)
@@ -64,6 +64,8 @@ def fit(
         def claim_out() -> None:
             stack.enter_context(locked(out))
             claim(out, config, manifest)
+            if (out / "checkpoint.pt").exists():
+                load_checkpoint(out / "checkpoint.pt")  # a damaged one is no result
 
         group.main_does(claim_out)
         if not (out / "checkpoint.pt").exists():
