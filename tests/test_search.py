@@ -300,7 +300,11 @@ def test_time_is_up(study_of, fake_fit, tmp_path):
     study, lines = study_of(3, timeout=0.0)
     assert (fit.runs, len(study.trials)) == (0, 0)
     assert lines == ["time is up after 0 of 3 trials; the same command goes on"]
-    assert "no trial was trained to its end" in summary(study, tmp_path)
+    assert summary(study, tmp_path / "out") == "no trial was begun; give a longer --timeout"
+    study.ask()  # as a killed process leaves it
+    study, _ = study_of(3, timeout=0.0)
+    assert summary(study, tmp_path / "out") == f"no trial was trained to its end; {tmp_path}/out/trials.csv says why"
+    assert [row["state"] for row in rows(tmp_path / "out")] == ["fail", "waiting"]
 
 
 def test_a_search_does_not_go_on_with_other_sound(study_of, manifest, tmp_path):

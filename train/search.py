@@ -79,6 +79,7 @@ def search(
     objective, started = Objective(task, manifest, out, cache, device), time.monotonic()
     while (done := len(trained(study))) < task.trials:
         if task.timeout is not None and time.monotonic() - started > task.timeout:
+            write_results(study, out)  # those of trials that were interrupted are not there yet
             say(f"time is up after {done} of {task.trials} trials; the same command goes on")
             break
         ended = study.get_trials(deepcopy=False, states=FINISHED)
