@@ -703,6 +703,17 @@ def test_what_would_be_trained_in_vain_is_refused_before_it_begins(folders, tmp_
             "or --set patience=0"
         )
         assert not list((tmp_path / "out").rglob("*"))
+    lines = [f"{folders / label / f'{n}.wav'},{label},{1 + n % 2}" for label in ("low", "high") for n in range(4)]
+    lines.append(f"{folders / 'middle' / '0.wav'},middle,2")  # in fold 2 alone
+    (tmp_path / "table.csv").write_text("\n".join(["path,label,fold", *lines]))
+    for command in ("fit", "crossval"):
+        done = refused(command, tmp_path / "table.csv", "--cache", tmp_path / "cache", *out)
+        assert done.stderr.splitlines()[-1] == (
+            "Error: no clip of class 'middle' is in the training folds, 1; add some, hold out another fold, or leave "
+            "the class out (--class names those to keep)"
+        )
+        assert not list((tmp_path / "out").rglob("*"))
+        assert not (tmp_path / "cache").exists()
     done = refused("fit", folders, "--class", "low", "--n-folds", 1, *out)
     assert done.stderr.startswith("Error: data has one class, low; needs two to tell apart: add recordings of what is")
 

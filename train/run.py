@@ -64,6 +64,12 @@ def check(config: TrainConfig, manifest: Manifest) -> None:
             f"{manifest.name} has one class, {manifest.labels[0]}; needs two to tell apart: add recordings of what is "
             "none of it as another class, or give a table and --separator, which makes scores independent"
         )
+    there = {label for clip in manifest.in_folds(config.train_folds) for label in clip.labels}
+    if missing := [label for label in manifest.labels if label not in there]:
+        raise ManifestError(
+            f"no clip of class {missing[0]!r} is in the training folds, {', '.join(map(str, config.train_folds))}; "
+            "add some, hold out another fold, or leave the class out (--class names those to keep)"
+        )
     if config.patience and not config.validation_folds:
         raise ValueError(
             f"patience is {config.patience}, and no validation fold says when to stop; give fit a --validation-fold, "
