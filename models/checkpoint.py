@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from edge.config import FrontendConfig
+from edge.errors import ContractError
 from edge.files import replacing
 from models.registry import build
 
@@ -56,10 +57,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read what :func:`save_checkpoint` wrote.
 
     Raises:
-        ValueError: when the file is no checkpoint of ours.
+        ValueError: when the file is no checkpoint of ours, or is damaged.
     """
+    data = load_tensors(path)
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
         header = json.loads(data["header"])
         if missing := [name for name in ORIGIN if name not in header["provenance"]]:
             raise ValueError(f"its provenance lacks {', '.join(missing)}")
@@ -71,10 +72,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
             provenance=header["provenance"],
             state=data["state"],
         )
-    except OSError:
-        raise
-    except Exception as error:  # torch.load raises a different type for every kind of damage
-        raise ValueError(f"{path} is not a checkpoint of edge-listen: {error}") from None
+    except (ContractError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a checkpoint of edge-listen: {error}; give another") from None
+
+
+def load_tensors(path: Path) -> Any:
+    """Read what :func:`save_tensors` wrote. Raises OSError, and ValueError for a file that is damaged, or another."""
+    with path.open("rb") as file:
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except Exception:  # a different type for every kind of damage (OSError too), and advice that is not for this
+            raise ValueError(
+                f"{path} is not a checkpoint of edge-listen, or is damaged; give another, or delete it and train again"
+            ) from None
 
 
 def save_tensors(path: Path, data: dict[str, Any]) -> None:

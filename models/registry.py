@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from torch import nn
 
@@ -22,7 +22,8 @@ def register(name: str, config: Any) -> Callable[[type[Model]], type[Model]]:
     """Class decorator: make ``Class(config)`` known as ``name``; ``config`` is the default configuration.
 
     The configuration is a frozen dataclass with the fields ``n_mels``, ``n_labels`` and ``channels`` among its own. A
-    class may have several names, each with a configuration.
+    class may have several names, each with a configuration. Its whole numbers, and those of tuples of any length, are 1
+    or more, or what a field's metadata says as "least".
     """
 
     def add(cls: type[Model]) -> type[Model]:
@@ -43,7 +44,7 @@ def build(name: str, **overrides: Any) -> nn.Module:
     """The network ``name``, freshly initialised; ``overrides`` replace fields of its default configuration.
 
     Raises:
-        ValueError: for an unknown name or field, naming what there is.
+        ValueError: for an unknown name or field, naming what there is, and for a size that cannot be.
     """
     if name not in _ARCHITECTURES:
         raise ValueError(f"unknown architecture {name!r}; there are: {', '.join(architectures())}")
@@ -54,4 +55,19 @@ def build(name: str, **overrides: Any) -> nn.Module:
         raise ValueError(f"{name} has no field {', '.join(unknown)}; it has: {', '.join(fields)}")
     # Checkpoints keep configurations as JSON, which has no tuples.
     values = {key: tuple(v) if isinstance(v, list) else v for key, v in (fields | overrides).items()}
+    _check_sizes(default, values)
     return cls(type(default)(**values))
+
+
+def _check_sizes(default: Any, values: dict[str, Any]) -> None:
+    """Raises ValueError for what a configuration like ``default`` cannot have, where torch would warn, or stumble."""
+    hints = get_type_hints(type(default))
+    for field in dataclasses.fields(default):
+        value, least = values[field.name], field.metadata.get("least", 1)
+        many = hints[field.name] == tuple[int, ...]
+        if hints[field.name] is not int and not many:
+            continue
+        sizes = value if many else (value,)
+        if not (isinstance(sizes, tuple) and sizes and all(type(size) is int and size >= least for size in sizes)):
+            what = f"one or more whole numbers, each {least} or more" if many else f"a whole number, {least} or more"
+            raise ValueError(f"{field.name} is {value!r}; allowed: {what}")

@@ -6,7 +6,7 @@ The trunk turns frames into columns. A column depends on ``receptive_field`` fra
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +26,20 @@ class StreamingCnnConfig:
     stem_stride: tuple[int, int] = (2, 2)
     stem2: tuple[int, int, int, int] = (3, 4, 4, 2)  # a second stem convolution: kernel, stride; zeros for none
     widths: tuple[int, ...] = (48, 96)  # channels; the first also of the stem
-    blocks: tuple[int, ...] = (1, 1)  # residual pairs
+    blocks: tuple[int, ...] = field(default=(1, 1), metadata={"least": 0})  # residual pairs
     strides: tuple[int, ...] = (1, 2)  # along mel and time, of the convolution that enters the stage; 1: none enters
     last_width: int = 128  # channels of the convolution over all that is left of the mel axis
     column_width: int = 288  # values in one column
     dropout: float = 0.2  # before the classifier
+
+    def __post_init__(self) -> None:
+        if not len(self.widths) == len(self.blocks) == len(self.strides):
+            counts = f"{len(self.widths)}, {len(self.blocks)} and {len(self.strides)}"
+            raise ValueError(f"widths, blocks and strides have {counts} entries; give one of each for each stage")
+        if any(self.stem2) and self.widths[0] < 2:
+            raise ValueError(
+                f"widths begins with {self.widths[0]}; allowed: 2 or more, of which stem2 has half before it"
+            )
 
 
 class ConvBnReLU(nn.Sequential):

@@ -15,6 +15,8 @@ from models.checkpoint import load_checkpoint
 from tests.conftest import ESC50, ROOT, needs_esc50, run_here, run_module
 from tests.test_train import folders, write_tone  # noqa: F401  # a fixture
 from train.crossval import histories
+from train.fingerprints import write_fingerprints
+from train.manifest import read_manifest
 
 RECIPE = """epochs = 6
 batch_size = 8
@@ -182,6 +184,19 @@ def test_an_epoch_of_real_clips_is_fast(tmp_path):
     best = min(rows, key=lambda row: row["seconds"])
     assert best["seconds"] <= 15
     assert best["data_seconds"] <= 0.2 * best["seconds"]
+
+
+def test_a_cross_validation_does_not_go_on_with_other_sound(folders, recipe, tmp_path):  # noqa: F811
+    command = ("crossval", folders, "--recipe", recipe, "--out", tmp_path / "cv", "--no-cache", "--epochs", 1)
+    manifest = read_manifest(folders)
+    (tmp_path / "cv" / "fold-1").mkdir(parents=True)
+    manifest.save(tmp_path / "cv" / "manifest.jsonl")
+    write_fingerprints(tmp_path / "cv", manifest.clips)
+    (tmp_path / "cv" / "fold-1" / "history.jsonl").write_text("")
+    write_tone(folders / "low" / "0.wav", 300)
+    failed = run_here("train", *command, code=1)
+    message = f"1 of 30 recordings have changed since {tmp_path / 'cv'} was begun, the first: {folders}/low/0.wav; "
+    assert failed.stderr.splitlines() == [f"Error: {message}give another --out, or delete it"]
 
 
 def test_mistakes_of_cross_validation(folders, tmp_path):  # noqa: F811

@@ -270,6 +270,18 @@ def test_what_cannot_be_built_is_not_trained(study_of, tmp_path, monkeypatch):
     assert [row["state"] for row in rows(tmp_path / "out")] == ["pruned"]
 
 
+def test_a_size_that_cannot_be_does_not_end_the_search(study_of, fake_fit, tmp_path, monkeypatch):
+    (tmp_path / "sizes.toml").write_text("model.widths = {choices = [[], [0, 8], [8, 8]]}")
+    fit = fake_fit(lambda _: {"accuracy": 0.5})
+    monkeypatch.setattr(train.search, "cost_of", cost_of)  # the real one
+    study, lines = study_of(4, space=read_space(tmp_path / "sizes.toml", BASE))
+    why = "allowed: one or more whole numbers, each 1 or more"
+    assert len([line for line in lines if line.endswith(why)]) == len(study.trials) - 4 > 0
+    assert fit.runs == 4
+    with pytest.raises(ValueError, match=r"streaming cannot be built with .*: widths is \(\)"):
+        read_space(tmp_path / "sizes.toml", dataclasses.replace(BASE, model={"widths": []}))
+
+
 def test_cost_as_a_second_objective(study_of, fake_fit, tmp_path):
     fake_fit(lambda run: {"accuracy": (run % 10) / 10})
     study, _ = study_of(8, pareto=True)
@@ -288,7 +300,19 @@ def test_time_is_up(study_of, fake_fit, tmp_path):
     study, lines = study_of(3, timeout=0.0)
     assert (fit.runs, len(study.trials)) == (0, 0)
     assert lines == ["time is up after 0 of 3 trials; the same command goes on"]
-    assert "no trial was trained to its end" in summary(study, tmp_path)
+    assert summary(study, tmp_path / "out") == "no trial was begun; give a longer --timeout"
+    study.ask()  # as a killed process leaves it
+    study, _ = study_of(3, timeout=0.0)
+    assert summary(study, tmp_path / "out") == f"no trial was trained to its end; {tmp_path}/out/trials.csv says why"
+    assert [row["state"] for row in rows(tmp_path / "out")] == ["fail", "waiting"]
+
+
+def test_a_search_does_not_go_on_with_other_sound(study_of, manifest, tmp_path):
+    study_of(1)
+    write_tone(manifest.clips[0].path, 300)
+    message = r"1 of 30 recordings have changed since .*out was begun, the first: .*\.wav; give another --out, or"
+    with pytest.raises(ValueError, match=message):
+        study_of(2)
 
 
 def test_another_search_is_not_mixed_in(study_of, fake_fit, tmp_path):

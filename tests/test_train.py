@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from train.effects import MicrophoneConfig
 from train.evaluate import evaluate
 from train.folder import locked
 from train.initial import start_from
-from train.loop import fit
+from train.loop import fit, make_model
 from train.losses import class_weights, clip_weights
 from train.manifest import ManifestError, ReadOptions, read_manifest, with_more
 from train.optim import Schedule, make_optimiser
@@ -110,6 +111,34 @@ def test_the_cache_is_never_stale(folders, tmp_path):
     assert features_of(folders, cache, FrontendConfig(n_mels=32)).clip(0).shape[2] == 32
     louder = View(1, MicrophoneConfig())
     assert not torch.equal(features_of(folders, cache, view=louder).clip(0), features_of(folders, cache).clip(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("power.f32", lambda good: good[: len(good) // 2]),
+        ("power.f32", lambda _: None),
+        ("clips.json", lambda _: b"\xff{"),
+        ("clips.json", lambda _: b"[]"),
+        ("clips.json", lambda _: b'{"lengths": [1], "errors": {}}'),
+    ],
+)
+def test_a_damaged_cache_is_computed_again(folders, tmp_path, caplog, name, damage):
+    whole = features_of(folders, tmp_path / "cache")
+    (path,) = (tmp_path / "cache").rglob(name)
+    good = path.read_bytes()
+    bad = damage(good)
+    path.unlink()
+    if bad is not None:
+        path.write_bytes(bad)
+    healed = features_of(folders, tmp_path / "cache")
+    assert all(torch.equal(healed.clip(n), whole.clip(n)) for n in range(30))
+    (line,) = caplog.messages
+    assert line.startswith(f"{path} is damaged")
+    assert line.endswith("; its features are computed again")
+    assert path.read_bytes() == good
+    features_of(folders, tmp_path / "cache")
+    assert len(caplog.messages) == 1
 
 
 def test_without_a_cache_the_features_are_the_same(folders, tmp_path):
@@ -241,6 +270,34 @@ def test_a_run_that_could_not_begin_leaves_its_folder_free(folders, tmp_path):
     run(quick(epochs=1), folders, tmp_path / "out", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "sizes", "message"),
+    [
+        ("streaming", {"widths": []}, r"widths is \(\); allowed: one or more whole numbers, each 1 or more"),
+        ("streaming", {"widths": (0,)}, r"widths is \(0,\); allowed: one or more whole numbers, each 1 or more"),
+        ("streaming", {"widths": "wide"}, r"widths is 'wide'; allowed: one or more whole numbers, each 1 or more"),
+        ("streaming", {"last_width": 0}, "last_width is 0; allowed: a whole number, 1 or more"),
+        ("streaming", {"blocks": (1,)}, "widths, blocks and strides have 2, 1 and 2 entries; give one of each"),
+        ("streaming", {"widths": (1, 8)}, "widths begins with 1; allowed: 2 or more"),
+        ("attention", {"widths": []}, r"widths is \(\); allowed: one or more"),
+        ("bilstm", {"hidden": 0}, "hidden is 0; allowed: a whole number, 1 or more"),
+    ],
+)
+def test_a_size_that_cannot_be_is_named(architecture, sizes, message):
+    with pytest.raises(ValueError, match=f"^{architecture} cannot be built with .*: {message}"):
+        make_model(TrainConfig(architecture=architecture, model=sizes), 3)
+
+
+def test_a_network_has_the_classes_of_the_data_and_the_bands_of_the_front_end():
+    assert make_model(quick(model=SMALL | {"n_labels": 3}), 3).config.n_labels == 3
+    for name, message in (
+        ("n_labels", "model.n_labels is 7; the classes of the data set decide it, 3 here: leave it out"),
+        ("n_mels", "model.n_mels is 7; frontend.n_mels decide it, 64 here: leave it out"),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            make_model(quick(model=SMALL | {name: 7}), 3)
+
+
 @pytest.mark.parametrize("rate", [1e30, 1e6])
 def test_a_training_that_diverges_says_so_and_is_no_result(folders, tmp_path, rate):
     config = quick(epochs=3, optimiser="sgd", learning_rate=rate, clip_norm=0.0)
@@ -284,6 +341,36 @@ def test_another_data_set_does_not_overwrite_a_run(folders, tmp_path):
     (tmp_path / "other" / "low").rename(tmp_path / "other" / "lower")
     with pytest.raises(ValueError, match="another configuration or data set"):
         run(quick(epochs=1), tmp_path / "other", tmp_path / "out", tmp_path)
+
+
+def test_other_sound_under_the_same_names_does_not_go_on(folders, tmp_path, caplog):
+    """Whether the run was interrupted or is finished. A copy of the recordings goes on."""
+    manifest, config = read_manifest(folders), quick()
+    with contextlib.suppress(Interrupted):
+        fit(config, manifest, tmp_path / "cut", tmp_path / "cache", interrupt_after_one(), device="cpu")
+    run(config, folders, tmp_path / "whole", tmp_path)
+    assert caplog.messages == []
+    shutil.copytree(folders, tmp_path / "copy" / "data", copy_function=shutil.copyfile)  # with other times of change
+    assert run(config, tmp_path / "copy" / "data", tmp_path / "whole", tmp_path)[1] == []
+    assert caplog.messages == [f"{tmp_path / 'whole'} is already trained; nothing was done"]
+    shutil.copytree(tmp_path / "cut", tmp_path / "again")
+    assert len(run(config, tmp_path / "copy" / "data", tmp_path / "again", tmp_path)[1]) == 2
+    changed = folders / "low" / "3.wav"
+    write_tone(changed, 400, seed=3)  # as many bytes
+    for out in ("cut", "whole"):
+        message = (
+            f"1 of 30 recordings have changed since {tmp_path / out} was begun, the first: {changed}; give another"
+        )
+        with pytest.raises(ValueError, match=re.escape(message)):
+            run(config, folders, tmp_path / out, tmp_path)
+    write_tone(changed, 200, seconds=2.4, seed=3)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        run(config, folders, tmp_path / out, tmp_path)
+    (tmp_path / "whole" / "recordings.jsonl").write_text("{}")
+    with pytest.raises(ValueError, match=r"whole/recordings\.jsonl is damaged, .*; give another --out, or delete "):
+        run(config, folders, tmp_path / "whole", tmp_path)
+    (tmp_path / "whole" / "recordings.jsonl").unlink()  # of a version that did not note them
+    assert run(config, folders, tmp_path / "whole", tmp_path)[1] == []
 
 
 def test_a_student_learns_from_teachers(folders, tmp_path):
@@ -474,9 +561,42 @@ def test_a_damaged_state_is_named(folders, tmp_path):
     config = quick(checkpoint_every=1)
     with contextlib.suppress(Interrupted):
         fit(config, read_manifest(folders), tmp_path / "out", tmp_path / "cache", interrupt_after_one(), device="cpu")
-    (tmp_path / "out" / "state.pt").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"is damaged .*delete state\.pt to begin again"):
+    state, history, settings = (tmp_path / "out" / name for name in ("state.pt", "history.jsonl", "config.json"))
+    good = state.read_bytes()
+    for bad in (b"", b"no state", good[: len(good) // 2]):
+        state.write_bytes(bad)
+        with pytest.raises(ValueError, match=f"^{state} is damaged; delete state.pt to begin again$"):
+            run(config, folders, tmp_path / "out", tmp_path)
+    state.write_bytes(good)
+    history.write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=f"^{history} is gone, or is damaged; delete state.pt to begin again$"):
         run(config, folders, tmp_path / "out", tmp_path)
+    for text in ("{", "[]"):
+        settings.write_text(text)
+        with pytest.raises(
+            ValueError, match=f"^{settings} is damaged, .*; give another --out, or delete {settings.parent}"
+        ):
+            run(config, folders, tmp_path / "out", tmp_path)
+
+
+def test_a_damaged_checkpoint_is_no_result(folders, tmp_path):
+    """And is made again where it is deleted. The message is one line, with none of torch's advice."""
+    whole, _ = run(quick(), folders, tmp_path / "out", tmp_path)
+    path = tmp_path / "out" / "checkpoint.pt"
+    good = path.read_bytes()
+    for bad in (b"", b"no weights", good[: len(good) // 2]):
+        path.write_bytes(bad)
+        message = (
+            f"^{path} is not a checkpoint of edge-listen, or is damaged; give another, or delete it and train again$"
+        )
+        with pytest.raises(ValueError, match=message):
+            run(quick(), folders, tmp_path / "out", tmp_path)
+        with pytest.raises(ValueError, match=message):
+            start_from(quick(), str(path))
+    path.unlink()
+    again, records = run(quick(), folders, tmp_path / "out", tmp_path)
+    assert records == []
+    assert all(torch.equal(whole.state[key], again.state[key]) for key in whole.state)
 
 
 def test_a_fold_or_a_class_that_cannot_be_read_is_named(folders, tmp_path):
@@ -583,6 +703,17 @@ def test_what_would_be_trained_in_vain_is_refused_before_it_begins(folders, tmp_
             "or --set patience=0"
         )
         assert not list((tmp_path / "out").rglob("*"))
+    lines = [f"{folders / label / f'{n}.wav'},{label},{1 + n % 2}" for label in ("low", "high") for n in range(4)]
+    lines.append(f"{folders / 'middle' / '0.wav'},middle,2")  # in fold 2 alone
+    (tmp_path / "table.csv").write_text("\n".join(["path,label,fold", *lines]))
+    for command in ("fit", "crossval"):
+        done = refused(command, tmp_path / "table.csv", "--cache", tmp_path / "cache", *out)
+        assert done.stderr.splitlines()[-1] == (
+            "Error: no clip of class 'middle' is in the training folds, 1; add some, hold out another fold, or leave "
+            "the class out (--class names those to keep)"
+        )
+        assert not list((tmp_path / "out").rglob("*"))
+        assert not (tmp_path / "cache").exists()
     done = refused("fit", folders, "--class", "low", "--n-folds", 1, *out)
     assert done.stderr.startswith("Error: data has one class, low; needs two to tell apart: add recordings of what is")
 

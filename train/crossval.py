@@ -25,6 +25,8 @@ from edge.files import write_text
 from edge.workers import start_worker
 from train.config import TrainConfig
 from train.evaluate import evaluate
+from train.fingerprints import check_same_sound, write_fingerprints
+from train.loop import make_model
 from train.manifest import Manifest, ManifestError, read_manifest
 from train.parts import fill_cache
 from train.run import check, recipes_before, run, teacher_config
@@ -107,10 +109,15 @@ def cross_validate(
     ]  # fmt: skip
     for task in tasks:  # before an hour goes into features
         check(task.config, manifest)
+    make_model(config, len(manifest.labels))  # it can be built
     out.mkdir(parents=True, exist_ok=True)
     before = out / "manifest.jsonl"
     if before.exists() and read_manifest(before).digest() != manifest.digest():
         raise ManifestError(f"{out} holds a cross-validation of another data set; give another --out, or delete it")
+    if any(out.glob("fold-*/**/history.jsonl")):
+        check_same_sound(out, manifest.clips)
+    else:  # nothing is learnt yet, and a file that could not be read may have been replaced
+        write_fingerprints(out, manifest.clips)
     manifest.save(before)
     if cache is not None:
         for every in (config, *(teacher_config(name, config) for name in recipes_before(config))):

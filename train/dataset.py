@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import sys
 import zlib
@@ -27,6 +28,8 @@ from edge.workers import mapped
 from train.effects import MicrophoneConfig, another_microphone
 from train.frontend import power_of
 from train.manifest import Clip
+
+log = logging.getLogger(__name__)
 
 CLIPS_A_WORKER = 100  # at least, for a process to be worth its start
 CACHE_VERSION = 4  # raise it when the same clip, front end and view would give other features
@@ -112,7 +115,7 @@ def load_features(
     """Features of ``clips``: from ``cache`` where they are there; without a cache, decoded whenever they are asked for.
 
     The cache's key holds the front end, the view, and each file's path, size, time of change and part that is the
-    clip: it is never stale.
+    clip: it is never stale. An entry that is damaged is computed again, and the log says so.
     """
     decoder = Decoder(clips, frontend, view)
     if cache is None:
@@ -121,18 +124,21 @@ def load_features(
     view_key = None if view is None else asdict(view)
     key = json.dumps([CACHE_VERSION, power_of_what, [_identity(c) for c in clips], view_key])
     folder = cache / hashlib.sha256(key.encode()).hexdigest()[:24]
-    if not (folder / "clips.json").exists():
-        _fill(folder, decoder)
-    index = json.loads((folder / "clips.json").read_text(encoding="utf-8"))
-    if any(isinstance(_attempt(decoder, int(number)), np.ndarray) for number in index["errors"]):
-        _fill(folder, decoder)  # the cause of an error is gone, and the file did not change: a permission, say
-        index = json.loads((folder / "clips.json").read_text(encoding="utf-8"))
-    lengths = np.array(index["lengths"], np.int64)
-    shape = (int(lengths.sum()), frontend.channels, frontend.n_mels)
+    if (folder / "clips.json").exists():
+        try:
+            lengths, errors = _read_index(folder, decoder)
+        except ValueError as error:
+            log.warning("%s; its features are computed again", error)
+            lengths, errors = _fill(folder, decoder)
+    else:
+        lengths, errors = _fill(folder, decoder)
+    if any(isinstance(_attempt(decoder, number), np.ndarray) for number in errors):
+        # The cause of an error is gone, and the file did not change: a permission, say.
+        lengths, errors = _fill(folder, decoder)
+    shape = (sum(lengths), frontend.channels, frontend.n_mels)
     # Copy on write: torch takes no array that cannot be written.
     power = np.memmap(folder / "power.f32", np.float32, "c", shape=shape) if shape[0] else np.empty(shape, np.float32)
-    errors = {int(number): error for number, error in index["errors"].items()}
-    return CachedFeatures(torch.from_numpy(power), lengths, errors).to(device)
+    return CachedFeatures(torch.from_numpy(power), np.array(lengths, np.int64), errors).to(device)
 
 
 def _identity(clip: Clip) -> list[str | int | float | None]:
@@ -144,10 +150,33 @@ def _identity(clip: Clip) -> list[str | int | float | None]:
     return [str(clip.path.resolve()), status.st_size, status.st_mtime_ns, clip.start, clip.end]
 
 
-def _fill(folder: Path, decoder: Decoder) -> None:
-    """Write ``power.f32``, then ``clips.json``, which says that the folder is complete."""
+def _read_index(folder: Path, decoder: Decoder) -> tuple[list[int], dict[int, str]]:
+    """Frames of each clip, and errors by the number of the clip, as :func:`_fill` has written them.
+
+    Raises ValueError, naming the file, where ``clips.json`` or ``power.f32`` is not what was written.
+    """
+    path, frontend = folder / "clips.json", decoder.frontend
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        lengths = [int(length) for length in index["lengths"]]
+        errors = {int(number): str(error) for number, error in index["errors"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ValueError(f"{path} is damaged") from None
+    if len(lengths) != len(decoder) or min(lengths, default=0) < 0 or not errors.keys() <= set(range(len(decoder))):
+        raise ValueError(f"{path} is damaged")
+    power, size = folder / "power.f32", 4 * sum(lengths) * frontend.channels * frontend.n_mels
+    if not power.is_file() or power.stat().st_size != size:
+        raise ValueError(f"{power} is damaged: it has not its {size} bytes")
+    return lengths, errors
+
+
+def _fill(folder: Path, decoder: Decoder) -> tuple[list[int], dict[int, str]]:
+    """Write ``power.f32``, then ``clips.json``, which says that the folder is complete. Returns what is in the latter:
+    frames of each clip, and errors by the number of the clip.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    lengths, errors = [], {}
+    lengths: list[int] = []
+    errors: dict[int, str] = {}
     with replacing(folder / "power.f32") as part, part.open("wb") as file:
         for index, power in enumerate(_decoded(decoder)):
             if isinstance(power, str):
@@ -155,6 +184,7 @@ def _fill(folder: Path, decoder: Decoder) -> None:
             power.tofile(file)
             lengths.append(len(power))
     write_text(folder / "clips.json", json.dumps({"lengths": lengths, "errors": errors}))
+    return lengths, errors
 
 
 def _decoded(decoder: Decoder) -> Iterator[NDArray[np.float32] | str]:

@@ -16,8 +16,9 @@ from torch import nn
 
 from edge.files import write_text
 from edge.names import encodable
-from models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from models.checkpoint import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
 from train.config import TrainConfig
+from train.fingerprints import check_same_sound, write_fingerprints
 from train.manifest import Manifest
 
 
@@ -34,18 +35,37 @@ def locked(out: Path) -> Iterator[None]:
 
 
 def claim(out: Path, config: TrainConfig, manifest: Manifest) -> None:
-    """Write the run's configuration and data set to ``out``, which is locked, or see that those there are the same."""
+    """Write the run's configuration and data set to ``out``, which is locked, or see that those there are the same.
+
+    Raises ValueError where they are others, or the recordings have changed.
+    """
     out.mkdir(parents=True, exist_ok=True)
     data = {"data": manifest.name, "digest": manifest.digest()}
     text = json.dumps(dataclasses.asdict(config) | data, indent=2, sort_keys=True)
     path = out / "config.json"
     if not any((out / name).exists() for name in ("state.pt", "history.jsonl", "checkpoint.pt", "teachers")):
         path.unlink(missing_ok=True)  # of a run that has not learnt anything, such as one that could not begin
-    if path.exists() and not same_run(json.loads(path.read_text(encoding="utf-8")), json.loads(text)):
+    if path.exists() and not same_run(_read_config(path), json.loads(text)):
         raise ValueError(f"{out} holds a run of another configuration or data set; give another --out, or delete it")
-    if not path.exists():
+    if path.exists():
+        check_same_sound(out, manifest.clips)
+    else:
         manifest.save(out / "manifest.jsonl")
+        write_fingerprints(out, manifest.clips)
         write_text(path, text)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """What :func:`claim` wrote. Raises ValueError, naming ``path``, for anything else."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise ValueError(
+            f"{path} is damaged, so whose run it is is unknown; give another --out, or delete {path.parent}"
+        )
+    return config
 
 
 def same_run(before: dict[str, Any], now: dict[str, Any]) -> bool:
@@ -61,16 +81,19 @@ def resume(out: Path, parts: dict[str, Any], *, main: bool) -> tuple[int, dict[s
             history.unlink(missing_ok=True)
         return 0, {"accuracy": -1.0, "epoch": 0, "state": None}
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_tensors(path)
         for name, part in parts.items():
             part.load_state_dict(state[name])
-        done = history.read_text(encoding="utf-8").splitlines(keepends=True)[: state["epoch"]]
-    except Exception as error:  # torch.load raises a different type for every kind of damage
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{out} is damaged ({reason}); delete state.pt to begin again") from None
+        epochs, best = int(state["epoch"]), dict(state["best"])
+    except Exception:  # a part raises a different type for every kind of damage
+        raise ValueError(f"{path} is damaged; delete state.pt to begin again") from None
+    try:
+        done = history.read_text(encoding="utf-8").splitlines(keepends=True)[:epochs]
+    except (OSError, ValueError):
+        raise ValueError(f"{history} is gone, or is damaged; delete state.pt to begin again") from None
     if main:
         write_text(history, "".join(done))
-    return int(state["epoch"]), state["best"]
+    return epochs, best
 
 
 def save(path: Path, model: nn.Module, config: TrainConfig, manifest: Manifest, revision: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from models import build
-from models.checkpoint import save_tensors
+from models.checkpoint import load_checkpoint, save_tensors
 from models.quantised import hold_norms, quantised, settle
 from train import distributed
 from train.augment import make_augment
@@ -31,6 +32,8 @@ from train.parts import Parts
 from train.precision import forward_dtype
 from train.teachers import Teachers
 from train.validate import Predictions, predict
+
+log = logging.getLogger(__name__)
 
 
 def fit(
@@ -47,10 +50,12 @@ def fit(
 
     Writes ``state.pt`` (all that it takes to go on), ``history.jsonl``, ``config.json``, ``manifest.jsonl`` and, at the
     end, ``predictions.json`` of what was held out and ``checkpoint.pt``, whose path is returned. ``report`` gets one
-    record for each epoch. Clips that cannot be read are logged and left out, or end the run when ``strict``.
+    record for each epoch. Clips that cannot be read are logged and left out, or end the run when ``strict``. Of a run
+    that is finished, the log says so.
 
     Raises:
-        ValueError: when ``out`` holds a run of another configuration, or the configuration contradicts itself.
+        ValueError: when ``out`` holds a run of another configuration or other recordings, or what is damaged, or the
+            configuration contradicts itself.
         ManifestError: for a fold without clips, or nothing that can be read.
     """
     group = distributed.start(device)
@@ -59,10 +64,14 @@ def fit(
         def claim_out() -> None:
             stack.enter_context(locked(out))
             claim(out, config, manifest)
+            if (out / "checkpoint.pt").exists():
+                load_checkpoint(out / "checkpoint.pt")  # a damaged one is no result
 
         group.main_does(claim_out)
         if not (out / "checkpoint.pt").exists():
             _train(config, manifest, out, cache, report, group, strict=strict)
+        elif group.main:
+            log.warning("%s is already trained; nothing was done", out)
     return out / "checkpoint.pt"
 
 
@@ -205,11 +214,17 @@ def _train(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
 
 
 def make_model(config: TrainConfig, n_labels: int) -> nn.Module:
-    """The network of a configuration, freshly initialised. Raises ValueError for sizes that do not fit."""
+    """The network of a configuration, freshly initialised. Raises ValueError for sizes that do not fit, or are given
+    by the data or the front end.
+    """
     frontend = config.frontend
     sizes = {"n_mels": frontend.n_mels, "channels": frontend.channels, "n_labels": n_labels}
+    for name, size in sizes.items():
+        if config.model.get(name, size) != size:
+            whose = "the classes of the data set" if name == "n_labels" else f"frontend.{name}"
+            raise ValueError(f"model.{name} is {config.model[name]!r}; {whose} decide it, {size} here: leave it out")
     try:
         return build(config.architecture, **(config.model | sizes))
-    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+    except (IndexError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{config.architecture} cannot be built with {config.model}: {reason}") from None

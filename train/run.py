@@ -11,7 +11,7 @@ from edge.config import FrontendConfig
 from train.config import TrainConfig, read_recipe
 from train.distributed import start
 from train.folder import claim, locked
-from train.loop import fit
+from train.loop import fit, make_model
 from train.manifest import Manifest, ManifestError
 from train.negatives import check_none_are_clips, recordings
 from train.unheard import check_unheard
@@ -48,9 +48,11 @@ def run(
 
     for each in (config, *before.values()):  # before hours go into teachers
         check(each, manifest)
+    if before:
+        make_model(config, len(manifest.labels))  # as well
     config = replace(config, init=there(config.init), teachers=tuple(there(name) for name in config.teachers))
     group.main_does(claim_out)
-    for folder, teacher in before.items():
+    for folder, teacher in before.items() if not (out / "checkpoint.pt").exists() else ():
         run(teacher, manifest, folder, cache, report, device=device, strict=strict)
     return fit(config, manifest, out, cache, tell, device=device, strict=strict)
 
@@ -61,6 +63,12 @@ def check(config: TrainConfig, manifest: Manifest) -> None:
         raise ManifestError(
             f"{manifest.name} has one class, {manifest.labels[0]}; needs two to tell apart: add recordings of what is "
             "none of it as another class, or give a table and --separator, which makes scores independent"
+        )
+    there = {label for clip in manifest.in_folds(config.train_folds) for label in clip.labels}
+    if missing := [label for label in manifest.labels if label not in there]:
+        raise ManifestError(
+            f"no clip of class {missing[0]!r} is in the training folds, {', '.join(map(str, config.train_folds))}; "
+            "add some, hold out another fold, or leave the class out (--class names those to keep)"
         )
     if config.patience and not config.validation_folds:
         raise ValueError(

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from models.cost import count_macs
 from train.config import TrainConfig
+from train.fingerprints import check_same_sound, write_fingerprints
 from train.loop import fit, make_model
 from train.manifest import Manifest, ManifestError
 from train.metrics import metrics_of
@@ -78,6 +79,7 @@ def search(
     objective, started = Objective(task, manifest, out, cache, device), time.monotonic()
     while (done := len(trained(study))) < task.trials:
         if task.timeout is not None and time.monotonic() - started > task.timeout:
+            write_results(study, out)  # those of trials that were interrupted are not there yet
             say(f"time is up after {done} of {task.trials} trials; the same command goes on")
             break
         ended = study.get_trials(deepcopy=False, states=FINISHED)
@@ -199,6 +201,10 @@ def _open(task: Search, manifest: Manifest, out: Path) -> optuna.Study:
     identity = task.identity(manifest)
     if study.user_attrs.get("identity", identity) != identity:
         raise ValueError(f"{out} holds a search of other settings or data; give another --out, or delete it")
+    if any(out.glob("runs/*/history.jsonl")):
+        check_same_sound(out, manifest.clips)
+    else:  # nothing is learnt yet
+        write_fingerprints(out, manifest.clips)
     study.set_user_attr("identity", identity)
     _take_up(study)
     return study

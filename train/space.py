@@ -12,8 +12,8 @@ from typing import Any
 
 import optuna
 
-from models import build
 from train.config import TrainConfig, config_of
+from train.loop import make_model
 from train.settings import flat, replaced
 
 SPACES = Path(__file__).parent / "search_spaces"
@@ -89,8 +89,11 @@ def read_space(path: Path, base: TrainConfig) -> Space:
 
 
 def searchable(base: TrainConfig) -> dict[str, Any]:
-    """The settings that a search may change, with their values in ``base``; ``model.`` those of its architecture."""
-    model = build(base.architecture, **base.model).config
+    """The settings that a search may change, with their values in ``base``; ``model.`` those of its architecture.
+
+    Raises ValueError where the network of ``base`` cannot be built.
+    """
+    model = make_model(base, base.model.get("n_labels", 1)).config
     settings = dict(flat(dataclasses.asdict(base) | {"model": dataclasses.asdict(model)}))
     return {name: value for name, value in settings.items() if name not in GIVEN}
 

@@ -31,6 +31,8 @@ def trial_line(trial: FrozenTrial, study: optuna.Study) -> str:
 def summary(study: optuna.Study, out: Path) -> str:
     """The best trial, or, where cost is an objective as well, the best of each cost."""
     best = best_trial(study)
+    if not study.get_trials(deepcopy=False):
+        return "no trial was begun; give a longer --timeout"
     if best is None:
         return f"no trial was trained to its end; {out / 'trials.csv'} says why"
     if len(study.directions) == 1:
