@@ -19,7 +19,7 @@ from export.package import package
 from export.quantize import RANGES
 from export.upgrade import upgrade
 from export.verify import CHANCE, MOST_LOSS, ParityError
-from export.wrap import wrap
+from export.wrap import wrap_apart
 from models.checkpoint import load_checkpoint
 from train.manifest import ManifestError
 
@@ -186,7 +186,7 @@ def show(exported: Exported) -> None:
 def wrap_model(model: Path, contract: Path, out: Path, name: str | None) -> None:
     """Give MODEL, any classifier in ONNX, a contract, as OUT/NAME.onnx: edge-listen then runs it."""
     try:
-        path, spec = wrap(model, contract, out, name=name)
+        path, spec = wrap_apart(model, contract, out, name=name)
     except EdgeError as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:

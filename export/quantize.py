@@ -122,7 +122,9 @@ def float_convolutions(model: onnx.ModelProto) -> list[str]:
         options = ort.SessionOptions()
         options.optimized_model_filepath = str(path)
         options.log_severity_level = 3
-        ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        ort.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"], enable_fallback=False
+        )
         optimised = onnx.load(path)
     return [node.name for node in optimised.graph.node if node.op_type in ("Conv", "FusedConv", "NhwcFusedConv")]
 
