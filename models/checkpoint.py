@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,10 +57,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read what :func:`save_checkpoint` wrote.
 
     Raises:
-        ValueError: when the file is no checkpoint of ours.
+        ValueError: when the file is no checkpoint of ours, or not whole.
+        OSError: when it cannot be read.
     """
+    content = io.BytesIO(path.read_bytes())  # torch raises OSError for a file that is not whole
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
+        data = torch.load(content, map_location="cpu", weights_only=True)
+    except Exception:  # a different type for every kind of damage, with advice that would be dangerous
+        why = "torch cannot read it" if content.getbuffer().nbytes else "it is empty"
+        raise ValueError(
+            f"{path} is not a checkpoint of edge-listen, or not whole: {why}; copy it again, or give a "
+            "checkpoint.pt of python -m train"
+        ) from None
+    try:
         header = json.loads(data["header"])
         if missing := [name for name in ORIGIN if name not in header["provenance"]]:
             raise ValueError(f"its provenance lacks {', '.join(missing)}")
@@ -71,10 +81,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
             provenance=header["provenance"],
             state=data["state"],
         )
-    except OSError:
-        raise
-    except Exception as error:  # torch.load raises a different type for every kind of damage
-        raise ValueError(f"{path} is not a checkpoint of edge-listen: {error}") from None
+    except Exception as error:  # whatever else torch has saved
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} is not a checkpoint of edge-listen: {why:.200}") from None
 
 
 def save_tensors(path: Path, data: dict[str, Any]) -> None:
