@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, TensorProto, compose, helper, inliner
 
 from edge.classifier import Classifier, golden_samples
-from edge.config import METADATA_KEY, THIRD_PARTY, FrontendConfig, ModelSpec, Provenance, build
+from edge.config import CONTROL, METADATA_KEY, THIRD_PARTY, FrontendConfig, ModelSpec, Provenance, build
 from edge.errors import ContractError, EdgeError
 from edge.features import make_frontend
-from export.contract import golden_signal, write_with_golden
+from export.contract import golden_signal, named, write_with_golden
 from export.macs import count_macs, tensors
 
 F32 = NDArray[np.float32]
@@ -41,7 +41,9 @@ SCORES = {  # what a graph may give: the contract's scores, and the node that ma
     "sigmoid logits": ("sigmoid", "Sigmoid"),
 }
 AXES = "BCMT"  # of our frames, which a layout names: batch, channels, mel bands, frames; samples are N instead of T
-OPTIONAL = {"input": None, "output": None, "window_frames": None}
+OPTIONAL: dict[str, Any] = {
+    "input": None, "output": None, "window_frames": None, "temperature": 1.0, "thresholds": {}, "accuracy": None,
+}  # fmt: skip
 SOUND = ("kind", "sample_rate", "channels")  # what a front end of samples must say, of others everything
 WAVEFORM = asdict(FrontendConfig(kind="waveform", win_length=1, hop_length=1, n_mels=1))
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
@@ -66,10 +68,20 @@ class Contract:
     input: str | None  # its name in the graph; None: there is one
     output: str | None
     window_frames: int | None  # None: the graph's input has a fixed length
+    temperature: float  # that logits are divided by
+    thresholds: dict[str, float]  # label → least score that counts
+    accuracy: float | None  # of clips, as its makers say
 
     def __post_init__(self) -> None:
         if self.scores not in SCORES:
             raise ContractError(f"scores is {self.scores!r}; allowed: {', '.join(SCORES)}", remedy="correct it")
+        if not self.licence.strip():
+            raise ContractError("licence is empty", remedy="say under which one its makers give it")
+        if self.temperature != 1 and SCORES[self.scores][1] is None:
+            raise ContractError(
+                f"temperature is {self.temperature:g}; allowed where scores is {self.scores!r}: 1",
+                remedy="leave it out, or name an output of logits",
+            )
         f, axes = self.frontend, self.axes
         needed = {"T", *(["M"] if f.n_mels > 1 else []), *(["C"] if f.channels > 1 else [])}
         known = set("BCN" if self.is_sound else AXES)
@@ -105,6 +117,8 @@ def wrap(model: Path, contract: Path, out: Path, *, name: str | None = None) -> 
     """
     said, graph = read_contract(contract), read_model(model)
     name = name or model.stem
+    if CONTROL.search(name):
+        raise ContractError(f"{name!r} can be no name of a model", remedy="give --name")
     path = out / f"{name}.onnx"
     if path.resolve() == model.resolve():
         raise ContractError(f"{path} would take the place of the model itself", remedy="give another --out or --name")
@@ -113,7 +127,7 @@ def wrap(model: Path, contract: Path, out: Path, *, name: str | None = None) -> 
     except ContractError as error:
         raise ContractError(f"{model} with {contract}: {error.what}", remedy=error.remedy) from None
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".wrap-") as folder:
+    with tempfile.TemporaryDirectory(dir=out, prefix=".wrap-") as folder, named(Path(folder), out):
         proven = Path(folder) / path.name
         write_with_golden(wrapped, spec, proven)
         spec = Classifier(proven).spec
@@ -268,8 +282,8 @@ def _spec(said: Contract, name: str, window_frames: int, precision: str) -> Mode
         kept_frames=0,
         caches=(),
         scores=SCORES[said.scores][0],
-        temperature=1.0,
-        thresholds={},
+        temperature=said.temperature,
+        thresholds=said.thresholds,
         unknown=None,
         provenance=Provenance(
             architecture=THIRD_PARTY,
@@ -281,6 +295,7 @@ def _spec(said: Contract, name: str, window_frames: int, precision: str) -> Mode
             git_revision="unknown",
             precision=precision,
             macs=0,
+            accuracy=said.accuracy,
         ),
         licence=said.licence,
         graph_bytes=0,
@@ -373,6 +388,10 @@ def _decide(graph: onnx.GraphProto, name: str, said: Contract) -> None:
     last = "scores" if operator else "probs"
     graph.node.extend([*_reshape(name, "raw", shape), helper.make_node("Cast", ["raw"], [last], to=TensorProto.FLOAT)])
     if operator:
+        if said.temperature != 1:
+            graph.initializer.append(helper.make_tensor("temperature", TensorProto.FLOAT, [], [said.temperature]))
+            graph.node.append(helper.make_node("Div", [last, "temperature"], ["calibrated"], "calibrate"))
+            last = "calibrated"
         axis = {"axis": 1} if operator == "Softmax" else {}
         graph.node.append(helper.make_node(operator, [last], ["probs"], "scores", **axis))
     _replace(graph.output, [helper.make_tensor_value_info("probs", TensorProto.FLOAT, shape)])

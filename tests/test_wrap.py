@@ -466,3 +466,31 @@ def test_a_recurrent_layer_that_tells_its_last_state_alone(tmp_path, wrapped):
     ]
     path = graph(tmp_path / "gru.onnx", nodes, [("x", [1, 98, 40])], [("y", [1, 1, 3])], weights)
     assert wrapped(path).spec.provenance.macs == 98 * 9 * 43
+
+
+def test_what_a_person_knows_of_the_scores(tmp_path, wrapped):
+    path = save(tmp_path / "birds.onnx", seeded(Frames), torch.randn(1, 98, 40))
+    plain = wrapped(path)
+    sound = sound_of(plain)[:, 0]
+    logits = np.log(plain.classify(sound))
+    known = wrapped(path, temperature=0.5, thresholds={"dog": 0.8}, accuracy=0.75)
+    assert (known.spec.temperature, known.spec.thresholds, known.spec.provenance.accuracy) == (0.5, {"dog": 0.8}, 0.75)
+    sharper = np.exp(2 * logits)
+    assert np.allclose(known.classify(sound), sharper / sharper.sum(), atol=1e-5)
+    for changes, reason in (
+        ({"thresholds": {"cat": 0.5}}, "thresholds is .'cat'.; allowed: only the model's labels"),
+        ({"thresholds": {"dog": 5}}, r"thresholds\['dog'\] is 5.0; allowed: 0 to 1"),
+        ({"accuracy": 75}, "accuracy is 75.0; allowed: 0 to 1"),
+        ({"temperature": 0}, "temperature is 0.0; allowed: 1e-6 to 1e6"),
+        ({"temperature": 2, "scores": "probabilities"}, "temperature is 2; allowed where scores is 'probabilities': 1"),
+        ({"licence": " "}, "licence is empty"),
+    ):
+        with pytest.raises(ContractError, match=reason):
+            wrapped(path, **changes)
+
+
+def test_a_name_of_two_lines(tmp_path, wrapped):
+    path = save(tmp_path / "we\nird.onnx", seeded(Frames), torch.randn(1, 98, 40))
+    with pytest.raises(ContractError, match=r"'we\\nird' can be no name of a model .give --name") as caught:
+        wrapped(path)
+    assert "\n" not in str(caught.value)
