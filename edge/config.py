@@ -26,6 +26,7 @@ PROVIDERS = {  # our names of onnxruntime's execution providers
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+PRECISIONS = ("fp32", "int8", "int8-s8s8", "fp16")
 METADATA_KEY = "edge_listen"  # the key in ONNX metadata_props that holds ModelSpec.to_json()
 SCHEMA_VERSION = 5  # raised when a reader of the former version could misread the contract
 # What a contract of a former version lacks, by that version: read today, it means what it meant then.
@@ -43,6 +44,7 @@ MAX_LABELS = 10_000
 MAX_FILTERBANK = 1 << 22  # n_fft x n_mels
 MAX_WINDOW = 1 << 24  # window_frames x n_fft; of a waveform, samples
 MAX_RING = 1 << 22  # values of what a hop keeps for the next one: of n_columns x n_channels, and of each cache
+MAX_ENERGY = 1e6  # of a threshold, whichever its sign: far within float32
 MAX_TOLERANCE = 0.1  # of golden vectors; a larger one would prove nothing
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # terminals, logs and JSON Lines would suffer
@@ -89,6 +91,15 @@ class FrontendConfig:
         _require(self.kind in ("log_mel", "waveform"), "frontend.kind", self.kind, "'log_mel' or 'waveform'")
         _require(self.channels in (1, 2), "frontend.channels", self.channels, "1 or 2")
         _require(self.sample_rate <= 768_000, "frontend.sample_rate", self.sample_rate, "at most 768000")
+        _require(self.n_fft <= 1 << 16, "frontend.n_fft", self.n_fft, "at most 65536")
+        _require(self.f_min >= 0, "frontend.f_min", self.f_min, "a number from 0")
+        _require(self.window == "hann", "frontend.window", self.window, "'hann'")
+        _require(self.mel_scale in ("htk", "slaney"), "frontend.mel_scale", self.mel_scale, "'htk' or 'slaney'")
+        _require(self.mel_norm in ("none", "slaney"), "frontend.mel_norm", self.mel_norm, "'none' or 'slaney'")
+        # Far within float32, in which the front end computes.
+        _require(1e-30 <= self.log_floor <= 1e6, "frontend.log_floor", self.log_floor, "1e-30 to 1e6")
+        _require(abs(self.log_mean) <= 1e6, "frontend.log_mean", self.log_mean, "-1e6 to 1e6")
+        _require(1e-6 <= self.log_std <= 1e6, "frontend.log_std", self.log_std, "1e-6 to 1e6")
         if self.kind == "log_mel":
             self._require_mels()
         for name in ("win_length", "hop_length", "n_mels") if self.kind == "waveform" else ():
@@ -102,19 +113,11 @@ class FrontendConfig:
             self.hop_length,
             f"at most win_length {self.win_length}",
         )
-        _require(self.n_fft <= 1 << 16, "frontend.n_fft", self.n_fft, "at most 65536")
         most = min(self.n_fft // 2, MAX_FILTERBANK // self.n_fft)
         _require(self.n_mels <= most, "frontend.n_mels", self.n_mels, f"at most {most}")
         nyquist = self.sample_rate / 2
-        _require(0 <= self.f_min < self.f_max, "frontend.f_min", self.f_min, f"0 up to f_max {self.f_max}")
+        _require(self.f_min < self.f_max, "frontend.f_min", self.f_min, f"0 up to f_max {self.f_max}")
         _require(self.f_max <= nyquist, "frontend.f_max", self.f_max, f"at most half the sample rate, {nyquist}")
-        _require(self.window == "hann", "frontend.window", self.window, "'hann'")
-        _require(self.mel_scale in ("htk", "slaney"), "frontend.mel_scale", self.mel_scale, "'htk' or 'slaney'")
-        _require(self.mel_norm in ("none", "slaney"), "frontend.mel_norm", self.mel_norm, "'none' or 'slaney'")
-        # Far within float32, in which the front end computes.
-        _require(1e-30 <= self.log_floor <= 1e6, "frontend.log_floor", self.log_floor, "1e-30 to 1e6")
-        _require(abs(self.log_mean) <= 1e6, "frontend.log_mean", self.log_mean, "-1e6 to 1e6")
-        _require(1e-6 <= self.log_std <= 1e6, "frontend.log_std", self.log_std, "1e-6 to 1e6")
 
     def n_frames(self, n_samples: int) -> int:
         """Whole frames in ``n_samples`` samples; there is no padding."""
@@ -160,6 +163,11 @@ class Provenance:
     accuracy: float | None = None  # on test_fold, of the clip, through the runtime; None when not measured
     other_data: tuple[str, ...] = ()  # what else it has learnt from, beside the data set: its name, and as what
 
+    def __post_init__(self) -> None:
+        _require(self.macs >= 0, "provenance.macs", self.macs, "a whole number from 0")
+        within = self.accuracy is None or 0 <= self.accuracy <= 1
+        _require(within, "provenance.accuracy", self.accuracy, "0 to 1, or null")
+
 
 @dataclass(frozen=True)
 class Unknown:
@@ -173,6 +181,7 @@ class Unknown:
     known_share: float  # of held-out windows of the classes, those whose energy is at least the threshold
 
     def __post_init__(self) -> None:
+        _require(abs(self.threshold) <= MAX_ENERGY, "unknown.threshold", self.threshold, f"at most {MAX_ENERGY:g}")
         _require(0 < self.known_share <= 1, "unknown.known_share", self.known_share, "above 0, up to 1")
 
 
@@ -202,6 +211,7 @@ class ModelSpec:
     schema_version: int = field(default=SCHEMA_VERSION)
 
     def __post_init__(self) -> None:
+        _require(all(map(str.strip, self.labels)), "labels", list(self.labels), "texts that are not empty")
         _require(len(self.labels) >= 1, "labels", list(self.labels), "at least one label")
         _require(len(self.labels) <= MAX_LABELS, "len(labels)", len(self.labels), f"at most {MAX_LABELS}")
         _require(len(set(self.labels)) == len(self.labels), "labels", list(self.labels), "different labels")
@@ -209,9 +219,11 @@ class ModelSpec:
         _require(0 < self.window_frames <= most, "window_frames", self.window_frames, f"1 to {most}")
         _require(self.column_stride >= 0, "column_stride", self.column_stride, "a whole number from 0")
         _require(self.scores in ("softmax", "sigmoid"), "scores", self.scores, "'softmax' or 'sigmoid'")
-        _require(self.temperature > 0, "temperature", self.temperature, "above 0")
+        _require(1e-6 <= self.temperature <= 1e6, "temperature", self.temperature, "1e-6 to 1e6")
         unknown = sorted(set(self.thresholds) - set(self.labels))
         _require(not unknown, "thresholds", unknown, "only the model's labels")
+        for label, least in self.thresholds.items():
+            _require(0 <= least <= 1, f"thresholds[{_shown(label)}]", least, "0 to 1")
         if self.streams:
             for name in ("receptive_field", "n_columns", "n_channels"):
                 _require(getattr(self, name) > 0, name, getattr(self, name), "a whole number above 0")
@@ -237,6 +249,13 @@ class ModelSpec:
                 f"receptive_field + column_stride x (n_columns - 1) = {frames}",
             )
         _require(self.window_samples <= 120 * self.frontend.sample_rate, "window_frames", self.window_frames, "≤ 120 s")
+
+    def _require_of_a_file(self) -> None:
+        """What a checkpoint that runs without a file need not have."""
+        for name in ("name", "licence"):
+            _require(bool(getattr(self, name).strip()), name, getattr(self, name), "a text that is not empty")
+        precision = self.provenance.precision
+        _require(precision in PRECISIONS, "provenance.precision", precision, ", ".join(PRECISIONS))
 
     @property
     def streams(self) -> bool:
@@ -311,6 +330,7 @@ class ModelSpec:
             )
             raise ContractError(f"{found} columns", remedy="convert the file: python -m export upgrade FILE")
         spec = build(cls, now)
+        spec._require_of_a_file()
         if version >= DIGEST_SINCE and said != digest:  # said last: a field that makes no sense says more
             raise ContractError(f"{DIGEST} is {_shown(said)}; of what is there: {digest}", remedy="copy the file again")
         return spec

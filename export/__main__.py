@@ -7,11 +7,14 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
+from edge.config import CONTROL
 from edge.errors import EdgeError
 from export.artefacts import COMPARE, Exported, export
 from export.graphs import ALWAYS, SUFFIXES
@@ -19,7 +22,7 @@ from export.package import package
 from export.quantize import RANGES
 from export.upgrade import upgrade
 from export.verify import CHANCE, MOST_LOSS, ParityError
-from export.wrap import wrap
+from export.wrap import wrap_apart
 from models.checkpoint import load_checkpoint
 from train.manifest import ManifestError
 
@@ -41,15 +44,49 @@ def main() -> None:
     """Make model files: of a CHECKPOINT (python -m export CHECKPOINT ...), or of another's ONNX file (wrap)."""
 
 
+class RegularFile(click.Path):
+    """A file that is there; what is no file is not opened: a pipe would be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, dir_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See the class."""
+        path = super().convert(value, param, ctx)
+        if not path.is_file():
+            self.fail(f"{str(path)!r} is a pipe or a device, no file", param, ctx)
+        return path
+
+
+class Finite(click.FloatRange):
+    """A number within a range that is neither NaN nor infinite."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See the class."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no finite number", param, ctx)
+        return number
+
+
+def line(_: click.Context, __: click.Parameter, value: str) -> str:
+    """``value``, if a contract can say it."""
+    if not value.strip() or CONTROL.search(value):
+        raise click.BadParameter(f"{value!r}; allowed: text of one line without control characters, such as CC-BY-4.0")
+    return value
+
+
 def stem(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
     """``value``, if it can begin a file's name."""
-    if value is not None and (not value or Path(value).name != value or value.startswith(".")):
+    if value is not None and (
+        not value.strip() or Path(value).name != value or value.startswith(".") or CONTROL.search(value)
+    ):
         raise click.BadParameter(f"{value!r} is no stem of a file's name; give one without a folder, such as birds")
     return value
 
 
 @main.command(name="checkpoint")
-@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("checkpoint", type=RegularFile())
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -57,10 +94,10 @@ def stem(_: click.Context, __: click.Parameter, value: str | None) -> str | None
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/export"), show_default=True)
 @click.option("--name", default="edge-listen", callback=stem, show_default=True, help="Stem of the files' names.")
-@click.option("--licence", required=True, help="Licence of the weights, as the data's owners allow it.")
+@click.option("--licence", required=True, callback=line, help="Licence of the weights, as the data's owners allow it.")
 @click.option(
     "--temperature",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Finite(min=0, min_open=True),
     help="Of the scores. [default: learnt from the held-out fold]",
 )
 @click.option(
@@ -79,7 +116,7 @@ def stem(_: click.Context, __: click.Parameter, value: str | None) -> str | None
 )
 @click.option(
     "--most-loss",
-    type=click.FloatRange(min=0),
+    type=Finite(min=0),
     default=MOST_LOSS,
     show_default=True,
     metavar="POINTS",
@@ -128,8 +165,14 @@ def export_checkpoint(
     ]
     command = made_by or f"python -m export {shlex.join([checkpoint.name, *options])}"
     try:
+        trained = load_checkpoint(checkpoint)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(f"{checkpoint} cannot be read: {error.strerror}") from None
+    try:
         exported = (package if as_package else export)(
-            load_checkpoint(checkpoint),
+            trained,
             data or beside(checkpoint),
             out,
             name=name,
@@ -174,7 +217,7 @@ def show(exported: Exported) -> None:
 
 
 @main.command(name="wrap")
-@click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("model", type=RegularFile())
 @click.option(
     "--contract",
     required=True,
@@ -186,7 +229,7 @@ def show(exported: Exported) -> None:
 def wrap_model(model: Path, contract: Path, out: Path, name: str | None) -> None:
     """Give MODEL, any classifier in ONNX, a contract, as OUT/NAME.onnx: edge-listen then runs it."""
     try:
-        path, spec = wrap(model, contract, out, name=name)
+        path, spec = wrap_apart(model, contract, out, name=name)
     except EdgeError as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
@@ -199,7 +242,7 @@ def wrap_model(model: Path, contract: Path, out: Path, name: str | None) -> None
 
 
 @main.command(name="upgrade")
-@click.argument("models", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("models", nargs=-1, required=True, type=RegularFile())
 def upgrade_models(models: tuple[Path, ...]) -> None:
     """Write MODELS of a former version anew: the same network, labels and thresholds, for this version's runtime."""
     for path in models:

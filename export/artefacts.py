@@ -20,7 +20,7 @@ from edge.errors import EdgeError
 from edge.features import make_frontend
 from export.calibration import Calibration, calibrate
 from export.card import model_card
-from export.contract import build_spec, write, write_with_golden
+from export.contract import build_spec, named, write, write_with_golden
 from export.graphs import ALWAYS, SUFFIXES, graphs
 from export.ranges import compare_ranges
 from export.verify import (
@@ -126,7 +126,7 @@ def export(
     fold = specs["int8"].provenance.test_fold
     held_out = [] if fold is None else manifest.in_folds([fold])
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as folder:
+    with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as folder, named(Path(folder), out):
         paths = {precision: Path(folder) / f"{name}{SUFFIXES[precision]}" for precision in precisions}
         calibration = None
         if held_out:

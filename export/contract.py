@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,10 @@ from numpy.typing import NDArray
 
 from edge.classifier import Classifier, golden_samples
 from edge.config import METADATA_KEY, Golden, ModelSpec
+from edge.errors import ContractError
 from edge.features import make_frontend
 from edge.files import replacing
-from export.graphs import as_run
+from export.graphs import as_run, kind_of
 from export.to_onnx import decided
 from models.checkpoint import Checkpoint
 from models.cost import count_macs
@@ -31,6 +34,15 @@ FRAMES_TOLERANCE = 1e-3  # float32 FFTs of different libraries differ by 1e-5
 PROBS_TOLERANCE = {"fp32": 1e-3, "int8": 0.02, "int8-s8s8": 0.05, "fp16": 0.02}
 
 
+@contextmanager
+def named(folder: Path, place: Path) -> Iterator[None]:
+    """Errors of files in the temporary ``folder`` name them in ``place``, where they were to be."""
+    try:
+        yield
+    except ContractError as error:
+        raise ContractError(error.what.replace(str(folder), str(place)), remedy=error.remedy) from None
+
+
 def build_spec(checkpoint: Checkpoint, *, name: str, temperature: float, licence: str, precision: str) -> ModelSpec:
     """The contract of ``checkpoint``, without golden vectors yet."""
     model, frontend = checkpoint.model(), checkpoint.frontend
@@ -39,7 +51,7 @@ def build_spec(checkpoint: Checkpoint, *, name: str, temperature: float, licence
         checkpoint,
         model,
         name=name,
-        precision=precision,
+        precision=kind_of(model, precision),
         macs=count_macs(model, frames),
         temperature=temperature,
         licence=licence,

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from torch import nn
 
 from export.caches import with_caches
 from export.half import half
-from export.quantize import asymmetric_convolutions, float_convolutions, quantize
+from export.quantize import SCHEMES, asymmetric_convolutions, float_convolutions, quantize
 from export.to_onnx import to_onnx
 from export.verify import ParityError
 from models.checkpoint import Checkpoint
@@ -20,7 +21,6 @@ F32 = NDArray[np.float32]
 
 SUFFIXES = {"fp32": ".onnx", "int8": ".int8.onnx", "int8-s8s8": ".s8s8.onnx", "fp16": ".fp16.onnx"}  # by precision
 ALWAYS = ("fp32", "int8")  # the one is what all others are held against, the other is what a device runs
-STEM = 1  # convolutions that may stay in float32 on a processor: the first, whose input is float32
 
 
 def graphs(
@@ -38,14 +38,20 @@ def graphs(
     network, made = checkpoint.model(), {}
     fp32 = to_onnx(network)
     for precision in precisions:
-        if precision == "fp16":
+        kind = kind_of(network, precision)
+        if kind == "fp16":
             made[precision] = half(fp32)
-        elif precision == "fp32" or not network.int8:
+        elif kind == "fp32":
             made[precision] = fp32
         else:
             made[precision] = quantize(fp32, windows, precision, (ranges or {}).get(precision, "minmax"))
             _check_quantised(as_run(made[precision])[0], precision)
     return made
+
+
+def kind_of(network: nn.Module, precision: str) -> str:
+    """What a file of ``precision`` is in truth: "fp32" instead of int8 where that serves nothing of the network."""
+    return precision if network.int8 or precision not in SCHEMES else "fp32"
 
 
 def as_run(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, Any]]:
@@ -60,8 +66,8 @@ def as_run(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, Any]]:
 
 def _check_quantised(model: onnx.ModelProto, precision: str) -> None:
     if precision == "int8":
-        left, what = float_convolutions(model), "stay in float32 after optimisation"
-        left = left if len(left) > STEM else []
+        left = [name for name, source in float_convolutions(model).items() if source != "frames"]  # but the stem
+        what = "stay in float32 after optimisation"
     else:
         left, what = asymmetric_convolutions(model), "read something else than symmetric int8"
     if left:

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from edge.classifier import Classifier
 from edge.config import ModelSpec
 from edge.errors import EdgeError
 from export.artefacts import Exported, export
+from export.contract import named
 from export.graphs import SUFFIXES
 from models.checkpoint import Checkpoint
 from train.evaluate import Report
@@ -54,13 +55,15 @@ def package(checkpoint: Checkpoint, data: Path, out: Path, **options: Any) -> Ex
     out = out.resolve()
     check_replaceable(out)
     with replacing_folder(out) as folder:
-        with tempfile.TemporaryDirectory(dir=folder) as files:
+        with tempfile.TemporaryDirectory(dir=folder) as files, named(Path(files), out):
             exported = export(checkpoint, data, Path(files), **options)
             for precision, path in exported.files.items():
                 path.rename(folder / MODELS[precision])
             text = exported.card.read_text(encoding="utf-8")
         spec, report = Classifier(folder / MODELS["int8"]).spec, exported.reports.get("int8")
-        (folder / CARD).write_text(front_matter(spec, report) + text + contents(spec, report), encoding="utf-8")
+        (folder / CARD).write_text(
+            front_matter(spec, report) + text + contents(spec, report, exported.files), encoding="utf-8"
+        )
         thresholds = ([i, label, spec.thresholds.get(label, "")] for i, label in enumerate(spec.labels))
         write_csv(folder / LABELS, ["index", "label", "threshold"], thresholds)
         if report is not None:
@@ -149,8 +152,9 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-.") or "unnamed"
 
 
-def contents(spec: ModelSpec, report: Report | None) -> str:
-    """The card's section on the files beside it."""
+def contents(spec: ModelSpec, report: Report | None, precisions: Collection[str]) -> str:
+    """The card's section on the files beside it, the models in ``precisions``."""
+    usual, *others = (f"`{MODELS[p]}`" for p in sorted(precisions, key=lambda p: p != "int8"))
     classes = (
         "There is no report of the classes: nothing was held out of training."
         if report is None
@@ -160,11 +164,11 @@ def contents(spec: ModelSpec, report: Report | None) -> str:
     return f"""
 ## In this folder
 
-- `{MODELS["int8"]}` and `{MODELS["fp32"]}`: the model; `edge-listen --model FOLDER` takes the first.
+- {", ".join([usual, *others[:-1]])} and {others[-1]}: the model; `edge-listen --model FOLDER` takes the first.
 - `{LABELS}`: the classes in the order of the scores, each with its threshold where it has one.
 - {classes}
 
-Either file holds all that a device needs, front end and labels too: `edge-inspect FOLDER` prints it.
+Each of these model files holds all that a device needs, front end and labels too: `edge-inspect FOLDER` prints it.
 """
 
 

@@ -115,16 +115,19 @@ def stem_of(model: onnx.ModelProto) -> list[str]:
     return []
 
 
-def float_convolutions(model: onnx.ModelProto) -> list[str]:
-    """Names of the convolutions that onnxruntime still computes in float32 after its optimisation."""
+def float_convolutions(model: onnx.ModelProto) -> dict[str, str]:
+    """The convolutions that onnxruntime still computes in float32 after its optimisation, and what each reads."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimised.onnx"
         options = ort.SessionOptions()
         options.optimized_model_filepath = str(path)
         options.log_severity_level = 3
-        ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        ort.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"], enable_fallback=False
+        )
         optimised = onnx.load(path)
-    return [node.name for node in optimised.graph.node if node.op_type in ("Conv", "FusedConv", "NhwcFusedConv")]
+    kinds = ("Conv", "FusedConv", "NhwcFusedConv")
+    return {node.name: node.input[0] for node in optimised.graph.node if node.op_type in kinds}
 
 
 def asymmetric_convolutions(model: onnx.ModelProto) -> list[str]:

@@ -23,14 +23,14 @@ from edge.config import (
 )
 from edge.errors import ContractError
 from edge.files import replacing
-from export.contract import write
+from export.contract import named, write
 
 
 def upgrade(path: Path) -> bool:
-    """Write the model file at ``path`` anew, whole or not at all; False where that is not needed.
+    """Write the model file at ``path`` anew, whole or not at all; False where it is proven as it is.
 
     What is written gives the golden probabilities of the former file. Raises ContractError where the file is damaged,
-    not one of ours or of a version that cannot be read; OSError where it cannot be read or written.
+    not one of ours, of a version that cannot be read or not proven here; OSError where it cannot be read or written.
     """
     content = path.read_bytes()
     try:
@@ -42,6 +42,7 @@ def upgrade(path: Path) -> bool:
             f"{path} is no model file of edge-listen", remedy="export it with python -m export"
         ) from None
     if version >= STREAMING_SINCE or not data.get("column_stride"):
+        Classifier(path)
         return False
     digest = data.pop(DIGEST, None)
     whole = version < DIGEST_SINCE or digest == digest_of(data)
@@ -51,7 +52,7 @@ def upgrade(path: Path) -> bool:
         spec = build(ModelSpec, migrated(data))
     except ContractError as error:
         raise ContractError(f"{path}: {error.what}", remedy=error.remedy) from None
-    with tempfile.TemporaryDirectory() as folder, replacing(path) as part:
+    with tempfile.TemporaryDirectory() as folder, named(Path(folder), path.parent), replacing(path) as part:
         proven = Path(folder) / path.name
         write(without_ring(model), spec, proven)
         Classifier(proven)

@@ -8,26 +8,29 @@ from __future__ import annotations
 import csv
 import json
 import math
+import resource
+import signal
+import subprocess
+import sys
 import tempfile
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 from onnx import AttributeProto, TensorProto, compose, helper, inliner
 
 from edge.classifier import Classifier, golden_samples
-from edge.config import METADATA_KEY, THIRD_PARTY, FrontendConfig, ModelSpec, Provenance, build
-from edge.errors import ContractError
+from edge.config import CONTROL, METADATA_KEY, THIRD_PARTY, FrontendConfig, ModelSpec, Provenance, build
+from edge.errors import ContractError, EdgeError
 from edge.features import make_frontend
-from export.contract import golden_signal, write_with_golden
-from export.macs import count_macs
+from export.contract import golden_signal, named, write_with_golden
+from export.macs import count_macs, tensors
 
 F32 = NDArray[np.float32]
 
@@ -38,7 +41,9 @@ SCORES = {  # what a graph may give: the contract's scores, and the node that ma
     "sigmoid logits": ("sigmoid", "Sigmoid"),
 }
 AXES = "BCMT"  # of our frames, which a layout names: batch, channels, mel bands, frames; samples are N instead of T
-OPTIONAL = {"input": None, "output": None, "window_frames": None}
+OPTIONAL: dict[str, Any] = {
+    "input": None, "output": None, "window_frames": None, "temperature": 1.0, "thresholds": {}, "accuracy": None,
+}  # fmt: skip
 SOUND = ("kind", "sample_rate", "channels")  # what a front end of samples must say, of others everything
 WAVEFORM = asdict(FrontendConfig(kind="waveform", win_length=1, hop_length=1, n_mels=1))
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
@@ -63,10 +68,20 @@ class Contract:
     input: str | None  # its name in the graph; None: there is one
     output: str | None
     window_frames: int | None  # None: the graph's input has a fixed length
+    temperature: float  # that logits are divided by
+    thresholds: dict[str, float]  # label → least score that counts
+    accuracy: float | None  # of clips, as its makers say
 
     def __post_init__(self) -> None:
         if self.scores not in SCORES:
             raise ContractError(f"scores is {self.scores!r}; allowed: {', '.join(SCORES)}", remedy="correct it")
+        if not self.licence.strip():
+            raise ContractError("licence is empty", remedy="say under which one its makers give it")
+        if self.temperature != 1 and SCORES[self.scores][1] is None:
+            raise ContractError(
+                f"temperature is {self.temperature:g}; allowed where scores is {self.scores!r}: 1",
+                remedy="leave it out, or name an output of logits",
+            )
         f, axes = self.frontend, self.axes
         needed = {"T", *(["M"] if f.n_mels > 1 else []), *(["C"] if f.channels > 1 else [])}
         known = set("BCN" if self.is_sound else AXES)
@@ -102,6 +117,8 @@ def wrap(model: Path, contract: Path, out: Path, *, name: str | None = None) -> 
     """
     said, graph = read_contract(contract), read_model(model)
     name = name or model.stem
+    if CONTROL.search(name):
+        raise ContractError(f"{name!r} can be no name of a model", remedy="give --name")
     path = out / f"{name}.onnx"
     if path.resolve() == model.resolve():
         raise ContractError(f"{path} would take the place of the model itself", remedy="give another --out or --name")
@@ -110,12 +127,47 @@ def wrap(model: Path, contract: Path, out: Path, *, name: str | None = None) -> 
     except ContractError as error:
         raise ContractError(f"{model} with {contract}: {error.what}", remedy=error.remedy) from None
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".wrap-") as folder:
+    with tempfile.TemporaryDirectory(dir=out, prefix=".wrap-") as folder, named(Path(folder), out):
         proven = Path(folder) / path.name
         write_with_golden(wrapped, spec, proven)
         spec = Classifier(proven).spec
         proven.replace(path)
     return path, spec
+
+
+def wrap_apart(model: Path, contract: Path, out: Path, *, name: str | None = None) -> tuple[Path, ModelSpec]:
+    """:func:`wrap` in a process of its own: some graphs end the one in which onnxruntime or onnx reads them.
+
+    Raises ContractError as :func:`wrap` does, and where the process dies; OSError where ``out`` cannot be written.
+    """
+    command = [sys.executable, "-m", "export.wrap", *map(str, (model, contract, out)), *([name] if name else [])]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        how = f"ended in {signal.Signals(-done.returncode).name}" if done.returncode < 0 else f"failed: {last:.200}"
+        raise ContractError(
+            f"{model} cannot be tried: the process that ran it {how}",
+            remedy="export it with other operators; is memory short?",
+        )
+    answer = json.loads(done.stdout)
+    if "errno" in answer:
+        raise OSError(answer["errno"], answer["strerror"])
+    if "what" in answer:
+        raise ContractError(answer["what"], remedy=answer["remedy"])
+    return Path(answer["path"]), ModelSpec.from_json(answer["spec"])
+
+
+def main(model: str, contract: str, out: str, name: str | None = None) -> None:
+    """In the process of its own: what came of it, as JSON on stdout."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        path, spec = wrap(Path(model), Path(contract), Path(out), name=name)
+        answer = {"path": str(path), "spec": spec.to_json()}
+    except EdgeError as error:
+        answer = {"what": error.what, "remedy": error.remedy}
+    except OSError as error:
+        answer = {"errno": error.errno, "strerror": error.strerror}
+    print(json.dumps(answer))
 
 
 def read_contract(path: Path) -> Contract:
@@ -172,7 +224,20 @@ def read_model(path: Path) -> onnx.ModelProto:
         raise ContractError(f"{path} is a model of edge-listen: there is nothing to wrap", remedy="use it as it is")
     if not model.graph.node:
         raise ContractError(f"{path} has no graph", remedy="give an ONNX model")
+    if any(isinstance(text, bytes) for text in _texts(model)):
+        raise ContractError(f"{path} is damaged: it has a name that is not UTF-8", remedy="copy or export it again")
     return model
+
+
+def _texts(message: Message) -> Iterator[str | bytes]:
+    """All text in a message; bytes where it is not UTF-8."""
+    for field, value in message.ListFields():
+        values = [value] if isinstance(value, str | bytes | Message) else value
+        if field.type == field.TYPE_STRING:
+            yield from values
+        elif field.type == field.TYPE_MESSAGE:
+            for inner in values:
+                yield from _texts(inner)
 
 
 def _wrapped(model: onnx.ModelProto, said: Contract, name: str) -> tuple[onnx.ModelProto, ModelSpec]:
@@ -194,9 +259,12 @@ def _wrapped(model: onnx.ModelProto, said: Contract, name: str) -> tuple[onnx.Mo
     model = compose.add_prefix(model, PREFIX)
     _feed(model.graph, source, said, window_frames)
     spec = _spec(said, name, window_frames, _precision(model.graph))
-    sounds = _sounds(spec)
-    _check_scores(target.name, {what: _run(model, PREFIX + target.name, sound) for what, sound in sounds.items()}, said)
-    _decide(model.graph, PREFIX + target.name, said)
+    sounds, output = _sounds(spec), PREFIX + target.name
+    scores = {
+        what: np.asarray(*tensors(model, [output], {"frames": sound}), np.float32) for what, sound in sounds.items()
+    }
+    _check_scores(target.name, scores, said)
+    _decide(model.graph, output, said)
     macs = count_macs(model, {"frames": sounds["silence"]})
     return model, replace(spec, provenance=replace(spec.provenance, macs=macs))
 
@@ -214,8 +282,8 @@ def _spec(said: Contract, name: str, window_frames: int, precision: str) -> Mode
         kept_frames=0,
         caches=(),
         scores=SCORES[said.scores][0],
-        temperature=1.0,
-        thresholds={},
+        temperature=said.temperature,
+        thresholds=said.thresholds,
         unknown=None,
         provenance=Provenance(
             architecture=THIRD_PARTY,
@@ -227,6 +295,7 @@ def _spec(said: Contract, name: str, window_frames: int, precision: str) -> Mode
             git_revision="unknown",
             precision=precision,
             macs=0,
+            accuracy=said.accuracy,
         ),
         licence=said.licence,
         graph_bytes=0,
@@ -246,7 +315,8 @@ def _the_input(graph: onnx.GraphProto, name: str | None) -> onnx.ValueInfoProto:
     if name not in (None, names):
         raise ContractError(f"it has no input {name}; it has: {names}", remedy="correct the contract's input")
     if inputs[0].type.tensor_type.elem_type not in FLOATS:
-        kind = TensorProto.DataType.Name(inputs[0].type.tensor_type.elem_type)
+        number = inputs[0].type.tensor_type.elem_type
+        kind = {code: kind for kind, code in TensorProto.DataType.items()}.get(number, number)
         raise ContractError(f"input {names} is of type {kind}; allowed: float", remedy="export it with float input")
     return inputs[0]
 
@@ -318,6 +388,10 @@ def _decide(graph: onnx.GraphProto, name: str, said: Contract) -> None:
     last = "scores" if operator else "probs"
     graph.node.extend([*_reshape(name, "raw", shape), helper.make_node("Cast", ["raw"], [last], to=TensorProto.FLOAT)])
     if operator:
+        if said.temperature != 1:
+            graph.initializer.append(helper.make_tensor("temperature", TensorProto.FLOAT, [], [said.temperature]))
+            graph.node.append(helper.make_node("Div", [last, "temperature"], ["calibrated"], "calibrate"))
+            last = "calibrated"
         axis = {"axis": 1} if operator == "Softmax" else {}
         graph.node.append(helper.make_node(operator, [last], ["probs"], "scores", **axis))
     _replace(graph.output, [helper.make_tensor_value_info("probs", TensorProto.FLOAT, shape)])
@@ -346,25 +420,6 @@ def _sounds(spec: ModelSpec) -> dict[str, F32]:
     return {
         what: np.array(front_end(golden_samples(pcm, length, spec))[None], order="C") for what, pcm in sounds.items()
     }
-
-
-def _run(model: onnx.ModelProto, name: str, frames: F32) -> F32:
-    """The tensor ``name`` of a run on ``frames``. Raises ContractError."""
-    shown = onnx.ModelProto()
-    shown.CopyFrom(model)
-    _replace(shown.graph.output, [helper.make_empty_tensor_value_info(name)])
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    try:
-        session = ort.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        (found,) = session.run([name], {"frames": frames})
-    except Exception as error:  # onnxruntime raises a class of its own for each kind of damage
-        why = " ".join(str(error).split())
-        raise ContractError(
-            f"onnxruntime does not run it: {why:.300}",
-            remedy="check window_frames and layout, or export it with other operators",
-        ) from None
-    return np.asarray(found, np.float32)
 
 
 def _check_scores(name: str, found: Mapping[str, F32], said: Contract) -> None:
@@ -400,3 +455,7 @@ def _precision(graph: onnx.GraphProto) -> str:
     if any(node.op_type in QUANTIZED for node in graph.node):
         return "int8"
     return "fp16" if any(tensor.data_type == TensorProto.FLOAT16 for tensor in graph.initializer) else "fp32"
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ import torch
 from torch import nn
 
 from edge.config import FrontendConfig
-from edge.errors import ContractError
 from edge.files import replacing
 from models.registry import build
 
@@ -58,6 +58,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         ValueError: when the file is no checkpoint of ours, or is damaged.
+        OSError: when it cannot be read.
     """
     data = load_tensors(path)
     try:
@@ -72,19 +73,20 @@ def load_checkpoint(path: Path) -> Checkpoint:
             provenance=header["provenance"],
             state=data["state"],
         )
-    except (ContractError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a checkpoint of edge-listen: {error}; give another") from None
+    except Exception as error:  # whatever else torch has saved
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} is not a checkpoint of edge-listen: {why:.200}; give another") from None
 
 
 def load_tensors(path: Path) -> Any:
     """Read what :func:`save_tensors` wrote. Raises OSError, and ValueError for a file that is damaged, or another."""
-    with path.open("rb") as file:
-        try:
-            return torch.load(file, map_location="cpu", weights_only=True)
-        except Exception:  # a different type for every kind of damage (OSError too), and advice that is not for this
-            raise ValueError(
-                f"{path} is not a checkpoint of edge-listen, or is damaged; give another, or delete it and train again"
-            ) from None
+    content = io.BytesIO(path.read_bytes())  # torch raises OSError for a file that is not whole
+    try:
+        return torch.load(content, map_location="cpu", weights_only=True)
+    except Exception:  # a different type for every kind of damage, with advice that would be dangerous
+        raise ValueError(
+            f"{path} is not a checkpoint of edge-listen, or is damaged; give another, or delete it and train again"
+        ) from None
 
 
 def save_tensors(path: Path, data: dict[str, Any]) -> None:

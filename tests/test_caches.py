@@ -22,7 +22,7 @@ from export.to_onnx import decided, to_onnx
 from export.upgrade import upgrade
 from models.registry import build
 from tests import mutants
-from tests.conftest import FP32
+from tests.conftest import FP32, run_here
 from tests.test_export import SMALL, checkpoint  # noqa: F401  # a fixture
 
 
@@ -119,3 +119,18 @@ def test_what_needs_nothing_is_not_touched(tmp_path):
     before = BUNDLED.stat().st_mtime_ns
     assert not upgrade(BUNDLED)
     assert BUNDLED.stat().st_mtime_ns == before
+
+
+def test_what_needs_nothing_is_proven(tmp_path):
+    """What edge-inspect refuses, and keeps as it is."""
+    content, path = BUNDLED.read_bytes(), tmp_path / "model.onnx"
+    damaged = bytearray(content)
+    damaged[50_000] ^= 1
+    data = json.loads(Classifier(BUNDLED).spec.to_json()) | {"schema_version": 99}
+    future = mutants.with_contract(content[: data["graph_bytes"]], json.dumps(data))
+    for changed, reason in ((bytes(damaged), "is damaged"), (future, "has schema_version 99; this edge-listen reads")):
+        path.write_bytes(changed)
+        done = run_here("export", "upgrade", path, code=1)
+        assert reason in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert path.read_bytes() == changed

@@ -17,12 +17,13 @@ from edge.bench.sound import synthetic_sound
 from edge.bench.subjects import OurModel
 from edge.classifier import Call, Classifier, available_providers
 from edge.config import FrontendConfig
-from edge.errors import ProviderError
+from edge.errors import ContractError, ProviderError
 from edge.listener import listen
 from edge.sources.file import SoundFile
 from export.artefacts import clip_window, draw, export
 from export.contract import build_spec, golden_signal, write_with_golden
 from export.graphs import SUFFIXES, graphs
+from export.package import package
 from export.quantize import asymmetric_convolutions, float_convolutions
 from export.to_onnx import to_onnx
 from export.verify import (
@@ -37,7 +38,7 @@ from export.verify import (
 from models import build
 from models.checkpoint import Checkpoint, save_checkpoint
 from models.layers import fold_batch_norm
-from tests.conftest import run_here, run_module
+from tests.conftest import FP32, run_here, run_module
 from tests.test_listener import Blocks
 from train.evaluate import Heard
 from train.manifest import ManifestError, read_manifest
@@ -107,8 +108,31 @@ def test_the_contract_says_where_it_comes_from(checkpoint, exported):
 
 
 def test_every_convolution_but_the_stem_is_int8(exported):
-    assert len(float_convolutions(onnx.load(exported.int8))) <= 1
+    assert list(float_convolutions(onnx.load(exported.int8)).values()) == ["frames"]
     assert len(float_convolutions(onnx.load(exported.fp32))) > 1
+
+
+def test_one_convolution_that_is_not_the_stem_fails_the_export(checkpoint, monkeypatch):
+    def last(model):
+        return [[node.name for node in model.graph.node if node.op_type == "Conv"][-1]]
+
+    monkeypatch.setattr("export.quantize.stem_of", last)
+    frames = np.random.default_rng(0).standard_normal((3, 1, 64, checkpoint.model().window_frames))
+    with pytest.raises(ParityError, match="int8: 1 convolutions stay in float32 after optimisation: "):
+        graphs(checkpoint, list(frames.astype(np.float32)), ["int8"])
+
+
+def test_int8_of_a_network_that_it_does_not_serve_says_that_it_is_float32():
+    sizes = {"n_labels": 3}
+    state = build("bilstm", **sizes).state_dict()
+    checkpoint = Checkpoint("bilstm", sizes, FrontendConfig(), ("a", "b", "c"), PROVENANCE, state)
+    made = {
+        precision: build_spec(checkpoint, name="x", temperature=1.0, licence="-", precision=precision).provenance
+        for precision in SUFFIXES
+    }
+    assert {k: p.precision for k, p in made.items()} == {
+        "fp32": "fp32", "int8": "fp32", "int8-s8s8": "fp32", "fp16": "fp16"
+    }  # fmt: skip
 
 
 def test_what_is_for_a_gpu_reads_symmetric_int8_alone(exported):
@@ -353,6 +377,11 @@ def test_mistakes_end_in_one_line(data, checkpoint, tmp_path):
 
     (tmp_path / "x.pt").write_text("no checkpoint")
     check_fails(tmp_path / "x.pt", "is not a checkpoint of edge-listen", "--data", data)
+    check_fails(tmp_path / "x.pt", "'nan' is no finite number", "--most-loss", "nan", code=2)
+    check_fails(tmp_path / "x.pt", "'inf' is no finite number", "--temperature", "inf", code=2)
+    check_fails(tmp_path / "x.pt", r"'a\nb' is no stem", "--name", "a\nb", code=2)
+    for licence in ("", " ", "MIT\nor so"):
+        check_fails(tmp_path / "x.pt", f"{licence!r}; allowed: text of one line", "--licence", licence, code=2)
     check_fails(tmp_path / "no.pt", "does not exist", code=2)
     for name in ("", "../x", ".x", "a/b"):
         check_fails(tmp_path / "x.pt", f"{name!r} is no stem of a file's name", "--name", name, code=2)
@@ -360,6 +389,40 @@ def test_mistakes_end_in_one_line(data, checkpoint, tmp_path):
     check_fails(tmp_path / "c.pt", "there is no manifest.jsonl beside")
     check_fails(tmp_path / "c.pt", "the model has no class c", "--data", data)
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_checkpoints_that_are_damaged_or_none(checkpoint, tmp_path):
+    """One line each, of the file and not of --out, without the advice of torch."""
+    save_checkpoint(tmp_path / "c.pt", checkpoint)
+    contents = {
+        "cut.pt": (tmp_path / "c.pt").read_bytes()[:5000],
+        "model.onnx": FP32.read_bytes(),
+        "empty.pt": b"",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        done = run_here("export", tmp_path / name, "--licence", LICENCE, "--out", tmp_path / "out", code=1)
+        assert f"{name} is not a checkpoint of edge-listen, or is damaged; give another" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    torch.save([1, 2], tmp_path / "list.pt")
+    done = run_here("export", tmp_path / "list.pt", "--licence", LICENCE, code=1)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_pipes_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for arguments in (("--licence", LICENCE), ("upgrade",), ("wrap", "--contract", __file__)):
+        done = run_here("export", *arguments, tmp_path / "pipe", code=2)
+        assert "is a pipe or a device, no file" in done.stderr
+
+
+def test_a_message_names_no_temporary_folder(checkpoint, data, tmp_path):
+    with pytest.raises(ContractError) as caught:
+        run(checkpoint, data, tmp_path, licence="two\nlines")
+    assert str(caught.value).startswith(f"{tmp_path}/noise.int8.onnx: licence is 'two")
+    with pytest.raises(ContractError) as caught:
+        package(checkpoint, data, tmp_path / "p", name="x", licence="\n", temperature=1.0, command="-", workers=1)
+    assert str(caught.value).startswith(f"{tmp_path}/p/x.int8.onnx: licence is ")
 
 
 @pytest.fixture

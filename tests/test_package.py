@@ -167,3 +167,8 @@ def test_a_package_holds_the_files_for_a_gpu_too(checkpoint, data, tmp_path):  #
     made = make(checkpoint, data, tmp_path / "noise", precisions=["fp16"])  # in the place of the one before
     assert {p.name for p in (tmp_path / "noise").iterdir()} == {*USUAL, REPORT, "model.fp16.onnx"}
     assert Classifier(made.files["fp16"]).spec.provenance.precision == "fp16"
+    card = made.card.read_text()
+    assert (
+        "`model.int8.onnx`, `model.onnx` and `model.fp16.onnx`: the model; `edge-listen --model FOLDER` takes" in card
+    )
+    assert "Either" not in card

@@ -23,18 +23,14 @@ from export.to_onnx import to_onnx
 from export.wrap import wrap
 from models import build
 from models.cost import count_macs as count_of_torch
+from tests import wrap_mutants
 from tests.conftest import ROOT, run_here, run_module
+from tests.test_fuzz import KNOWN_ABORT, fuzz
+from tests.wrap_mutants import CONTRACT
 
-LABELS = ["dog", "rain", "siren"]
-MELS = {
-    "kind": "log_mel", "sample_rate": 16000, "channels": 1, "win_length": 400, "hop_length": 160, "n_fft": 512,
-    "n_mels": 40, "f_min": 50.0, "f_max": 7600.0, "window": "hann", "mel_scale": "slaney", "mel_norm": "slaney",
-    "log_floor": 1e-5, "log_mean": 0.0, "log_std": 1.0,
-}  # fmt: skip
+LABELS = CONTRACT["labels"]
+MELS = CONTRACT["frontend"]
 SOUND = {"kind": "waveform", "sample_rate": 16000, "channels": 1}
-CONTRACT = {
-    "labels": LABELS, "layout": "BTM", "scores": "logits", "licence": "MIT", "dataset": "birds", "frontend": MELS,
-}  # fmt: skip
 
 
 class Frames(nn.Module):
@@ -401,3 +397,100 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     arguments = ("wrap", tmp_path / "birds.onnx", "--contract", tmp_path / "c.json")
     done = run_here("export", *arguments, "--out", tmp_path / "file" / "out", code=1)
     assert re.search("file/out cannot be written: Not a directory; give another --out", done.output)
+
+
+def assert_wrapped_or_refused(folder, count):
+    """Try the first ``count`` mutants: each is wrapped, or refused in one line, and nothing is left of it then."""
+    found, deaths = fuzz(folder, 0, count, "from tests import wrap_mutants; wrap_mutants.install()")
+    for death in deaths:
+        assert KNOWN_ABORT.search(death["stderr"]), death
+        del found[death["seed"]]
+    assert len(found) + len(deaths) == count
+    wrong = [line for line in found.values() if not re.fullmatch(r"wrapped|refused: .{1,1000}", line["outcome"])]
+    assert not wrong
+    return [line["outcome"] for line in found.values()]
+
+
+def test_some_dozens_of_damaged_classifiers(tmp_path):
+    outcomes = assert_wrapped_or_refused(tmp_path, 60)
+    assert sum("onnxruntime does not run it" in outcome for outcome in outcomes) >= 3
+    assert outcomes.count("wrapped") >= 3
+
+
+@pytest.mark.slow
+def test_two_thousand_damaged_classifiers(tmp_path):
+    """About a minute."""
+    assert_wrapped_or_refused(tmp_path, 2000)
+
+
+def test_names_that_are_no_text_and_types_that_are_none(tmp_path, wrapped):
+    content = wrap_mutants.model()
+    (tmp_path / "x.onnx").write_bytes(content.replace(b"mean", b"me\xffn"))
+    with pytest.raises(ContractError, match="is damaged: it has a name that is not UTF-8"):
+        wrapped(tmp_path / "x.onnx")
+    damaged = onnx.load_from_string(content)
+    damaged.graph.input[0].type.tensor_type.elem_type = 86
+    onnx.save(damaged, tmp_path / "x.onnx")
+    with pytest.raises(ContractError, match="input x is of type 86; allowed: float"):
+        wrapped(tmp_path / "x.onnx")
+
+
+def test_a_graph_that_ends_the_process_is_one_line(tmp_path):
+    """A slice of a convolution longer than its input, of which onnxruntime dies; and nothing else is printed."""
+    axis = {name: np.array([value]) for name, value in (("first", 0), ("last", -1), ("axis", 2))}
+    tensors = [onnx.numpy_helper.from_array(value, name) for name, value in axis.items()]
+    tensors.append(onnx.numpy_helper.from_array(np.ones((3, 1, 2000), np.float32), "W"))
+    nodes = [helper.make_node("Conv", ["x", "W"], ["c"]), helper.make_node("Slice", ["c", *axis], ["y"])]
+    path = graph(tmp_path / "x.onnx", nodes, [("x", [1, 1, 1000])], [("y", None)], tensors)
+    (tmp_path / "c.json").write_text(json.dumps(CONTRACT | {"frontend": SOUND, "layout": "BCN"}))
+    arguments = ("wrap", path, "--contract", tmp_path / "c.json", "--out", tmp_path / "out")
+    done = run_here("export", *arguments, code=1)
+    assert not done.stdout
+    assert re.fullmatch(r"Error: .*x\.onnx cannot be tried: the process .* ended in SIGABRT \(.*\)\n", done.stderr)
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_what_onnxruntime_refuses_is_not_printed(tmp_path, wrapped, capfd):
+    with pytest.raises(ContractError, match="onnxruntime does not run it"):
+        wrapped(graph(tmp_path / "x.onnx", node("Nonsense"), [("x", [1, 98, 40])], [("y", [1, 3])]))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_recurrent_layer_that_tells_its_last_state_alone(tmp_path, wrapped):
+    """Its first output has no name then."""
+    random = np.random.default_rng(0).normal(size=(1, 9, 43)).astype(np.float32)
+    weights = [onnx.numpy_helper.from_array(w, n) for w, n in ((random[..., :40], "W"), (random[..., 40:], "R"))]
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0, 2]),
+        helper.make_node("GRU", ["t", "W", "R"], ["", "y"], hidden_size=3),
+    ]
+    path = graph(tmp_path / "gru.onnx", nodes, [("x", [1, 98, 40])], [("y", [1, 1, 3])], weights)
+    assert wrapped(path).spec.provenance.macs == 98 * 9 * 43
+
+
+def test_what_a_person_knows_of_the_scores(tmp_path, wrapped):
+    path = save(tmp_path / "birds.onnx", seeded(Frames), torch.randn(1, 98, 40))
+    plain = wrapped(path)
+    sound = sound_of(plain)[:, 0]
+    logits = np.log(plain.classify(sound))
+    known = wrapped(path, temperature=0.5, thresholds={"dog": 0.8}, accuracy=0.75)
+    assert (known.spec.temperature, known.spec.thresholds, known.spec.provenance.accuracy) == (0.5, {"dog": 0.8}, 0.75)
+    sharper = np.exp(2 * logits)
+    assert np.allclose(known.classify(sound), sharper / sharper.sum(), atol=1e-5)
+    for changes, reason in (
+        ({"thresholds": {"cat": 0.5}}, "thresholds is .'cat'.; allowed: only the model's labels"),
+        ({"thresholds": {"dog": 5}}, r"thresholds\['dog'\] is 5.0; allowed: 0 to 1"),
+        ({"accuracy": 75}, "accuracy is 75.0; allowed: 0 to 1"),
+        ({"temperature": 0}, "temperature is 0.0; allowed: 1e-6 to 1e6"),
+        ({"temperature": 2, "scores": "probabilities"}, "temperature is 2; allowed where scores is 'probabilities': 1"),
+        ({"licence": " "}, "licence is empty"),
+    ):
+        with pytest.raises(ContractError, match=reason):
+            wrapped(path, **changes)
+
+
+def test_a_name_of_two_lines(tmp_path, wrapped):
+    path = save(tmp_path / "we\nird.onnx", seeded(Frames), torch.randn(1, 98, 40))
+    with pytest.raises(ContractError, match=r"'we\\nird' can be no name of a model .give --name") as caught:
+        wrapped(path)
+    assert "\n" not in str(caught.value)

@@ -65,7 +65,8 @@ def as_table(path: Path, spec: ModelSpec, *, verified: bool) -> str:
     measured = "nothing was held out" if origin.test_fold is None else f"fold {origin.test_fold} was held out"
     measured += "" if origin.accuracy is None else f": {origin.accuracy:.2%} of its clips"
     if origin.architecture == THIRD_PARTY:
-        trained, measured = "by others", "not here"
+        trained = "by others"
+        measured = "not here" if origin.accuracy is None else f"by others: {origin.accuracy:.2%} of clips"
     hop = f"every {spec.step_seconds:g} s or a multiple" if spec.streams else "each computed anew"
     least = sorted(spec.thresholds.values())
     unknown = spec.unknown
