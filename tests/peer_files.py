@@ -21,8 +21,22 @@ def write_onnx(path, shape, *, inputs=1, dtype=TensorProto.FLOAT):
     return path
 
 
-def write_tflite(path, shape, *, kind="FLOAT32", scale=None, zero_point=0, free=()):
-    """A sigmoid of the input; quantised with a ``scale``; axes in ``free`` have no size."""
+def write_failing_onnx(path):
+    """It can be loaded, and fails at every call: its samples are to become 7 × 7."""
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Reshape", ["in", "shape"], ["out"])], "peer",
+        [value("in", TensorProto.FLOAT, [1, "n"])], [value("out", TensorProto.FLOAT, ["a", "b"])],
+        [helper.make_tensor("shape", TensorProto.INT64, [2], [7, 7])],
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def write_tflite(path, shape, *, kind="FLOAT32", scale=None, zero_point=0, free=(), failing=False, inputs=(0,)):
+    """A sigmoid of the input; quantised with a ``scale``; axes in ``free`` have no size. A ``failing`` one can be
+    loaded, and gathers what is not there at every call.
+    """
     flatbuffers = pytest.importorskip("flatbuffers", reason="ai-edge-litert is not installed")
     pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
     from ai_edge_litert import schema_py_generated as schema
@@ -43,10 +57,20 @@ def write_tflite(path, shape, *, kind="FLOAT32", scale=None, zero_point=0, free=
     code.version, node.inputs, node.outputs, node.opcodeIndex = 1, [0], [1], 0
     graph = schema.SubGraphT()
     graph.tensors = [tensor("sound", scale, zero_point), tensor("scores", scale and 1 / 256, low)]
-    graph.inputs, graph.outputs, graph.operators = [0], [1], [node]
+    graph.inputs, graph.outputs, graph.operators = list(inputs), [1], [node]
     model = schema.ModelT()
     model.version, model.operatorCodes, model.subgraphs = 3, [code], [graph]
     model.buffers = [schema.BufferT()]
+    if failing:
+        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.GATHER
+        node.builtinOptionsType, node.builtinOptions = schema.BuiltinOptions.GatherOptions, schema.GatherOptionsT()
+        index, values = tensor("index", None, 0), schema.BufferT()
+        index.shape, index.type, index.buffer = [1], schema.TensorType.INT32, 1
+        index.shapeSignature = None
+        values.data = list((1 << 20).to_bytes(4, "little"))
+        graph.tensors.append(index)
+        model.buffers.append(values)
+        node.inputs = [0, 2]
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     path.write_bytes(bytes(builder.Output()))

@@ -23,7 +23,7 @@ from edge.cli.bench import printed
 from edge.errors import EdgeError, InputError
 from edge.models import BUNDLED
 from tests.conftest import ROOT, run_module
-from tests.peer_files import write_onnx, write_tflite
+from tests.peer_files import write_failing_onnx, write_onnx, write_tflite
 
 pytestmark = pytest.mark.timed
 
@@ -324,6 +324,8 @@ def test_mistakes(tmp_path):
     assert "does not exist" in run("--input", tmp_path / "no.wav", code=5).stderr
     assert "no cuda provider" in run("--provider", "cuda", code=6).stderr
     assert "no.tflite does not exist (check --compare)" in run("--compare", "no.tflite", code=3).stderr
+    failing = write_failing_onnx(tmp_path / "failing.onnx")
+    assert "failing.onnx cannot be run: " in run("--compare", failing, code=3).stderr
     assert "No such command 'walk'" in run("walk", code=2).stderr
 
 

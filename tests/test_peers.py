@@ -11,7 +11,7 @@ from edge.bench.subjects import OurModel
 from edge.errors import ContractError
 from edge.models import BUNDLED
 from tests.conftest import SHARED
-from tests.peer_files import sigmoid, write_onnx, write_tflite
+from tests.peer_files import sigmoid, write_failing_onnx, write_onnx, write_tflite
 
 pytestmark = pytest.mark.timed
 
@@ -132,6 +132,21 @@ def test_mistakes(tmp_path):
     for path, words in cases.items():
         with pytest.raises(ContractError, match=words):
             peer(path)
+
+
+def test_a_network_that_fails_when_run_is_one_line(tmp_path):
+    """And not a traceback in the middle of the rounds."""
+    options = {"hop_seconds": 0.48, "window_seconds": 4.0, "sample_rate": 16_000, "threads": 1, "provider": "auto"}
+    for path in (write_failing_onnx(tmp_path / "net.onnx"),
+                 write_tflite(tmp_path / "net.tflite", (1, 1200), failing=True)):  # fmt: skip
+        with pytest.raises(ContractError, match=rf"{path.name} cannot be run: .*leave it out"):
+            open_peer(path, synthetic_sound, **options)
+
+
+def test_a_tflite_file_without_inputs(tmp_path):
+    path = write_tflite(tmp_path / "net.tflite", (1, 1200), inputs=())
+    with pytest.raises(ContractError, match="has inputs of no kind, which are not one of samples"):
+        peer(path)
 
 
 def test_a_damaged_tflite_file(tmp_path):

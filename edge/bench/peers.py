@@ -120,6 +120,13 @@ class Peer:
         stages = _of_frames if patch.n_mels else _of_samples
         self.stages: Stages = stages(network, sound(sample_rate), hop, patches, sample_rate)
 
+    def check(self, path: Path) -> None:
+        """One decision that does not count. Raises ContractError: what can be loaded may yet fail when run."""
+        try:
+            self.stages["hop"]()
+        except Exception as error:  # onnxruntime raises a class of its own for each kind of failure
+            raise _unusable(path, error, "run") from None
+
 
 def open_peer(
     path: Path,
@@ -134,9 +141,11 @@ def open_peer(
     """The file as a subject: one with our contract as ours, any other as a peer. Raises EdgeError."""
     if _kind(path) == "onnx" and METADATA_KEY in _session(path, threads).get_modelmeta().custom_metadata_map:
         return OurModel(path, sound, hop=hop_seconds, provider=provider, threads=threads)
-    return Peer(
+    peer = Peer(
         path, sound, hop_seconds=hop_seconds, window_seconds=window_seconds, sample_rate=sample_rate, threads=threads
     )
+    peer.check(path)  # here and not when it is made: a process of its own for it would pay for one decision more
+    return peer
 
 
 def patches_of(window_seconds: float, patch_seconds: float) -> int:
@@ -235,9 +244,11 @@ def _open_tflite(path: Path, sample_rate: int, threads: int) -> Network:
     except (ValueError, RuntimeError) as error:
         raise _unusable(path, error) from None
     shapes = [[int(n) for n in i["shape_signature"]] for i in inputs]
+    if len(inputs) != 1 or not outputs:
+        raise _no_sound(path, shapes)
     dtype = np.dtype(inputs[0]["dtype"])
     scale, zero_point = inputs[0]["quantization"]
-    if len(inputs) != 1 or (dtype.kind != "f" and not scale):
+    if dtype.kind != "f" and not scale:
         raise _no_sound(path, shapes)
     patch, index, output = _patch(path, shapes[0], sample_rate), inputs[0]["index"], outputs[0]["index"]
     try:
@@ -262,14 +273,14 @@ def _patch(path: Path, shape: Sequence[int], sample_rate: int) -> Patch:
         raise _no_sound(path, [shape]) from None
 
 
-def _unusable(path: Path, error: Exception) -> ContractError:
+def _unusable(path: Path, error: Exception, what: str = "loaded") -> ContractError:
     reason = (str(error).strip() or "no reason given").splitlines()[0][:200]
-    return ContractError(f"{path} cannot be loaded: {reason}", remedy="copy the file again, or leave it out")
+    return ContractError(f"{path} cannot be {what}: {reason}", remedy="copy the file again, or leave it out")
 
 
 def _no_sound(path: Path, shapes: Sequence[Sequence[int]]) -> ContractError:
     found = ", ".join("[" + ", ".join(str(n) if n > 0 else "?" for n in shape) + "]" for shape in shapes)
     return ContractError(
-        f"{path} has inputs {found}, which are not one of samples or of a log-mel patch",
+        f"{path} has inputs {found or 'of no kind'}, which are not one of samples or of a log-mel patch",
         remedy="compare with a network that takes sound",
     )
