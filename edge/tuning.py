@@ -27,6 +27,7 @@ ROUNDS = 100
 # precision costs nothing besides; a second core or a GPU costs power, for latency that nobody hears.
 MARGIN = 1.03
 COSTLY_MARGIN = 1.5
+MOST_KEPT = 32  # files of picks: every release of a model that is tuned leaves one, and nobody tunes so many
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ def keep(model: Path, candidates: Sequence[Candidate]) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, document)
+        _forget_oldest(path.parent)
     except OSError as error:
         raise EdgeError(
             f"the pick cannot be kept in {path}: {error.strerror}", remedy="set XDG_STATE_HOME to a folder of yours"
@@ -159,8 +161,18 @@ def keep(model: Path, candidates: Sequence[Candidate]) -> Path:
     return path
 
 
+def _forget_oldest(folder: Path) -> None:
+    """Delete all but the latest MOST_KEPT picks: those of models that are gone, or of former names. Raises OSError."""
+    picks = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    for path in picks[:-MOST_KEPT]:
+        path.unlink(missing_ok=True)
+
+
 def _kept(default: Path) -> list[Candidate]:
     """The candidates that were measured here for ``default``; none where they do not hold any more."""
+    folder = _folder()
+    if folder is None or not is_there(folder):  # so that a device without picks reads no model for its digest
+        return []
     path = _file(default)
     if path is None or not is_there(path):
         return []
@@ -189,18 +201,25 @@ def _candidate(values: dict[str, Any]) -> Candidate:
     return candidate
 
 
-def _file(default: Path) -> Path | None:
-    """Where this device keeps what it knows of a model, by the name of its file; None without a home folder.
+def _folder() -> Path | None:
+    """Of all picks; None without a home folder. Not created yet."""
+    state = state_folder()
+    return None if state is None else state / "tuning"
 
-    Homes are shared between computers: the name says which processor was measured.
+
+def _file(default: Path) -> Path | None:
+    """Where this device keeps what it knows of a model; None without a home folder, or a file that can be read.
+
+    The name says which processor was measured, because homes are shared between computers; and by its digest which
+    file, because those of all packages have the same name.
     """
     from edge.bench.machine import cpu_name
 
-    state = state_folder()
-    if state is None:
+    folder, digest = _folder(), _sha256(default)
+    if folder is None or digest is None:
         return None
     device = hashlib.sha256(f"{cpu_name()}, {os.cpu_count()} cores".encode()).hexdigest()[:12]
-    return state / "tuning" / f"{default.stem}-{device}.json"
+    return folder / f"{default.stem}-{digest[:12]}-{device}.json"
 
 
 def _sha256(path: Path) -> str | None:

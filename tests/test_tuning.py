@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -22,8 +23,8 @@ pytestmark = pytest.mark.timed
 ASSETS = BUNDLED.parent
 
 
-def candidate(file=BUNDLED.name, hop=1.0, *, threads=1, provider="cpu"):
-    digest = hashlib.sha256((ASSETS / file).read_bytes()).hexdigest()
+def candidate(file=BUNDLED.name, hop=1.0, *, threads=1, provider="cpu", folder=ASSETS):
+    digest = hashlib.sha256((folder / file).read_bytes()).hexdigest()
     return Candidate(file, digest, "int8" if "int8" in file else "fp32", provider, threads, hop, hop)
 
 
@@ -89,6 +90,39 @@ def test_what_is_named_wins(state):
 
 def test_a_provider_that_is_gone_is_not_picked(state):
     keep(BUNDLED, [candidate(), candidate(hop=0.1, provider="tensorrt")])
+    assert pick() == Setup(BUNDLED, "cpu", 1)
+
+
+def test_each_package_has_its_own_pick(state, tmp_path):
+    """Their files have the same names."""
+    folders = [tmp_path / name for name in ("a", "b")]
+    for folder, int8 in zip(folders, (BUNDLED, resolve("tiny")), strict=True):
+        folder.mkdir()
+        shutil.copy(int8, folder / "model.int8.onnx")
+        shutil.copy(FP32, folder / "model.onnx")
+
+    def measured(folder, fp32):
+        default, other = (
+            candidate(name, hop, folder=folder) for name, hop in (("model.int8.onnx", 1.0), ("model.onnx", fp32))
+        )
+        keep(folder / default.file, [default, other])
+
+    measured(folders[0], fp32=0.5)
+    measured(folders[1], fp32=2.0)
+    assert pick(folders[0]) == Setup(folders[0] / "model.onnx", "cpu", 1)
+    assert pick(folders[1]) == Setup(folders[1] / "model.int8.onnx", "cpu", 1)
+
+
+def test_the_oldest_picks_are_forgotten(state, monkeypatch):
+    """Each release of a model that is tuned leaves one."""
+    monkeypatch.setattr(tuning, "MOST_KEPT", 3)
+    first = keep(BUNDLED, [candidate()])
+    for age in range(5):
+        old = first.with_name(f"model.int8-{age}.json")
+        old.write_text("{}")
+        os.utime(old, (1e9 - age, 1e9 - age))
+    keep(BUNDLED, [candidate()])
+    assert {path.name for path in first.parent.iterdir()} == {first.name, "model.int8-0.json", "model.int8-1.json"}
     assert pick() == Setup(BUNDLED, "cpu", 1)
 
 
