@@ -33,6 +33,34 @@ def write_failing_onnx(path):
     return path
 
 
+def write_ours(folder, n_frames=98):
+    """A model of others with our contract: 98 frames of 10 ms, so a window of 0.995 s; a decision at any frame."""
+    from export.wrap import wrap
+
+    value = helper.make_tensor_value_info
+    weights = np.random.default_rng(0).normal(0, 0.1, (40, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1], keepdims=0),
+        helper.make_node("MatMul", ["mean", "weights"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "birds",
+        [value("x", TensorProto.FLOAT, [1, n_frames, 40])], [value("y", TensorProto.FLOAT, [1, 3])],
+        [onnx.numpy_helper.from_array(weights, "weights")],
+    )  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "birds.onnx"
+    )
+    (folder / "birds.toml").write_text(
+        'labels = ["dog", "rain", "siren"]\nlayout = "BTM"\nscores = "logits"\nlicence = "MIT"\ndataset = "birds"\n'
+        '[frontend]\nkind = "log_mel"\nsample_rate = 16000\nchannels = 1\nwin_length = 400\nhop_length = 160\n'
+        'n_fft = 512\nn_mels = 40\nf_min = 50.0\nf_max = 7600.0\nwindow = "hann"\nmel_scale = "slaney"\n'
+        'mel_norm = "slaney"\nlog_floor = 1e-5\nlog_mean = 0.0\nlog_std = 1.0\n'
+    )
+    return wrap(folder / "birds.onnx", folder / "birds.toml", folder / "wrapped")[0]
+
+
 def write_tflite(path, shape, *, kind="FLOAT32", scale=None, zero_point=0, free=(), failing=False, inputs=(0,)):
     """A sigmoid of the input; quantised with a ``scale``; axes in ``free`` have no size. A ``failing`` one can be
     loaded, and gathers what is not there at every call.

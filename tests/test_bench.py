@@ -16,14 +16,15 @@ from edge.bench.fresh import Fresh, Started, measure_fresh, slope
 from edge.bench.machine import conditions, cpu_name, machine, pi_flags, resident_bytes, throttled
 from edge.bench.report import Result, Settings, ratios
 from edge.bench.rounds import COLD_BYTES, WARM_UP, Latency, measure_paced, measure_rounds
-from edge.bench.run import measure, open_all
+from edge.bench.run import common_hop, measure, open_all
 from edge.bench.sound import Turns, sound_of, synthetic_sound
 from edge.bench.subjects import STAGES, Facts, OurModel
+from edge.classifier import Classifier
 from edge.cli.bench import printed
-from edge.errors import EdgeError, InputError
+from edge.errors import ContractError, EdgeError, InputError, SettingsError
 from edge.models import BUNDLED
 from tests.conftest import ROOT, run_module
-from tests.peer_files import write_failing_onnx, write_onnx, write_tflite
+from tests.peer_files import write_failing_onnx, write_onnx, write_ours, write_tflite
 
 pytestmark = pytest.mark.timed
 
@@ -196,6 +197,31 @@ def test_files_of_one_name_are_told_apart(tmp_path):
     paths = tuple(write_onnx(tmp_path / folder / "net.onnx", [1, 15600]) for folder in ("a", "b"))
     subjects, _ = open_all(Settings(compare=paths))
     assert [s.name for s in subjects] == ["edge-listen.int8", "net", "net#2"]
+
+
+def test_all_are_compared_at_one_decision_rate(tmp_path):
+    birds = write_ours(tmp_path)
+    for settings in (Settings(compare=(birds,)), Settings(models=(BUNDLED, birds))):
+        subjects, _ = open_all(settings)
+        assert [s.facts.hop_seconds for s in subjects] == [0.48, 0.48]
+        assert [s.facts.window_seconds for s in subjects] == [3.962, 3.962]
+    words = r"birds.onnx decides every 0.5 s and edge-listen.int8.onnx every 0.48 s, which .* \(use --hop 0.48\)"
+    with pytest.raises(SettingsError, match=words):
+        open_all(Settings(models=(birds,), compare=(BUNDLED,)))
+    subjects, _ = open_all(Settings(models=(birds,), compare=(BUNDLED,), hop=0.48))
+    assert [s.facts.hop_seconds for s in subjects] == [0.48, 0.48]
+    with pytest.raises(ContractError, match=r"birds\.onnx: hop of 2.0 s is not possible .*0.995 s"):
+        open_all(Settings(compare=(birds,), hop=2.0))
+
+
+def test_a_hop_in_common(tmp_path):
+    bundled, birds = Classifier().spec, Classifier(write_ours(tmp_path)).spec
+    assert (bundled.step_seconds, birds.step_seconds) == (0.08, 0.01)
+    assert common_hop([bundled, birds], 0.5) == pytest.approx(0.48)
+    assert common_hop([bundled, birds], 9.0) == pytest.approx(0.96)  # not longer than the shorter window
+    assert common_hop([bundled, birds], 0.01) == pytest.approx(0.08)
+    short = Classifier(write_ours(tmp_path / "short", n_frames=7)).spec
+    assert common_hop([bundled, short], 0.5) is None
 
 
 # What it is measured on

@@ -16,7 +16,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edge.bench.sound import Sound, Turns, looped
-from edge.bench.subjects import Facts, OurModel, Stages, Subject
+from edge.bench.subjects import Facts, OurModel, Stages, Subject, patches_of
 from edge.config import METADATA_KEY, FrontendConfig
 from edge.errors import ContractError, EdgeError
 from edge.features import make_frontend
@@ -140,17 +140,12 @@ def open_peer(
 ) -> Subject:
     """The file as a subject: one with our contract as ours, any other as a peer. Raises EdgeError."""
     if _kind(path) == "onnx" and METADATA_KEY in _session(path, threads).get_modelmeta().custom_metadata_map:
-        return OurModel(path, sound, hop=hop_seconds, provider=provider, threads=threads)
+        return OurModel(path, sound, hop=hop_seconds, window_seconds=window_seconds, provider=provider, threads=threads)
     peer = Peer(
         path, sound, hop_seconds=hop_seconds, window_seconds=window_seconds, sample_rate=sample_rate, threads=threads
     )
     peer.check(path)  # here and not when it is made: a process of its own for it would pay for one decision more
     return peer
-
-
-def patches_of(window_seconds: float, patch_seconds: float) -> int:
-    """How many patches, each half over the one before, lie in a window; at least one."""
-    return 1 + max(0, int((window_seconds - patch_seconds) / (patch_seconds / 2) + 1e-6))
 
 
 def _of_samples(network: Network, samples: F32, hop: int, patches: int, sample_rate: int) -> Stages:
