@@ -19,11 +19,12 @@ from edge.bench.rounds import COLD_BYTES, WARM_UP, Latency, measure_paced, measu
 from edge.bench.run import common_hop, measure, open_all
 from edge.bench.sound import Turns, sound_of, synthetic_sound
 from edge.bench.subjects import STAGES, Facts, OurModel
+from edge.bench.theirs import Theirs
 from edge.classifier import Classifier
-from edge.cli.bench import printed
+from edge.cli.bench import main, printed
 from edge.errors import ContractError, EdgeError, InputError, SettingsError
 from edge.models import BUNDLED
-from tests.conftest import ROOT, run_module
+from tests.conftest import FP32, ROOT, run_module
 from tests.peer_files import write_failing_onnx, write_onnx, write_ours, write_tflite
 
 pytestmark = pytest.mark.timed
@@ -195,23 +196,23 @@ def test_files_of_one_name_are_told_apart(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
     paths = tuple(write_onnx(tmp_path / folder / "net.onnx", [1, 15600]) for folder in ("a", "b"))
-    subjects, _ = open_all(Settings(compare=paths))
+    subjects, _ = open_all(Settings(compare=tuple(map(Theirs, paths))))
     assert [s.name for s in subjects] == ["edge-listen.int8", "net", "net#2"]
 
 
 def test_all_are_compared_at_one_decision_rate(tmp_path):
     birds = write_ours(tmp_path)
-    for settings in (Settings(compare=(birds,)), Settings(models=(BUNDLED, birds))):
+    for settings in (Settings(compare=(Theirs(birds),)), Settings(models=(BUNDLED, birds))):
         subjects, _ = open_all(settings)
         assert [s.facts.hop_seconds for s in subjects] == [0.48, 0.48]
         assert [s.facts.window_seconds for s in subjects] == [3.962, 3.962]
     words = r"birds.onnx decides every 0.5 s and edge-listen.int8.onnx every 0.48 s, which .* \(use --hop 0.48\)"
     with pytest.raises(SettingsError, match=words):
-        open_all(Settings(models=(birds,), compare=(BUNDLED,)))
-    subjects, _ = open_all(Settings(models=(birds,), compare=(BUNDLED,), hop=0.48))
+        open_all(Settings(models=(birds,), compare=(Theirs(BUNDLED),)))
+    subjects, _ = open_all(Settings(models=(birds,), compare=(Theirs(BUNDLED),), hop=0.48))
     assert [s.facts.hop_seconds for s in subjects] == [0.48, 0.48]
     with pytest.raises(ContractError, match=r"birds\.onnx: hop of 2.0 s is not possible .*0.995 s"):
-        open_all(Settings(compare=(birds,), hop=2.0))
+        open_all(Settings(compare=(Theirs(birds),), hop=2.0))
 
 
 def test_a_hop_in_common(tmp_path):
@@ -222,6 +223,22 @@ def test_a_hop_in_common(tmp_path):
     assert common_hop([bundled, birds], 0.01) == pytest.approx(0.08)
     short = Classifier(write_ours(tmp_path / "short", n_frames=7)).spec
     assert common_hop([bundled, short], 0.5) is None
+
+
+def test_each_file_of_others_hears_its_own_rate(tmp_path):
+    slow, fast = (write_onnx(tmp_path / f"{name}.onnx", [1, 30225]) for name in ("slow", "f@st"))
+    context = main.make_context("edge-bench", ["--compare", str(slow), "--compare", f"{fast}@20000"])
+    assert context.params["compare"] == (Theirs(slow), Theirs(fast, 20_000))
+    subjects, fresh = open_all(Settings(compare=context.params["compare"]))
+    assert [s.facts.patches for s in subjects[1:]] == [
+        1 + int((3.962 / s - 1) * 2) for s in (30225 / 16e3, 30225 / 2e4)
+    ]
+    assert subjects[2].facts.input.startswith("30225 samples at 20000 Hz")
+    assert [f.sample_rate for f in fresh] == [16_000, 16_000, 20_000]
+    for rate in ("20k", "20"):
+        assert f"{rate}" in run("--compare", f"{fast}@{rate}", code=2).stderr
+    with pytest.raises(SettingsError, match=r"edge-listen\.onnx hears 16000 Hz by its contract, not 20000"):
+        open_all(Settings(compare=(Theirs(FP32, 20_000),)))
 
 
 # What it is measured on
@@ -359,7 +376,7 @@ def test_a_tflite_file_without_its_package_names_the_extra(tmp_path, monkeypatch
     path = write_tflite(tmp_path / "net.tflite", (1, 1200))
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(EdgeError, match=r"net\.tflite needs ai-edge-litert, .*pip install 'edge-listen\[bench\]'"):
-        open_all(Settings(compare=(path,)))
+        open_all(Settings(compare=(Theirs(path),)))
 
 
 def test_a_process_that_dies_is_told(tmp_path):

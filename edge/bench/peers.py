@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edge.bench.sound import Sound, Turns, looped
 from edge.bench.subjects import Facts, OurModel, Stages, Subject, patches_of
+from edge.bench.theirs import KINDS
 from edge.config import METADATA_KEY, FrontendConfig
 from edge.errors import ContractError, EdgeError
 from edge.features import make_frontend
@@ -27,7 +28,6 @@ PATCH_SECONDS = 0.975  # of an input whose length is free: that of YAMNet
 LEAST_SAMPLES = 1000  # an input of one axis with fewer values takes something else than sound
 FRAME_SECONDS, FRAME_HOP_SECONDS = 0.025, 0.010  # of a log-mel patch: as VGGish and YAMNet have it
 MEL_RANGE = (125.0, 7500.0)  # Hz, likewise
-KINDS = {".onnx": "onnx", ".tflite": "tflite"}
 
 
 @dataclass(frozen=True)

@@ -45,12 +45,13 @@ def open_all(settings: Settings) -> tuple[list[Subject], list[Fresh]]:
     ]
     subjects: list[Subject] = [*ours]
     rates = [model.classifier.spec.frontend.sample_rate for model in ours]
-    for path in settings.compare:
-        subjects.append(open_peer(path, sound, sample_rate=settings.compare_rate, **alike, **how))
-        rates.append(settings.compare_rate)
+    for path, rate in settings.compare:
+        subject = open_peer(path, sound, sample_rate=rate or settings.compare_rate, **alike, **how)
+        subjects.append(subject)
+        rates.append(_rate_of(subject, rate) or settings.compare_rate)
     _require_one_hop([subject for subject in subjects if isinstance(subject, OurModel)])
     _name_apart(subjects)
-    paths = [*(model.classifier.path for model in ours), *settings.compare]
+    paths = [*(model.classifier.path for model in ours), *(path for path, _ in settings.compare)]
     fresh = [
         Fresh(
             path=path,
@@ -90,6 +91,18 @@ def measure(
         for subject, of_hot, of_cold, of_paced, start in zip(subjects, hot, cold, paced, starts, strict=True)
     }
     return Report(settings, results, before, conditions())
+
+
+def _rate_of(subject: Subject, named: int | None) -> int | None:
+    """Hz: of a model of ours by its contract, else as ``named``. Raises SettingsError where the two differ."""
+    if not isinstance(subject, OurModel):
+        return named
+    rate = subject.classifier.spec.frontend.sample_rate
+    if named not in (None, rate):
+        raise SettingsError(
+            f"{subject.facts.file} hears {rate} Hz by its contract, not {named}", remedy="leave out its rate"
+        )
+    return rate
 
 
 def _require_one_hop(models: Sequence[OurModel]) -> None:

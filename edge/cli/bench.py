@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from edge.bench.theirs import Theirs, theirs_of
 from edge.cli.common import (
     OurGroup,
     config_option,
@@ -21,6 +22,24 @@ from edge.cli.common import (
     version_option,
 )
 from edge.cli.loopback import loopback
+
+RATE = click.IntRange(1000, 768000)  # Hz
+
+
+class TheirsType(click.ParamType):  # type: ignore[type-arg]
+    """FILE, or FILE@RATE: a file of others, and Hz of the sound that it hears."""
+
+    name = "FILE[@RATE]"
+
+    def convert(self, value: str | Theirs, parameter: click.Parameter | None, context: click.Context | None) -> Theirs:
+        """See click."""
+        if not isinstance(value, str):
+            return value
+        path, rate = theirs_of(value)
+        return Theirs(path, RATE.convert(rate, parameter, context) if rate else None)
+
+
+THEIRS = TheirsType()
 
 
 @click.group(
@@ -40,16 +59,17 @@ from edge.cli.loopback import loopback
     click.option(
         "--compare",
         multiple=True,
-        type=click.Path(path_type=Path),
+        type=THEIRS,
         show_default="none",
-        help="Somebody else's ONNX or TFLite file, for ratios of the same run; repeatable.",
+        help="Somebody else's ONNX or TFLite file, and where it hears another rate, @ and Hz; for ratios of the same "
+        "run; repeatable.",
     ),
     click.option(
         "--compare-rate",
-        type=click.IntRange(1000, 768000),
+        type=RATE,
         default=16_000,
         show_default=True,
-        help="Hz, of what they hear.",
+        help="Hz, of what those hear that have no @RATE.",
     ),
     click.option(
         "--input",
