@@ -4,14 +4,17 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from edge import tuning
+from edge.cli.bench import main as bench
 from edge.cli.classify import run as classify
 from edge.errors import EdgeError
 from edge.models import BUNDLED, resolve
@@ -218,6 +221,36 @@ def test_tune_keeps_and_shows(state):
     assert found["candidates"] == kept["candidates"]
     assert found["pick"] in found["candidates"]
     assert found["file"].startswith(str(state / "edge-listen" / "tuning" / "edge-listen-tiny.int8-"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--provider", "cpu"], "does not use --provider: .*leave out it"),
+        (["--threads", "2", "--rounds", "10"], "does not use --rounds, --threads: .*leave out them"),
+        (["--compare", "x.onnx", "--compare-rate", "8000"], "does not use --compare, --compare-rate"),
+        (["--seconds", "1", "--hops", "10"], "does not use --seconds, --hops"),
+        (["--output", "html"], "prints no html; allowed: --output md or json"),
+    ],
+)
+def test_tune_refuses_what_it_would_ignore(state, monkeypatch, arguments, words):
+    monkeypatch.setattr("edge.cli.bench.log_to_stderr", lambda verbose: None)  # it is this process's as well
+    monkeypatch.setattr("edge.cli.bench.choose", lambda *_: pytest.fail("measured"))
+    done = CliRunner().invoke(bench, ["--tune", *arguments])
+    assert done.exit_code == 2
+    assert re.search(words, " ".join(done.output.split()))
+
+
+def test_what_the_environment_says_for_all_runs_is_no_mistake_of_tune(state, monkeypatch, tmp_path):
+    monkeypatch.setattr("edge.cli.bench.log_to_stderr", lambda verbose: None)  # it is this process's as well
+    monkeypatch.setattr("edge.cli.bench.choose", lambda *_: {"pick": None})
+    monkeypatch.setenv("EDGE_BENCH_ROUNDS", "10")
+    config = tmp_path / "bench.toml"
+    config.write_text("threads = 2\n")
+    named = ["--config", str(config), "--output", "json", "--model", "tiny", "--hop", "0.48", "-v"]
+    assert CliRunner().invoke(bench, ["--tune", *named]).exit_code == 0
+    monkeypatch.setenv("EDGE_BENCH_TUNE", "1")
+    assert "does not use --rounds:" in CliRunner().invoke(bench, named).output
 
 
 def test_reading_a_pick_loads_nothing_heavy(state):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from edge.bench.theirs import Theirs, theirs_of
 from edge.cli.common import (
@@ -36,7 +38,7 @@ class TheirsType(click.ParamType):  # type: ignore[type-arg]
         if not isinstance(value, str):
             return value
         path, rate = theirs_of(value)
-        return Theirs(path, RATE.convert(rate, parameter, context) if rate else None)
+        return Theirs(path, RATE(rate, parameter, context) if rate else None)
 
 
 THEIRS = TheirsType()
@@ -92,7 +94,13 @@ THEIRS = TheirsType()
         is_flag=True,
         help="Only choose precision, threads and provider, and keep them: edge-listen then uses them.",
     ),
-    click.option("--output", type=click.Choice(["md", "json", "html"]), default="md", show_default=True),
+    click.option(
+        "--output",
+        type=click.Choice(["md", "json", "html"]),
+        default="md",
+        show_default=True,
+        help="Of --tune: md or json.",
+    ),
     verbose_option,
     version_option,
 )
@@ -110,12 +118,30 @@ def main(
     log_settings(context)
     with ends_well():
         if tune:
+            require_used(context)
             click.echo(TUNED[output](choose(settings["model"], settings["input"], settings["hop"])))
         else:
             click.echo(printed(run(**settings), output))
 
 
 main.add_command(loopback)
+
+
+def require_used(context: click.Context) -> None:
+    """Raises click.UsageError for what stands beside ``--tune``, and which it would ignore.
+
+    What the environment or a file says for all runs is no concern of a ``--tune`` on the command line.
+    """
+    near = {ParameterSource.COMMANDLINE, context.get_parameter_source("tune")}
+    named = [p for p in context.command.params if p.name and context.get_parameter_source(p.name) in near]
+    unused = [max(p.opts, key=len) for p in named if p.name not in USED_BY_TUNE]
+    if unused:
+        raise click.UsageError(
+            f"--tune does not use {', '.join(unused)}: it measures every provider, on one thread and on two; leave out "
+            f"{'it' if len(unused) == 1 else 'them'}"
+        )
+    if (output := context.params["output"]) not in TUNED:
+        raise click.UsageError(f"--tune prints no {output}; allowed: --output {' or '.join(TUNED)}")
 
 
 def run(*, model: tuple[str, ...] = (), **settings: Any) -> dict[str, Any]:
@@ -165,7 +191,11 @@ def tuning_table(tuned: dict[str, Any]) -> str:
     return f"{table(header, rows, text_columns=2)}\n\nkept in {tuned['file']}"
 
 
-TUNED = {"md": tuning_table, "json": lambda tuned: json.dumps(tuned, indent=2), "html": tuning_table}
+TUNED: dict[str, Callable[[dict[str, Any]], str]] = {
+    "md": tuning_table,
+    "json": lambda tuned: json.dumps(tuned, indent=2),
+}
+USED_BY_TUNE = ("tune", "model", "input", "hop", "output", "config", "verbose")
 
 
 if __name__ == "__main__":
