@@ -155,18 +155,26 @@ def run(*, model: tuple[str, ...] = (), **settings: Any) -> dict[str, Any]:
 
 
 def choose(models: tuple[str, ...] = (), audio: Path | None = None, hop: float | None = None) -> dict[str, Any]:
-    """What was measured for the pick, the pick, and the file that keeps it. Raises EdgeError, click.UsageError."""
+    """What was measured for the pick, the pick, what speaks against it, and the file that keeps it.
+
+    Raises EdgeError, click.UsageError.
+    """
     from dataclasses import asdict
 
     from edge.models import variants
-    from edge.tuning import best, keep, tune
+    from edge.tuning import best, doubt, keep, tune
 
     if len(models) > 1:
         raise click.UsageError("--tune chooses among the files of one --model")
     files = variants(models[0] if models else None)
     candidates = tune(files, recording=audio, hop=hop)
     path = keep(files[0], candidates)
-    return {"file": str(path), "pick": asdict(best(candidates)), "candidates": [asdict(c) for c in candidates]}
+    return {
+        "file": str(path),
+        "pick": asdict(best(candidates)),
+        "doubt": doubt(candidates),
+        "candidates": [asdict(c) for c in candidates],
+    }
 
 
 def printed(document: dict[str, Any], output: str) -> str:
@@ -188,7 +196,10 @@ def tuning_table(tuned: dict[str, Any]) -> str:
          "the pick" if c == tuned["pick"] else "")
         for c in tuned["candidates"]
     ]  # fmt: skip
-    return f"{table(header, rows, text_columns=2)}\n\nkept in {tuned['file']}"
+    unsure = (
+        f"in doubt: {tuned['doubt']}; tune again when the machine has nothing else to do\n" if tuned["doubt"] else ""
+    )
+    return f"{table(header, rows, text_columns=2)}\n\n{unsure}kept in {tuned['file']}"
 
 
 TUNED: dict[str, Callable[[dict[str, Any]], str]] = {
