@@ -8,6 +8,7 @@ way: librosa's log-mel and the fp32 network, both on the whole window at every d
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -35,7 +36,7 @@ from edge.bench.theirs import Theirs
 from edge.classifier import Classifier
 from edge.cli.bench import THEIRS
 from edge.errors import EdgeError
-from edge.files import write_json
+from edge.files import require_folder, write_json
 from edge.models import BUNDLED
 
 ROOT = Path(__file__).parent.parent
@@ -123,6 +124,8 @@ def main(
     check: bool,
 ) -> None:
     """Measure our files beside those of others, which hear RATE (16000 Hz); the targets are of the first, YAMNet."""
+    if out:
+        require_file(out)
     settings = Settings((BUNDLED, FP32), peers, input=recording, rounds=rounds, seconds=seconds, hops=hops)
     try:
         document, found = run(settings, device)
@@ -146,6 +149,17 @@ def run(settings: Settings, device: str | None) -> tuple[dict[str, Any], list[Ta
     document = measure(subjects, settings, [*starts, none], before).document()
     memory = None if device is None else memory_with_microphone(device)
     return document, targets(document, subjects[2].name, memory)
+
+
+def require_file(out: Path) -> None:
+    """Raises click.UsageError where ``out`` could not be written: to be found out before minutes of measuring."""
+    try:
+        if out.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if out.is_file() or not out.exists():  # a device or a pipe is written to itself
+            require_folder(out.resolve().parent)
+    except OSError as error:
+        raise click.UsageError(f"--json {out} cannot be written: {error.strerror}; name another file") from None
 
 
 def none() -> Started | None:

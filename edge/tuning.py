@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import EdgeError
-from edge.files import is_there, state_folder, write_json
+from edge.files import is_there, require_folder, state_folder, write_json
 
 if TYPE_CHECKING:
     from edge.bench.subjects import Subject
@@ -204,9 +204,9 @@ def keep(model: Path, candidates: Sequence[Candidate]) -> Path:
     """
     from edge.bench.machine import cpu_name
 
+    require_place()
     path = _file(model)
-    if path is None:
-        raise EdgeError("there is no home folder to keep the pick in", remedy="set XDG_STATE_HOME to a folder")
+    assert path is not None
     document = {
         "schema_version": SCHEMA_VERSION,
         "device": cpu_name(),
@@ -214,14 +214,27 @@ def keep(model: Path, candidates: Sequence[Candidate]) -> Path:
         "candidates": [asdict(c) for c in candidates],
     }
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, document)
         _forget_oldest(path.parent)
     except OSError as error:
-        raise EdgeError(
-            f"the pick cannot be kept in {path}: {error.strerror}", remedy="set XDG_STATE_HOME to a folder of yours"
-        ) from None
+        raise _not_kept(path, error) from None
     return path
+
+
+def require_place() -> None:
+    """Raises EdgeError where no pick could be kept: to be found out before minutes of measuring."""
+    folder = _folder()
+    if folder is None:
+        raise EdgeError("there is no home folder to keep the pick in", remedy="set XDG_STATE_HOME to a folder")
+    try:
+        require_folder(folder)
+    except OSError as error:
+        raise _not_kept(folder, error) from None
+
+
+def _not_kept(path: Path, error: OSError) -> EdgeError:
+    what = f"the pick cannot be kept in {path}: {error.strerror}"
+    return EdgeError(what, remedy="set XDG_STATE_HOME to a folder of yours")
 
 
 def _forget_oldest(folder: Path) -> None:

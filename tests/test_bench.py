@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import subprocess
 import sys
 import time
 from functools import partial
@@ -10,6 +12,7 @@ import jsonschema
 import numpy as np
 import pytest
 import soundfile
+from click.testing import CliRunner
 
 from edge.bench import render
 from edge.bench.fresh import Fresh, Started, measure_fresh, slope
@@ -185,6 +188,15 @@ def test_silence_is_refused(tmp_path):
     assert synthetic_sound(16_000).std() > 0.05
 
 
+def test_a_recording_shorter_than_a_frame_is_refused_at_once(tmp_path):
+    short, enough = tmp_path / "short.wav", tmp_path / "enough.wav"
+    for path, seconds in ((short, 0.01), (enough, 0.1)):
+        soundfile.write(path, synthetic_sound(16_000)[: round(seconds * 16_000)], 16_000)
+    with pytest.raises(InputError, match=r"short\.wav lasts 0\.010 s \(give 0\.1 s or more"):
+        open_all(Settings(input=short))
+    assert len(sound_of(enough)(16_000)) == 1600
+
+
 def test_turns_go_round():
     turns = Turns(np.arange(10.0, dtype=np.float32), 4)
     assert [turns().tolist() for _ in range(3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 2, 3]]
@@ -339,6 +351,16 @@ def test_the_page_names_the_extra_that_it_needs(document, monkeypatch):
         printed(document, "html")
 
 
+@pytest.mark.parametrize("name", ["jinja2", "matplotlib", "matplotlib.figure"])
+def test_a_page_that_cannot_be_made_is_found_before_the_run(monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr("edge.cli.bench.log_to_stderr", lambda verbose: None)  # it is this process's as well
+    monkeypatch.setattr("edge.cli.bench.run", lambda **settings: pytest.fail("measured"))
+    shown = CliRunner().invoke(main, ["--output", "html"])
+    assert shown.exit_code == 1
+    assert re.search(r"error: the HTML page needs \S+, which .*pip install 'edge-listen\[bench\]'", shown.output)
+
+
 def test_an_undisturbed_and_a_throttled_run_say_so(document):
     state = document["conditions"]
     told = dict(state["after"], throttle_count=1, temperatures={"cpu": 81.0}, frequencies_mhz=[600], most_mhz=1500)
@@ -381,5 +403,18 @@ def test_a_tflite_file_without_its_package_names_the_extra(tmp_path, monkeypatch
 
 def test_a_process_that_dies_is_told(tmp_path):
     settings = Fresh(tmp_path / "gone.onnx", "onnx", 0.48, 4.0, 16_000, "auto", 1, None, 0)
-    with pytest.raises(EdgeError, match=r"for gone\.onnx ended with 1"):
+    with pytest.raises(EdgeError, match=r"for gone\.onnx ended with 1: .*gone\.onnx does not exist"):
+        measure_fresh(settings)
+    short = tmp_path / "short.wav"
+    soundfile.write(short, synthetic_sound(16_000)[:160], 16_000)
+    settings = Fresh(BUNDLED, "edge-listen", 0.48, 4.0, 16_000, "auto", 1, short, 0)
+    with pytest.raises(EdgeError, match=r"ended with 1: .*short\.wav .*160 samples .*at least one frame"):
+        measure_fresh(settings)
+
+
+def test_a_process_that_is_killed_is_told(monkeypatch):
+    killed = subprocess.CompletedProcess([], -9, "", "")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: killed)
+    settings = Fresh(BUNDLED, "edge-listen", 0.48, 4.0, 16_000, "auto", 1, None, 0)
+    with pytest.raises(EdgeError, match=r"for edge-listen\.int8\.onnx ended with -9 \(is memory short"):
         measure_fresh(settings)

@@ -18,8 +18,8 @@ import pytest
 from click.testing import CliRunner
 
 from edge import tuning
+from edge.cli.bench import choose, tuning_table
 from edge.cli.bench import main as bench
-from edge.cli.bench import tuning_table
 from edge.cli.classify import run as classify
 from edge.errors import EdgeError
 from edge.models import BUNDLED, resolve
@@ -316,6 +316,13 @@ def test_a_pick_is_kept_whole_or_not_at_all(state, monkeypatch):
     with pytest.raises(EdgeError, match=r"cannot be kept in /dev/null.*XDG_STATE_HOME"):
         keep(BUNDLED, [candidate()])
     assert path.read_text() == before
+
+
+def test_a_place_that_cannot_be_is_found_before_measuring(monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", os.devnull)
+    monkeypatch.setattr(tuning, "tune", lambda *_, **__: pytest.fail("measured"))
+    with pytest.raises(EdgeError, match=rf"cannot be kept in {os.devnull}.*XDG_STATE_HOME"):
+        choose()
 
 
 def test_without_a_home_there_is_no_pick(monkeypatch):

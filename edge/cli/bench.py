@@ -121,6 +121,10 @@ def main(
             require_used(context)
             click.echo(TUNED[output](choose(settings["model"], settings["input"], settings["hop"])))
         else:
+            if output == "html":
+                from edge.bench.render import html_packages
+
+                html_packages()  # to be missed before a minute of measuring
             click.echo(printed(run(**settings), output))
 
 
@@ -162,10 +166,11 @@ def choose(models: tuple[str, ...] = (), audio: Path | None = None, hop: float |
     from dataclasses import asdict
 
     from edge.models import variants
-    from edge.tuning import best, doubt, keep, tune
+    from edge.tuning import best, doubt, keep, require_place, tune
 
     if len(models) > 1:
         raise click.UsageError("--tune chooses among the files of one --model")
+    require_place()
     files = variants(models[0] if models else None)
     candidates = tune(files, recording=audio, hop=hop)
     path = keep(files[0], candidates)
