@@ -84,6 +84,7 @@ class LibrosaRecompute:
             kind="librosa",
             precision="fp32",
             bytes=FP32.stat().st_size,
+            sha256=spec.graph_sha256,
             input=f"{spec.window_frames} frames by librosa {librosa.__version__}, whole windows",
             hop_seconds=hop_seconds,
             window_seconds=spec.window_seconds,

@@ -1,6 +1,7 @@
 """``edge-bench``: what it measures is there, adds up, and is told as its schema says."""
 
 import dataclasses
+import hashlib
 import json
 import re
 import subprocess
@@ -36,7 +37,7 @@ run = partial(run_module, "edge.cli.bench")
 
 SCHEMA = json.loads((ROOT / "docs" / "bench.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
-FACTS = Facts("x.onnx", "onnx", None, 10, "nothing", hop_seconds=0.05, window_seconds=1.0, patches=1)
+FACTS = Facts("x.onnx", "onnx", None, 10, "0" * 64, "nothing", hop_seconds=0.05, window_seconds=1.0, patches=1)
 
 
 class Sleeper:
@@ -83,6 +84,16 @@ def test_the_json_is_as_its_schema_says(document):
     assert jsonschema.FormatChecker().conforms(document["date"], "date-time")
     for path in (ROOT / "docs" / "devices").glob("*.json"):
         VALIDATOR.validate(json.loads(path.read_text()))
+
+
+def test_figures_can_be_tied_to_their_files(tmp_path):
+    peer = write_onnx(tmp_path / "other.onnx", [1, 15600])
+    subjects, _ = open_all(Settings(models=(BUNDLED, FP32), compare=(Theirs(peer),)))
+    assert [s.facts.sha256 for s in subjects] == [
+        Classifier(BUNDLED).spec.graph_sha256,
+        Classifier(FP32).spec.graph_sha256,
+        hashlib.sha256(peer.read_bytes()).hexdigest(),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ in numpy by the front end of ours, streamed, so that a peer too pays for new fra
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +113,7 @@ class Peer:
             kind=kind,
             precision=None,
             bytes=path.stat().st_size,
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
             input=f"{hears} ({network.dtype})",
             hop_seconds=hop / sample_rate,
             window_seconds=window_seconds,

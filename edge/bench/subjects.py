@@ -26,6 +26,7 @@ class Facts:
     kind: str  # "edge-listen", "onnx", "tflite" or what else a benchmark brings
     precision: str | None  # "int8" or "fp32"; None where the file does not tell
     bytes: int
+    sha256: str  # by which figures can be tied to it: of the graph, where the file has our contract; else of the file
     input: str  # what the network is fed, in words
     hop_seconds: float  # between its decisions
     window_seconds: float  # that ``window`` covers
@@ -77,6 +78,7 @@ class OurModel:
             kind="edge-listen",
             precision=spec.provenance.precision,
             bytes=path.stat().st_size,
+            sha256=spec.graph_sha256,
             input=f"{spec.window_frames} frames, streamed" if spec.streams else f"{spec.window_frames} frames",
             hop_seconds=stream.hop_samples / rate,
             window_seconds=max(window_seconds, spec.window_seconds),
