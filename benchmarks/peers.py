@@ -1,13 +1,14 @@
 """What we promise against others, in one interleaved run on one thread.
 
-    python -m benchmarks.peers ../shared/peers/yamnet.tflite --device NAME
+    python -m benchmarks.peers ../shared/peers/yamnet.tflite ../shared/peers/micro-acdnet-int8-fold4.tflite@20000
 
-Beside our int8 and fp32 files and the PEERs there is the usual way: librosa's log-mel and the fp32 network, both on the
-whole window at every decision. It needs the extra [bench].
+Beside our int8 and fp32 files and those of others (which hear 16 kHz, or what stands behind their @) there is the usual
+way: librosa's log-mel and the fp32 network, both on the whole window at every decision. It needs the extra [bench].
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -31,9 +32,11 @@ from edge.bench.report import Settings
 from edge.bench.run import measure, open_all
 from edge.bench.sound import Sound, Turns, sound_of
 from edge.bench.subjects import Facts
+from edge.bench.theirs import Theirs
 from edge.classifier import Classifier
+from edge.cli.bench import THEIRS
 from edge.errors import EdgeError
-from edge.files import write_json
+from edge.files import require_folder, write_json
 from edge.models import BUNDLED
 
 ROOT = Path(__file__).parent.parent
@@ -81,6 +84,7 @@ class LibrosaRecompute:
             kind="librosa",
             precision="fp32",
             bytes=FP32.stat().st_size,
+            sha256=spec.graph_sha256,
             input=f"{spec.window_frames} frames by librosa {librosa.__version__}, whole windows",
             hop_seconds=hop_seconds,
             window_seconds=spec.window_seconds,
@@ -102,7 +106,7 @@ class LibrosaRecompute:
 
 
 @click.command()
-@click.argument("peers", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PEER...")
+@click.argument("peers", nargs=-1, required=True, type=THEIRS, metavar="FILE[@RATE]...")
 @click.option("--device", help="Microphone for the memory with a microphone open. [default: not measured]")
 @click.option("--input", "recording", type=click.Path(path_type=Path), default=SOUND, show_default="examples/demo.ogg")
 @click.option("--rounds", type=click.IntRange(10), default=200, show_default=True)
@@ -111,7 +115,7 @@ class LibrosaRecompute:
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Also write everything to this file.")
 @click.option("--check", is_flag=True, help="End with 1 where a target is missed.")
 def main(
-    peers: tuple[Path, ...],
+    peers: tuple[Theirs, ...],
     device: str | None,
     recording: Path,
     rounds: int,
@@ -120,7 +124,9 @@ def main(
     out: Path | None,
     check: bool,
 ) -> None:
-    """Measure our files beside PEERs; the first of them is the one of the targets, YAMNet."""
+    """Measure our files beside those of others, which hear RATE (16000 Hz); the targets are of the first, YAMNet."""
+    if out:
+        require_file(out)
     settings = Settings((BUNDLED, FP32), peers, input=recording, rounds=rounds, seconds=seconds, hops=hops)
     try:
         document, found = run(settings, device)
@@ -144,6 +150,17 @@ def run(settings: Settings, device: str | None) -> tuple[dict[str, Any], list[Ta
     document = measure(subjects, settings, [*starts, none], before).document()
     memory = None if device is None else memory_with_microphone(device)
     return document, targets(document, subjects[2].name, memory)
+
+
+def require_file(out: Path) -> None:
+    """Raises click.UsageError where ``out`` could not be written: to be found out before minutes of measuring."""
+    try:
+        if out.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if out.is_file() or not out.exists():  # a device or a pipe is written to itself
+            require_folder(out.resolve().parent)
+    except OSError as error:
+        raise click.UsageError(f"--json {out} cannot be written: {error.strerror}; name another file") from None
 
 
 def none() -> Started | None:

@@ -16,7 +16,6 @@ import logging
 import math
 import os
 import shutil
-import tempfile
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -29,7 +28,7 @@ from numpy.typing import NDArray
 from edge.config import ModelSpec
 from edge.decisions import Detector, model_id
 from edge.errors import SettingsError
-from edge.files import is_there, replacing, state_folder, write_json
+from edge.files import is_there, replacing, require_folder, state_folder, write_json
 from edge.listener import Window
 from edge.rules import EventConfig, Outcome, outcomes_of
 from edge.settings import settings_of
@@ -120,9 +119,7 @@ def require_place(path: Path) -> None:
     folder = _own(path).parent
     try:
         _require_calibration(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        require_folder(folder)
     except OSError as error:
         raise SettingsError(f"{path} cannot be written: {error.strerror}", remedy="name another --site") from None
 

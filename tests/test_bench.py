@@ -1,7 +1,10 @@
 """``edge-bench``: what it measures is there, adds up, and is told as its schema says."""
 
 import dataclasses
+import hashlib
 import json
+import re
+import subprocess
 import sys
 import time
 from functools import partial
@@ -10,20 +13,23 @@ import jsonschema
 import numpy as np
 import pytest
 import soundfile
+from click.testing import CliRunner
 
 from edge.bench import render
 from edge.bench.fresh import Fresh, Started, measure_fresh, slope
 from edge.bench.machine import conditions, cpu_name, machine, pi_flags, resident_bytes, throttled
 from edge.bench.report import Result, Settings, ratios
 from edge.bench.rounds import COLD_BYTES, WARM_UP, Latency, measure_paced, measure_rounds
-from edge.bench.run import measure, open_all
+from edge.bench.run import common_hop, measure, open_all
 from edge.bench.sound import Turns, sound_of, synthetic_sound
 from edge.bench.subjects import STAGES, Facts, OurModel
-from edge.cli.bench import printed
-from edge.errors import EdgeError, InputError
+from edge.bench.theirs import Theirs
+from edge.classifier import Classifier
+from edge.cli.bench import main, printed
+from edge.errors import ContractError, EdgeError, InputError, SettingsError
 from edge.models import BUNDLED
-from tests.conftest import ROOT, run_module
-from tests.peer_files import write_onnx, write_tflite
+from tests.conftest import FP32, ROOT, run_module
+from tests.peer_files import write_failing_onnx, write_onnx, write_ours, write_tflite
 
 pytestmark = pytest.mark.timed
 
@@ -31,7 +37,7 @@ run = partial(run_module, "edge.cli.bench")
 
 SCHEMA = json.loads((ROOT / "docs" / "bench.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
-FACTS = Facts("x.onnx", "onnx", None, 10, "nothing", hop_seconds=0.05, window_seconds=1.0, patches=1)
+FACTS = Facts("x.onnx", "onnx", None, 10, "0" * 64, "nothing", hop_seconds=0.05, window_seconds=1.0, patches=1)
 
 
 class Sleeper:
@@ -78,6 +84,16 @@ def test_the_json_is_as_its_schema_says(document):
     assert jsonschema.FormatChecker().conforms(document["date"], "date-time")
     for path in (ROOT / "docs" / "devices").glob("*.json"):
         VALIDATOR.validate(json.loads(path.read_text()))
+
+
+def test_figures_can_be_tied_to_their_files(tmp_path):
+    peer = write_onnx(tmp_path / "other.onnx", [1, 15600])
+    subjects, _ = open_all(Settings(models=(BUNDLED, FP32), compare=(Theirs(peer),)))
+    assert [s.facts.sha256 for s in subjects] == [
+        Classifier(BUNDLED).spec.graph_sha256,
+        Classifier(FP32).spec.graph_sha256,
+        hashlib.sha256(peer.read_bytes()).hexdigest(),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -183,6 +199,15 @@ def test_silence_is_refused(tmp_path):
     assert synthetic_sound(16_000).std() > 0.05
 
 
+def test_a_recording_shorter_than_a_frame_is_refused_at_once(tmp_path):
+    short, enough = tmp_path / "short.wav", tmp_path / "enough.wav"
+    for path, seconds in ((short, 0.01), (enough, 0.1)):
+        soundfile.write(path, synthetic_sound(16_000)[: round(seconds * 16_000)], 16_000)
+    with pytest.raises(InputError, match=r"short\.wav lasts 0\.010 s \(give 0\.1 s or more"):
+        open_all(Settings(input=short))
+    assert len(sound_of(enough)(16_000)) == 1600
+
+
 def test_turns_go_round():
     turns = Turns(np.arange(10.0, dtype=np.float32), 4)
     assert [turns().tolist() for _ in range(3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 2, 3]]
@@ -194,8 +219,49 @@ def test_files_of_one_name_are_told_apart(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
     paths = tuple(write_onnx(tmp_path / folder / "net.onnx", [1, 15600]) for folder in ("a", "b"))
-    subjects, _ = open_all(Settings(compare=paths))
+    subjects, _ = open_all(Settings(compare=tuple(map(Theirs, paths))))
     assert [s.name for s in subjects] == ["edge-listen.int8", "net", "net#2"]
+
+
+def test_all_are_compared_at_one_decision_rate(tmp_path):
+    birds = write_ours(tmp_path)
+    for settings in (Settings(compare=(Theirs(birds),)), Settings(models=(BUNDLED, birds))):
+        subjects, _ = open_all(settings)
+        assert [s.facts.hop_seconds for s in subjects] == [0.48, 0.48]
+        assert [s.facts.window_seconds for s in subjects] == [3.962, 3.962]
+    words = r"birds.onnx decides every 0.5 s and edge-listen.int8.onnx every 0.48 s, which .* \(use --hop 0.48\)"
+    with pytest.raises(SettingsError, match=words):
+        open_all(Settings(models=(birds,), compare=(Theirs(BUNDLED),)))
+    subjects, _ = open_all(Settings(models=(birds,), compare=(Theirs(BUNDLED),), hop=0.48))
+    assert [s.facts.hop_seconds for s in subjects] == [0.48, 0.48]
+    with pytest.raises(ContractError, match=r"birds\.onnx: hop of 2.0 s is not possible .*0.995 s"):
+        open_all(Settings(compare=(Theirs(birds),), hop=2.0))
+
+
+def test_a_hop_in_common(tmp_path):
+    bundled, birds = Classifier().spec, Classifier(write_ours(tmp_path)).spec
+    assert (bundled.step_seconds, birds.step_seconds) == (0.08, 0.01)
+    assert common_hop([bundled, birds], 0.5) == pytest.approx(0.48)
+    assert common_hop([bundled, birds], 9.0) == pytest.approx(0.96)  # not longer than the shorter window
+    assert common_hop([bundled, birds], 0.01) == pytest.approx(0.08)
+    short = Classifier(write_ours(tmp_path / "short", n_frames=7)).spec
+    assert common_hop([bundled, short], 0.5) is None
+
+
+def test_each_file_of_others_hears_its_own_rate(tmp_path):
+    slow, fast = (write_onnx(tmp_path / f"{name}.onnx", [1, 30225]) for name in ("slow", "f@st"))
+    context = main.make_context("edge-bench", ["--compare", str(slow), "--compare", f"{fast}@20000"])
+    assert context.params["compare"] == (Theirs(slow), Theirs(fast, 20_000))
+    subjects, fresh = open_all(Settings(compare=context.params["compare"]))
+    assert [s.facts.patches for s in subjects[1:]] == [
+        1 + int((3.962 / s - 1) * 2) for s in (30225 / 16e3, 30225 / 2e4)
+    ]
+    assert subjects[2].facts.input.startswith("30225 samples at 20000 Hz")
+    assert [f.sample_rate for f in fresh] == [16_000, 16_000, 20_000]
+    for rate in ("20k", "20"):
+        assert f"{rate}" in run("--compare", f"{fast}@{rate}", code=2).stderr
+    with pytest.raises(SettingsError, match=r"edge-listen\.onnx hears 16000 Hz by its contract, not 20000"):
+        open_all(Settings(compare=(Theirs(FP32, 20_000),)))
 
 
 # What it is measured on
@@ -296,6 +362,16 @@ def test_the_page_names_the_extra_that_it_needs(document, monkeypatch):
         printed(document, "html")
 
 
+@pytest.mark.parametrize("name", ["jinja2", "matplotlib", "matplotlib.figure"])
+def test_a_page_that_cannot_be_made_is_found_before_the_run(monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr("edge.cli.bench.log_to_stderr", lambda verbose: None)  # it is this process's as well
+    monkeypatch.setattr("edge.cli.bench.run", lambda **settings: pytest.fail("measured"))
+    shown = CliRunner().invoke(main, ["--output", "html"])
+    assert shown.exit_code == 1
+    assert re.search(r"error: the HTML page needs \S+, which .*pip install 'edge-listen\[bench\]'", shown.output)
+
+
 def test_an_undisturbed_and_a_throttled_run_say_so(document):
     state = document["conditions"]
     told = dict(state["after"], throttle_count=1, temperatures={"cpu": 81.0}, frequencies_mhz=[600], most_mhz=1500)
@@ -324,6 +400,8 @@ def test_mistakes(tmp_path):
     assert "does not exist" in run("--input", tmp_path / "no.wav", code=5).stderr
     assert "no cuda provider" in run("--provider", "cuda", code=6).stderr
     assert "no.tflite does not exist (check --compare)" in run("--compare", "no.tflite", code=3).stderr
+    failing = write_failing_onnx(tmp_path / "failing.onnx")
+    assert "failing.onnx cannot be run: " in run("--compare", failing, code=3).stderr
     assert "No such command 'walk'" in run("walk", code=2).stderr
 
 
@@ -331,10 +409,23 @@ def test_a_tflite_file_without_its_package_names_the_extra(tmp_path, monkeypatch
     path = write_tflite(tmp_path / "net.tflite", (1, 1200))
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(EdgeError, match=r"net\.tflite needs ai-edge-litert, .*pip install 'edge-listen\[bench\]'"):
-        open_all(Settings(compare=(path,)))
+        open_all(Settings(compare=(Theirs(path),)))
 
 
 def test_a_process_that_dies_is_told(tmp_path):
     settings = Fresh(tmp_path / "gone.onnx", "onnx", 0.48, 4.0, 16_000, "auto", 1, None, 0)
-    with pytest.raises(EdgeError, match=r"for gone\.onnx ended with 1"):
+    with pytest.raises(EdgeError, match=r"for gone\.onnx ended with 1: .*gone\.onnx does not exist"):
+        measure_fresh(settings)
+    short = tmp_path / "short.wav"
+    soundfile.write(short, synthetic_sound(16_000)[:160], 16_000)
+    settings = Fresh(BUNDLED, "edge-listen", 0.48, 4.0, 16_000, "auto", 1, short, 0)
+    with pytest.raises(EdgeError, match=r"ended with 1: .*short\.wav .*160 samples .*at least one frame"):
+        measure_fresh(settings)
+
+
+def test_a_process_that_is_killed_is_told(monkeypatch):
+    killed = subprocess.CompletedProcess([], -9, "", "")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: killed)
+    settings = Fresh(BUNDLED, "edge-listen", 0.48, 4.0, 16_000, "auto", 1, None, 0)
+    with pytest.raises(EdgeError, match=r"for edge-listen\.int8\.onnx ended with -9 \(is memory short"):
         measure_fresh(settings)

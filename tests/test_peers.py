@@ -1,5 +1,7 @@
 """Networks of others: what they are taken for, what they are fed, and what cannot be compared with."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from onnx import TensorProto
@@ -8,10 +10,11 @@ from edge.bench import peers
 from edge.bench.peers import Network, Patch, Peer, _open_onnx, _open_tflite, open_peer, patches_of
 from edge.bench.sound import synthetic_sound
 from edge.bench.subjects import OurModel
+from edge.classifier import Call
 from edge.errors import ContractError
 from edge.models import BUNDLED
 from tests.conftest import SHARED
-from tests.peer_files import sigmoid, write_onnx, write_tflite
+from tests.peer_files import sigmoid, write_failing_onnx, write_onnx, write_ours, write_tflite
 
 pytestmark = pytest.mark.timed
 
@@ -118,6 +121,29 @@ def test_a_file_of_ours_is_measured_as_ours():
     assert isinstance(opened, OurModel)
 
 
+def test_a_shorter_window_of_ours_is_decided_on_as_often_as_theirs(tmp_path, monkeypatch):
+    """Else 0.995 s of it would stand against four."""
+    heard = []
+    monkeypatch.setattr(Call, "__call__", lambda self, run=Call.__call__: heard.append(self.frames.copy()) or run(self))
+    subject = open_peer(
+        write_ours(tmp_path), synthetic_sound, hop_seconds=0.48, window_seconds=3.962, sample_rate=16_000, threads=1,
+        provider="auto",
+    )  # fmt: skip
+    assert (subject.facts.window_seconds, subject.facts.patches) == (3.962, patches_of(3.962, 0.995))
+    heard.clear()
+    subject.stages["network_window"]()
+    assert len(heard) == 6
+    heard.clear()
+    subject.stages["window"]()
+    assert [frames.shape for frames in heard] == [(1, 98, 40)] * 6
+    for before, after in pairwise(heard):
+        assert np.allclose(before[0, 49:], after[0, :49], atol=1e-5)  # half over the one before
+        assert not np.allclose(before, after, atol=0.1)
+    heard.clear()
+    subject.stages["hop"]()
+    assert len(heard) == 1
+
+
 def test_mistakes(tmp_path):
     (tmp_path / "text.onnx").write_text("no model")
     (tmp_path / "net.pt").write_text("")
@@ -132,6 +158,21 @@ def test_mistakes(tmp_path):
     for path, words in cases.items():
         with pytest.raises(ContractError, match=words):
             peer(path)
+
+
+def test_a_network_that_fails_when_run_is_one_line(tmp_path):
+    """And not a traceback in the middle of the rounds."""
+    options = {"hop_seconds": 0.48, "window_seconds": 4.0, "sample_rate": 16_000, "threads": 1, "provider": "auto"}
+    for path in (write_failing_onnx(tmp_path / "net.onnx"),
+                 write_tflite(tmp_path / "net.tflite", (1, 1200), failing=True)):  # fmt: skip
+        with pytest.raises(ContractError, match=rf"{path.name} cannot be run: .*leave it out"):
+            open_peer(path, synthetic_sound, **options)
+
+
+def test_a_tflite_file_without_inputs(tmp_path):
+    path = write_tflite(tmp_path / "net.tflite", (1, 1200), inputs=())
+    with pytest.raises(ContractError, match="has inputs of no kind, which are not one of samples"):
+        peer(path)
 
 
 def test_a_damaged_tflite_file(tmp_path):

@@ -1,6 +1,7 @@
 """``benchmarks.peers``: the promises, and the usual way that they are measured against."""
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -11,7 +12,8 @@ from benchmarks import peers
 from edge.bench.sound import synthetic_sound
 from edge.classifier import Classifier
 from edge.errors import EdgeError
-from tests.conftest import FP32
+from edge.models import BUNDLED
+from tests.conftest import FP32, ROOT
 
 
 def document(**ratios):
@@ -57,6 +59,25 @@ def test_without_librosa_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "librosa", None)
     with pytest.raises(EdgeError, match=r"pip install 'edge-listen\[bench\]'"):
         peers.LibrosaRecompute(synthetic_sound, 0.48)
+
+
+def test_a_json_that_cannot_be_written_is_found_before_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(peers, "run", lambda settings, device: pytest.fail("measured"))
+    (tmp_path / "file").write_text("")
+    for out, why in (
+        (tmp_path / "file" / "peers.json", "Not a directory|File exists"), (tmp_path, "Is a directory"),
+    ):  # fmt: skip
+        shown = CliRunner().invoke(peers.main, ["yamnet.tflite", "--json", str(out)])
+        assert shown.exit_code == 2
+        assert re.search(rf"Error: --json {re.escape(str(out))} cannot be written: ({why}); name another", shown.output)
+
+
+def test_the_committed_run_is_of_the_bundled_model():
+    results = json.loads((ROOT / "docs" / "results" / "peers.json").read_text())["run"]["results"]
+    if not all("sha256" in result for result in results.values()):
+        pytest.skip("docs/results/peers.json was measured before results had digests: run benchmarks.peers again")
+    for path in (BUNDLED, FP32):
+        assert results[path.stem]["sha256"] == Classifier(path).spec.graph_sha256, path.name
 
 
 @pytest.mark.parametrize(("cold", "code"), [(5, 0), (4.9, 1)])

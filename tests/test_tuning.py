@@ -3,18 +3,27 @@
 import hashlib
 import json
 import logging
+import os
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from edge import tuning
+from edge.cli.bench import choose, tuning_table
+from edge.cli.bench import main as bench
 from edge.cli.classify import run as classify
 from edge.errors import EdgeError
 from edge.models import BUNDLED, resolve
-from edge.tuning import MARGIN, Candidate, Setup, best, keep, pick, tune
+from edge.tuning import MARGIN, Candidate, Setup, best, doubt, keep, pick, tune
 from tests.conftest import FP32, NOT_TO_BE_ENTERED, run_module
 
 pytestmark = pytest.mark.timed
@@ -22,9 +31,11 @@ pytestmark = pytest.mark.timed
 ASSETS = BUNDLED.parent
 
 
-def candidate(file=BUNDLED.name, hop=1.0, *, threads=1, provider="cpu"):
-    digest = hashlib.sha256((ASSETS / file).read_bytes()).hexdigest()
-    return Candidate(file, digest, "int8" if "int8" in file else "fp32", provider, threads, hop, hop)
+def candidate(file=BUNDLED.name, hop=1.0, *, hot=None, threads=1, provider="cpu", folder=ASSETS):
+    digest = hashlib.sha256((folder / file).read_bytes()).hexdigest()
+    return Candidate(
+        file, digest, "int8" if "int8" in file else "fp32", provider, threads, hop, hop if hot is None else hot
+    )
 
 
 @pytest.fixture
@@ -50,6 +61,135 @@ def test_another_core_must_pay_for_itself():
     # The second core is not worth it, and fp32 is: one must not hide the other.
     fp32 = candidate(FP32.name, 0.9)
     assert best([default, candidate(threads=2, hop=0.7), fp32]) == fp32
+
+
+def test_what_is_cheaper_cold_and_dearer_hot_is_not_picked():
+    """Other work made the default look dear: fp32 does not cost a fifth of int8."""
+    default, outlier = candidate(hop=4.797, hot=0.253), candidate(FP32.name, 1.033, hot=0.5)
+    assert best([default, outlier]) == default
+    assert doubt([default, outlier]) == (
+        "edge-listen.onnx, 1 thread, cpu: it is the pick by cold hops, and not by hot ones"
+    )
+    lucky = candidate(threads=2, hop=1.0, hot=0.25)  # a second core must pay for itself hot as well
+    assert best([default, lucky]) == default
+    assert "int8.onnx, 2 threads, cpu: it is the pick by cold hops" in doubt([default, lucky])
+    two = candidate(threads=2, hop=2.0, hot=0.15)
+    assert best([default, outlier, two]) == two  # which nothing speaks against
+    warm = candidate(threads=2, hop=5.0, hot=0.1)
+    assert best([default, warm]) == default
+    assert doubt([default, warm]).endswith(
+        "2 threads, cpu: it is the pick by hot hops, and dearer than edge-listen.int8.onnx by cold ones"
+    )
+    assert doubt([default, two]) is doubt([default]) is None
+
+
+class Processor:
+    """Simulated: its clock in seconds, the costs of (file, threads) cold and hot in ms, and other work."""
+
+    def __init__(self, costs):
+        self.costs = costs
+        self.now, self.last = 0.0, None
+        self.other = lambda subject, cold: 0.0  # ms that other work adds to a hop
+
+    def hop(self, subject):
+        cold, self.last = self.last is not subject, subject
+        of_cold, of_hot = self.costs[subject.key]
+        self.now += ((of_cold if cold else of_hot) + self.other(subject, cold)) / 1000
+
+
+@pytest.fixture
+def processor(monkeypatch):
+    """In the place of this one, with int8 and fp32 on one thread and on two."""
+    made = Processor({
+        (BUNDLED.name, 1): (1.0, 0.25), (FP32.name, 1): (1.3, 0.5),
+        (BUNDLED.name, 2): (1.1, 0.24), (FP32.name, 2): (1.3, 0.4),
+    })  # fmt: skip
+
+    class Simulated:
+        def __init__(self, model, sound, *, threads, **settings):
+            self.key = (model.name, threads)
+            provenance = SimpleNamespace(precision="int8" if "int8" in model.name else "fp32")
+            self.classifier = SimpleNamespace(path=model, spec=SimpleNamespace(provenance=provenance))
+            self.stages = {"hop": lambda: made.hop(self)}
+
+    monkeypatch.setattr("edge.bench.subjects.OurModel", Simulated)
+    monkeypatch.setattr("edge.classifier.available_providers", lambda: ["cpu"])
+    monkeypatch.setattr("edge.bench.rounds.time", SimpleNamespace(perf_counter=lambda: made.now))
+    monkeypatch.setattr("edge.bench.rounds.COLD_BYTES", 1)
+    monkeypatch.setattr(tuning.os, "cpu_count", lambda: 2)
+    return made
+
+
+def picked(candidates):
+    return best(candidates).precision, best(candidates).threads
+
+
+def test_what_is_cheaper_is_picked_on_a_quiet_machine(processor):
+    found = tune([BUNDLED, FP32])
+    assert picked(found) == ("int8", 1)
+    assert doubt(found) is None
+    assert [(c.hop_ms, c.hot_ms) for c in found] == [pytest.approx(cost) for cost in processor.costs.values()]
+    processor.costs[FP32.name, 1] = (0.8, 0.2)
+    assert picked(tune([BUNDLED, FP32])) == ("fp32", 1)
+    processor.costs[BUNDLED.name, 2] = (0.5, 0.1)
+    assert picked(tune([BUNDLED, FP32])) == ("int8", 2)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_bursts_of_other_work_do_not_change_the_pick(processor, seed):
+    """Three quarters of the time, and up to ten times as dear."""
+    random = np.random.default_rng(seed)
+    until = {"now": 0.0, "busy": False}
+
+    def burst(subject, cold):
+        while until["now"] < processor.now:
+            until["busy"] = not until["busy"]
+            until["now"] += random.exponential(0.15 if until["busy"] else 0.05)
+        return random.exponential(5.0) if until["busy"] else random.exponential(0.002)
+
+    processor.other = burst
+    found = tune([BUNDLED, FP32])
+    assert picked(found) == ("int8", 1)
+    assert found[0].hop_ms < 1.05
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_time_slice_that_always_ends_in_the_same_place_does_not_change_the_pick(processor, place):
+    """As long as a round, it interrupts one of the four in every one."""
+    calls = {"cold": 0}
+
+    def end_of_slice(subject, cold):
+        calls["cold"] += cold
+        return 4.0 if cold and calls["cold"] % 4 == place else 0.0
+
+    processor.other = end_of_slice
+    found = tune([BUNDLED, FP32])
+    assert picked(found) == ("int8", 1)
+    assert [c.hop_ms for c in found] == [pytest.approx(of_cold) for of_cold, _ in processor.costs.values()]
+
+
+def test_what_is_in_doubt_is_measured_again(processor, caplog):
+    """Other work beside every cold hop of the default: at first, or for ever."""
+    caplog.set_level(logging.INFO)
+    calls = {"cold": 0}
+
+    def beside(subject, cold, least=0):
+        calls["cold"] += cold and subject.key == (BUNDLED.name, 1)
+        return 4.0 if cold and subject.key == (BUNDLED.name, 1) and calls["cold"] < least else 0.0
+
+    processor.other = partial(beside, least=245)
+    found = tune([BUNDLED, FP32])
+    assert (picked(found), doubt(found)) == (("int8", 1), None)
+    assert caplog.text.count("it is the pick by cold hops, and not by hot ones") == 1
+    calls["cold"] = 0
+    processor.other = partial(beside, least=10_000)
+    found = tune([BUNDLED, FP32])
+    assert caplog.text.count("measured again") == 1 + tuning.MEASUREMENTS - 1
+    assert "not by hot ones" in doubt(found)
+    assert best(found) == found[0]
+    tuned = {"file": "f", "candidates": [asdict(c) for c in found], "pick": asdict(found[0]), "doubt": doubt(found)}
+    assert f"in doubt: {doubt(found)}; tune again" in tuning_table(tuned)
+    assert "in doubt" not in tuning_table(tuned | {"doubt": None})
 
 
 def test_tuning_measures_each_file_on_one_thread_and_on_two(monkeypatch):
@@ -89,6 +229,39 @@ def test_what_is_named_wins(state):
 
 def test_a_provider_that_is_gone_is_not_picked(state):
     keep(BUNDLED, [candidate(), candidate(hop=0.1, provider="tensorrt")])
+    assert pick() == Setup(BUNDLED, "cpu", 1)
+
+
+def test_each_package_has_its_own_pick(state, tmp_path):
+    """Their files have the same names."""
+    folders = [tmp_path / name for name in ("a", "b")]
+    for folder, int8 in zip(folders, (BUNDLED, resolve("tiny")), strict=True):
+        folder.mkdir()
+        shutil.copy(int8, folder / "model.int8.onnx")
+        shutil.copy(FP32, folder / "model.onnx")
+
+    def measured(folder, fp32):
+        default, other = (
+            candidate(name, hop, folder=folder) for name, hop in (("model.int8.onnx", 1.0), ("model.onnx", fp32))
+        )
+        keep(folder / default.file, [default, other])
+
+    measured(folders[0], fp32=0.5)
+    measured(folders[1], fp32=2.0)
+    assert pick(folders[0]) == Setup(folders[0] / "model.onnx", "cpu", 1)
+    assert pick(folders[1]) == Setup(folders[1] / "model.int8.onnx", "cpu", 1)
+
+
+def test_the_oldest_picks_are_forgotten(state, monkeypatch):
+    """Each release of a model that is tuned leaves one."""
+    monkeypatch.setattr(tuning, "MOST_KEPT", 3)
+    first = keep(BUNDLED, [candidate()])
+    for age in range(5):
+        old = first.with_name(f"model.int8-{age}.json")
+        old.write_text("{}")
+        os.utime(old, (1e9 - age, 1e9 - age))
+    keep(BUNDLED, [candidate()])
+    assert {path.name for path in first.parent.iterdir()} == {first.name, "model.int8-0.json", "model.int8-1.json"}
     assert pick() == Setup(BUNDLED, "cpu", 1)
 
 
@@ -145,6 +318,13 @@ def test_a_pick_is_kept_whole_or_not_at_all(state, monkeypatch):
     assert path.read_text() == before
 
 
+def test_a_place_that_cannot_be_is_found_before_measuring(monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", os.devnull)
+    monkeypatch.setattr(tuning, "tune", lambda *_, **__: pytest.fail("measured"))
+    with pytest.raises(EdgeError, match=rf"cannot be kept in {os.devnull}.*XDG_STATE_HOME"):
+        choose()
+
+
 def test_without_a_home_there_is_no_pick(monkeypatch):
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     monkeypatch.setattr(tuning.Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
@@ -184,6 +364,36 @@ def test_tune_keeps_and_shows(state):
     assert found["candidates"] == kept["candidates"]
     assert found["pick"] in found["candidates"]
     assert found["file"].startswith(str(state / "edge-listen" / "tuning" / "edge-listen-tiny.int8-"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--provider", "cpu"], "does not use --provider: .*leave out it"),
+        (["--threads", "2", "--rounds", "10"], "does not use --rounds, --threads: .*leave out them"),
+        (["--compare", "x.onnx", "--compare-rate", "8000"], "does not use --compare, --compare-rate"),
+        (["--seconds", "1", "--hops", "10"], "does not use --seconds, --hops"),
+        (["--output", "html"], "prints no html; allowed: --output md or json"),
+    ],
+)
+def test_tune_refuses_what_it_would_ignore(state, monkeypatch, arguments, words):
+    monkeypatch.setattr("edge.cli.bench.log_to_stderr", lambda verbose: None)  # it is this process's as well
+    monkeypatch.setattr("edge.cli.bench.choose", lambda *_: pytest.fail("measured"))
+    done = CliRunner().invoke(bench, ["--tune", *arguments])
+    assert done.exit_code == 2
+    assert re.search(words, " ".join(done.output.split()))
+
+
+def test_what_the_environment_says_for_all_runs_is_no_mistake_of_tune(state, monkeypatch, tmp_path):
+    monkeypatch.setattr("edge.cli.bench.log_to_stderr", lambda verbose: None)  # it is this process's as well
+    monkeypatch.setattr("edge.cli.bench.choose", lambda *_: {"pick": None})
+    monkeypatch.setenv("EDGE_BENCH_ROUNDS", "10")
+    config = tmp_path / "bench.toml"
+    config.write_text("threads = 2\n")
+    named = ["--config", str(config), "--output", "json", "--model", "tiny", "--hop", "0.48", "-v"]
+    assert CliRunner().invoke(bench, ["--tune", *named]).exit_code == 0
+    monkeypatch.setenv("EDGE_BENCH_TUNE", "1")
+    assert "does not use --rounds:" in CliRunner().invoke(bench, named).output
 
 
 def test_reading_a_pick_loads_nothing_heavy(state):

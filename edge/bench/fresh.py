@@ -57,10 +57,12 @@ def measure_fresh(settings: Fresh) -> Started:
 def _run(settings: Fresh) -> Started:
     command = [sys.executable, "-m", "edge.bench.fresh", json.dumps(asdict(settings), default=str)]
     begun = time.time()
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
+        said = done.stderr.strip().splitlines()[-1:]
         raise EdgeError(
-            f"a process of its own for {settings.path.name} ended with {done.returncode}", remedy="is memory short?"
+            ": ".join([f"a process of its own for {settings.path.name} ended with {done.returncode}", *said]),
+            remedy="measure it alone, or leave it out" if said else "is memory short?",
         )
     decided, start, memory, slope = map(float, done.stdout.split())
     return Started(
@@ -159,4 +161,7 @@ def _peer(settings: Fresh) -> Callable[[], Iterator[object]]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except EdgeError as error:
+        sys.exit(str(error))  # which the benchmark passes on

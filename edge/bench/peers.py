@@ -6,6 +6,7 @@ in numpy by the front end of ours, streamed, so that a peer too pays for new fra
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edge.bench.sound import Sound, Turns, looped
-from edge.bench.subjects import Facts, OurModel, Stages, Subject
+from edge.bench.subjects import Facts, OurModel, Stages, Subject, patches_of
+from edge.bench.theirs import KINDS
 from edge.config import METADATA_KEY, FrontendConfig
 from edge.errors import ContractError, EdgeError
 from edge.features import make_frontend
@@ -27,7 +29,6 @@ PATCH_SECONDS = 0.975  # of an input whose length is free: that of YAMNet
 LEAST_SAMPLES = 1000  # an input of one axis with fewer values takes something else than sound
 FRAME_SECONDS, FRAME_HOP_SECONDS = 0.025, 0.010  # of a log-mel patch: as VGGish and YAMNet have it
 MEL_RANGE = (125.0, 7500.0)  # Hz, likewise
-KINDS = {".onnx": "onnx", ".tflite": "tflite"}
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ class Peer:
             kind=kind,
             precision=None,
             bytes=path.stat().st_size,
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
             input=f"{hears} ({network.dtype})",
             hop_seconds=hop / sample_rate,
             window_seconds=window_seconds,
@@ -119,6 +121,13 @@ class Peer:
         )
         stages = _of_frames if patch.n_mels else _of_samples
         self.stages: Stages = stages(network, sound(sample_rate), hop, patches, sample_rate)
+
+    def check(self, path: Path) -> None:
+        """One decision that does not count. Raises ContractError: what can be loaded may yet fail when run."""
+        try:
+            self.stages["hop"]()
+        except Exception as error:  # onnxruntime raises a class of its own for each kind of failure
+            raise _unusable(path, error, "run") from None
 
 
 def open_peer(
@@ -133,15 +142,12 @@ def open_peer(
 ) -> Subject:
     """The file as a subject: one with our contract as ours, any other as a peer. Raises EdgeError."""
     if _kind(path) == "onnx" and METADATA_KEY in _session(path, threads).get_modelmeta().custom_metadata_map:
-        return OurModel(path, sound, hop=hop_seconds, provider=provider, threads=threads)
-    return Peer(
+        return OurModel(path, sound, hop=hop_seconds, window_seconds=window_seconds, provider=provider, threads=threads)
+    peer = Peer(
         path, sound, hop_seconds=hop_seconds, window_seconds=window_seconds, sample_rate=sample_rate, threads=threads
     )
-
-
-def patches_of(window_seconds: float, patch_seconds: float) -> int:
-    """How many patches, each half over the one before, lie in a window; at least one."""
-    return 1 + max(0, int((window_seconds - patch_seconds) / (patch_seconds / 2) + 1e-6))
+    peer.check(path)  # here and not when it is made: a process of its own for it would pay for one decision more
+    return peer
 
 
 def _of_samples(network: Network, samples: F32, hop: int, patches: int, sample_rate: int) -> Stages:
@@ -235,9 +241,11 @@ def _open_tflite(path: Path, sample_rate: int, threads: int) -> Network:
     except (ValueError, RuntimeError) as error:
         raise _unusable(path, error) from None
     shapes = [[int(n) for n in i["shape_signature"]] for i in inputs]
+    if len(inputs) != 1 or not outputs:
+        raise _no_sound(path, shapes)
     dtype = np.dtype(inputs[0]["dtype"])
     scale, zero_point = inputs[0]["quantization"]
-    if len(inputs) != 1 or (dtype.kind != "f" and not scale):
+    if dtype.kind != "f" and not scale:
         raise _no_sound(path, shapes)
     patch, index, output = _patch(path, shapes[0], sample_rate), inputs[0]["index"], outputs[0]["index"]
     try:
@@ -262,14 +270,14 @@ def _patch(path: Path, shape: Sequence[int], sample_rate: int) -> Patch:
         raise _no_sound(path, [shape]) from None
 
 
-def _unusable(path: Path, error: Exception) -> ContractError:
+def _unusable(path: Path, error: Exception, what: str = "loaded") -> ContractError:
     reason = (str(error).strip() or "no reason given").splitlines()[0][:200]
-    return ContractError(f"{path} cannot be loaded: {reason}", remedy="copy the file again, or leave it out")
+    return ContractError(f"{path} cannot be {what}: {reason}", remedy="copy the file again, or leave it out")
 
 
 def _no_sound(path: Path, shapes: Sequence[Sequence[int]]) -> ContractError:
     found = ", ".join("[" + ", ".join(str(n) if n > 0 else "?" for n in shape) + "]" for shape in shapes)
     return ContractError(
-        f"{path} has inputs {found}, which are not one of samples or of a log-mel patch",
+        f"{path} has inputs {found or 'of no kind'}, which are not one of samples or of a log-mel patch",
         remedy="compare with a network that takes sound",
     )

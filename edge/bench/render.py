@@ -40,6 +40,23 @@ def markdown(document: dict[str, Any]) -> str:
 
 def html(document: dict[str, Any]) -> str:
     """The page. Raises EdgeError where its packages are not installed."""
+    jinja2, figure_class = html_packages()
+    figures = {"hop_times": _hop_times}
+    if document["ratios"]:
+        figures["ratios"] = _ratios
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    page: str = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        document=document,
+        facts=facts(document),
+        results={name: (sentences(result), latencies(result)) for name, result in document["results"].items()},
+        ratios=ratios(document),
+        pictures={name: _data_uri(draw, document, figure_class) for name, draw in figures.items()},
+    )
+    return page
+
+
+def html_packages() -> tuple[Any, Any]:
+    """jinja2, and matplotlib's Figure. Raises EdgeError where they are not installed."""
     try:
         import jinja2
         from matplotlib.figure import Figure
@@ -47,17 +64,7 @@ def html(document: dict[str, Any]) -> str:
         raise EdgeError(
             f"the HTML page needs {error.name}, which is not installed", remedy="pip install 'edge-listen[bench]'"
         ) from None
-    figures = {"hop_times": _hop_times}
-    if document["ratios"]:
-        figures["ratios"] = _ratios
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        document=document,
-        facts=facts(document),
-        results={name: (sentences(result), latencies(result)) for name, result in document["results"].items()},
-        ratios=ratios(document),
-        pictures={name: _data_uri(draw, document, Figure) for name, draw in figures.items()},
-    )
+    return jinja2, Figure
 
 
 def facts(document: dict[str, Any]) -> list[str]:

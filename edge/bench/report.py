@@ -15,6 +15,7 @@ from edge.bench.fresh import Started
 from edge.bench.machine import machine, throttled
 from edge.bench.rounds import Latency, Paced, Seconds
 from edge.bench.subjects import Facts
+from edge.bench.theirs import Theirs
 
 SCHEMA_VERSION = 1  # of the JSON; raised when a reader of the former version could misread it
 
@@ -24,8 +25,8 @@ class Settings:
     """What is measured, and how."""
 
     models: tuple[Path | None, ...] = (None,)  # files with our contract; None: the bundled one
-    compare: tuple[Path, ...] = ()  # files of others
-    compare_rate: int = 16_000  # Hz, of the sound that they hear
+    compare: tuple[Theirs, ...] = ()
+    compare_rate: int = 16_000  # Hz, of the sound that those hear which have no rate of their own
     input: Path | None = None  # a recording; None: synthesised
     hop: float | None = None  # seconds between decisions; None: the model's default
     rounds: int = 200  # of each stage, hot; a quarter as many cold

@@ -17,6 +17,7 @@ from edge.sources.file import SoundFile
 
 F32 = NDArray[np.float32]
 LONGEST = 30.0  # seconds of a recording that are used
+SHORTEST = 0.1  # below, it may be less than a frame, on which no model decides
 
 Sound = Callable[[int], F32]  # a sample rate in Hz → the sound at that rate, float32 [n_samples]
 
@@ -32,12 +33,14 @@ def synthetic_sound(sample_rate: int) -> F32:
 def sound_of(path: Path | None) -> Sound:
     """The first LONGEST seconds of the recording ``path``, or the synthesised sound.
 
-    The returned function raises InputError for what cannot be read, and for digital silence.
+    The returned function raises InputError for what cannot be read, is shorter than SHORTEST, or digital silence.
     """
 
     @lru_cache
     def sound(sample_rate: int) -> F32:
         samples = synthetic_sound(sample_rate) if path is None else SoundFile(path, end=LONGEST).read(sample_rate)
+        if (seconds := len(samples) / sample_rate) < SHORTEST - 0.001:  # the resampler may round off a few
+            raise InputError(f"{path} lasts {seconds:.3f} s", remedy=f"give {SHORTEST:g} s or more, as of a recording")
         if not samples.any():
             raise InputError(f"{path} is digital silence", remedy="give a recording with sound in it")
         return samples

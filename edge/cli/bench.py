@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from edge.bench.theirs import Theirs, theirs_of
 from edge.cli.common import (
     OurGroup,
     config_option,
@@ -21,6 +24,24 @@ from edge.cli.common import (
     version_option,
 )
 from edge.cli.loopback import loopback
+
+RATE = click.IntRange(1000, 768000)  # Hz
+
+
+class TheirsType(click.ParamType):  # type: ignore[type-arg]
+    """FILE, or FILE@RATE: a file of others, and Hz of the sound that it hears."""
+
+    name = "FILE[@RATE]"
+
+    def convert(self, value: str | Theirs, parameter: click.Parameter | None, context: click.Context | None) -> Theirs:
+        """See click."""
+        if not isinstance(value, str):
+            return value
+        path, rate = theirs_of(value)
+        return Theirs(path, RATE(rate, parameter, context) if rate else None)
+
+
+THEIRS = TheirsType()
 
 
 @click.group(
@@ -40,16 +61,17 @@ from edge.cli.loopback import loopback
     click.option(
         "--compare",
         multiple=True,
-        type=click.Path(path_type=Path),
+        type=THEIRS,
         show_default="none",
-        help="Somebody else's ONNX or TFLite file, for ratios of the same run; repeatable.",
+        help="Somebody else's ONNX or TFLite file, and where it hears another rate, @ and Hz; for ratios of the same "
+        "run; repeatable.",
     ),
     click.option(
         "--compare-rate",
-        type=click.IntRange(1000, 768000),
+        type=RATE,
         default=16_000,
         show_default=True,
-        help="Hz, of what they hear.",
+        help="Hz, of what those hear that have no @RATE.",
     ),
     click.option(
         "--input",
@@ -72,7 +94,13 @@ from edge.cli.loopback import loopback
         is_flag=True,
         help="Only choose precision, threads and provider, and keep them: edge-listen then uses them.",
     ),
-    click.option("--output", type=click.Choice(["md", "json", "html"]), default="md", show_default=True),
+    click.option(
+        "--output",
+        type=click.Choice(["md", "json", "html"]),
+        default="md",
+        show_default=True,
+        help="Of --tune: md or json.",
+    ),
     verbose_option,
     version_option,
 )
@@ -90,12 +118,34 @@ def main(
     log_settings(context)
     with ends_well():
         if tune:
+            require_used(context)
             click.echo(TUNED[output](choose(settings["model"], settings["input"], settings["hop"])))
         else:
+            if output == "html":
+                from edge.bench.render import html_packages
+
+                html_packages()  # to be missed before a minute of measuring
             click.echo(printed(run(**settings), output))
 
 
 main.add_command(loopback)
+
+
+def require_used(context: click.Context) -> None:
+    """Raises click.UsageError for what stands beside ``--tune``, and which it would ignore.
+
+    What the environment or a file says for all runs is no concern of a ``--tune`` on the command line.
+    """
+    near = {ParameterSource.COMMANDLINE, context.get_parameter_source("tune")}
+    named = [p for p in context.command.params if p.name and context.get_parameter_source(p.name) in near]
+    unused = [max(p.opts, key=len) for p in named if p.name not in USED_BY_TUNE]
+    if unused:
+        raise click.UsageError(
+            f"--tune does not use {', '.join(unused)}: it measures every provider, on one thread and on two; leave out "
+            f"{'it' if len(unused) == 1 else 'them'}"
+        )
+    if (output := context.params["output"]) not in TUNED:
+        raise click.UsageError(f"--tune prints no {output}; allowed: --output {' or '.join(TUNED)}")
 
 
 def run(*, model: tuple[str, ...] = (), **settings: Any) -> dict[str, Any]:
@@ -109,18 +159,27 @@ def run(*, model: tuple[str, ...] = (), **settings: Any) -> dict[str, Any]:
 
 
 def choose(models: tuple[str, ...] = (), audio: Path | None = None, hop: float | None = None) -> dict[str, Any]:
-    """What was measured for the pick, the pick, and the file that keeps it. Raises EdgeError, click.UsageError."""
+    """What was measured for the pick, the pick, what speaks against it, and the file that keeps it.
+
+    Raises EdgeError, click.UsageError.
+    """
     from dataclasses import asdict
 
     from edge.models import variants
-    from edge.tuning import best, keep, tune
+    from edge.tuning import best, doubt, keep, require_place, tune
 
     if len(models) > 1:
         raise click.UsageError("--tune chooses among the files of one --model")
+    require_place()
     files = variants(models[0] if models else None)
     candidates = tune(files, recording=audio, hop=hop)
     path = keep(files[0], candidates)
-    return {"file": str(path), "pick": asdict(best(candidates)), "candidates": [asdict(c) for c in candidates]}
+    return {
+        "file": str(path),
+        "pick": asdict(best(candidates)),
+        "doubt": doubt(candidates),
+        "candidates": [asdict(c) for c in candidates],
+    }
 
 
 def printed(document: dict[str, Any], output: str) -> str:
@@ -142,10 +201,17 @@ def tuning_table(tuned: dict[str, Any]) -> str:
          "the pick" if c == tuned["pick"] else "")
         for c in tuned["candidates"]
     ]  # fmt: skip
-    return f"{table(header, rows, text_columns=2)}\n\nkept in {tuned['file']}"
+    unsure = (
+        f"in doubt: {tuned['doubt']}; tune again when the machine has nothing else to do\n" if tuned["doubt"] else ""
+    )
+    return f"{table(header, rows, text_columns=2)}\n\n{unsure}kept in {tuned['file']}"
 
 
-TUNED = {"md": tuning_table, "json": lambda tuned: json.dumps(tuned, indent=2), "html": tuning_table}
+TUNED: dict[str, Callable[[dict[str, Any]], str]] = {
+    "md": tuning_table,
+    "json": lambda tuned: json.dumps(tuned, indent=2),
+}
+USED_BY_TUNE = ("tune", "model", "input", "hop", "output", "config", "verbose")
 
 
 if __name__ == "__main__":
