@@ -8,7 +8,6 @@ way: librosa's log-mel and the fp32 network, both on the whole window at every d
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import subprocess
@@ -36,7 +35,7 @@ from edge.bench.theirs import Theirs
 from edge.classifier import Classifier
 from edge.cli.bench import THEIRS
 from edge.errors import EdgeError
-from edge.files import require_folder, write_json
+from edge.files import require_file, write_json
 from edge.models import BUNDLED
 
 ROOT = Path(__file__).parent.parent
@@ -126,7 +125,7 @@ def main(
 ) -> None:
     """Measure our files beside those of others, which hear RATE (16000 Hz); the targets are of the first, YAMNet."""
     if out:
-        require_file(out)
+        require_writable(out)
     settings = Settings((BUNDLED, FP32), peers, input=recording, rounds=rounds, seconds=seconds, hops=hops)
     try:
         document, found = run(settings, device)
@@ -152,13 +151,10 @@ def run(settings: Settings, device: str | None) -> tuple[dict[str, Any], list[Ta
     return document, targets(document, subjects[2].name, memory)
 
 
-def require_file(out: Path) -> None:
+def require_writable(out: Path) -> None:
     """Raises click.UsageError where ``out`` could not be written: to be found out before minutes of measuring."""
     try:
-        if out.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if out.is_file() or not out.exists():  # a device or a pipe is written to itself
-            require_folder(out.resolve().parent)
+        require_file(out)
     except OSError as error:
         raise click.UsageError(f"--json {out} cannot be written: {error.strerror}; name another file") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -47,6 +48,15 @@ def require_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
         pass
+
+
+def require_file(path: Path) -> None:
+    """Prove that :func:`replacing` could write ``path``; what is there is left as it is. Raises OSError."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if path.is_file() or not path.exists():  # a device or a pipe is written to itself
+        with tempfile.TemporaryFile(dir=Path(os.path.realpath(path)).parent):
+            pass
 
 
 def is_there(path: Path) -> bool:

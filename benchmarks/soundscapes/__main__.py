@@ -30,7 +30,7 @@ from benchmarks.soundscapes.options import (
     SITE,
     SOUND,
     STDOUT,
-    require_folder,
+    require_place,
 )
 from benchmarks.soundscapes.recordings import hear_recordings
 from benchmarks.soundscapes.run import Listener, Scenes, hear_all, operating_curve, render_all, score_all
@@ -111,7 +111,7 @@ def site(**given: Any) -> None:
 @click.option("--rate", type=click.IntRange(1000, 768_000), default=RATE, show_default=True, help="Hz.")
 def render(out: Path, rate: int, **given: Any) -> None:
     """The scenes as WAV files, each with its truth as CSV, to listen to."""
-    require_folder(out, "--out")
+    require_place(out, "--out")
     for path in render_all(_scenes(given, None), rate, out, given["jobs"]):
         click.echo(path)
 
@@ -169,7 +169,7 @@ def _scenes(given: dict[str, Any], listener: Listener | None) -> Scenes:
     backgrounds = read_backgrounds(given["backgrounds"] or _beside(given.get("data")), given["half"])
     cache = None if given["no_cache"] else given["cache"]
     if cache:
-        require_folder(cache, "--cache, or give --no-cache")
+        require_place(cache, "--cache, or give --no-cache")
     return Scenes(config, clips, backgrounds, given["hours"] * 3600, given["seed"], cache)
 
 

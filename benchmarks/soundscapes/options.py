@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from benchmarks.soundscapes.activity import FRAME, Activity
 from benchmarks.soundscapes.scene import SceneConfig
 from edge.bulk import SUFFIXES
 from edge.errors import SettingsError
-from edge.files import replacing
+from edge.files import require_file, require_folder
 from train.negatives import HALVES
 
 CACHE = Path(".cache/soundscapes")
@@ -55,26 +53,10 @@ class Span(click.ParamType):
         return low, high
 
 
-class _TriedError(Exception):
-    """Nothing of it is to be kept."""
-
-
-def require_file(path: Path) -> None:
-    """Raises SettingsError where ``path`` could not be written in the end. What is there is left as it is."""
-    try:
-        with suppress(_TriedError), replacing(path) as part:
-            part.touch()
-            raise _TriedError
-    except OSError as error:
-        raise _unwritable(path, error, "--json") from None
-
-
-def require_folder(folder: Path, option: str) -> None:
+def require_place(folder: Path, option: str) -> None:
     """Makes ``folder``. Raises SettingsError where nothing can be written to it."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        require_folder(folder)
     except OSError as error:
         raise _unwritable(folder, error, option) from None
 
@@ -90,7 +72,10 @@ def _json_place(context: click.Context, parameter: click.Parameter, path: Path |
     if path.suffix.lower() in SUFFIXES:  # of ``recordings --json a.wav`` it would be overwritten
         what = f"{path} has the name of a recording; give another FILE, or none: then put --json last"
         raise click.BadParameter(what, context, parameter)
-    require_file(path)
+    try:
+        require_file(path)
+    except OSError as error:
+        raise _unwritable(path, error, "--json") from None
     return path
 
 
