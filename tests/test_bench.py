@@ -389,7 +389,7 @@ def test_the_page_names_the_extra_that_it_needs(document, monkeypatch):
         printed(document, "html")
 
 
-@pytest.mark.parametrize("name", ["jinja2", "matplotlib", "matplotlib.figure"])
+@pytest.mark.parametrize("name", ["jinja2", "matplotlib.figure"])
 def test_a_page_that_cannot_be_made_is_found_before_the_run(monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr("edge.cli.bench.log_to_stderr", lambda verbose: None)  # it is this process's as well
