@@ -28,7 +28,7 @@ from edge.classifier import Classifier
 from edge.cli.bench import main, printed
 from edge.errors import ContractError, EdgeError, InputError, SettingsError
 from edge.models import BUNDLED
-from tests.conftest import FP32, ROOT, run_module
+from tests.conftest import FP32, ROOT, not_emulated, run_module
 from tests.peer_files import write_failing_onnx, write_onnx, write_ours, write_tflite
 
 pytestmark = pytest.mark.timed
@@ -178,13 +178,40 @@ def test_memory_does_not_grow():
     assert abs(result["memory_slope"]) < 4
 
 
-def test_a_streamed_hop_costs_at_most_a_third_of_its_window():
-    """Front end and network, in the same interleaved run; the best of three, for machines that do other things."""
-    shares = []
-    for _ in range(3):
-        (times,) = measure_rounds([OurModel(None, synthetic_sound)], 100, stages=["window", "hop"])
-        shares.append(np.median(times["hop"]) / np.median(times["window"]))
-    assert min(shares) <= 1 / 3
+def test_a_streamed_hop_costs_at_most_a_fifth_of_its_window():
+    """Front end and network, in the same interleaved run.
+
+    Of the tenth percentiles, and up to ten times: other work only ever adds to a time, and more to one of the two.
+    """
+    model, shares = OurModel(None, synthetic_sound), []
+    while len(shares) < 10 and min(shares, default=1) > 1 / 5:
+        (times,) = measure_rounds([model], 100, stages=["window", "hop"])
+        shares.append(np.quantile(times["hop"], 0.1) / np.quantile(times["window"], 0.1))
+    assert min(shares) <= 1 / 5, shares
+
+
+FIRST_DECISION = """
+import sys, time
+from pathlib import Path
+from edge.bench.fresh import Fresh, _ours
+settings = Fresh(Path(sys.argv[1]), "edge-listen", 0.48, 3.962, 16_000, "auto", 1, Path(sys.argv[2]), 0)
+decisions, begun = _ours(settings), time.process_time()
+next(decisions())
+print((time.process_time() - begun) * 1000)
+"""
+
+
+@not_emulated
+def test_the_first_decision_on_a_file_takes_less_than_a_quarter_of_a_second(demo):
+    """Loading, self-test, decoding and deciding, after the imports, as ``start_ms`` has it.
+
+    By the process clock: it all runs on one thread, and of the wall clock, other work takes what it likes.
+    """
+    command = [sys.executable, "-c", FIRST_DECISION, str(BUNDLED), str(demo)]
+    times = []
+    while len(times) < 3 and min(times, default=251) > 250:
+        times.append(float(subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout))
+    assert 1 < min(times) <= 250, times
 
 
 def test_memory_is_read():
@@ -362,7 +389,7 @@ def test_the_page_names_the_extra_that_it_needs(document, monkeypatch):
         printed(document, "html")
 
 
-@pytest.mark.parametrize("name", ["jinja2", "matplotlib", "matplotlib.figure"])
+@pytest.mark.parametrize("name", ["jinja2", "matplotlib.figure"])
 def test_a_page_that_cannot_be_made_is_found_before_the_run(monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr("edge.cli.bench.log_to_stderr", lambda verbose: None)  # it is this process's as well
