@@ -5,6 +5,7 @@ Place and speed in time are drawn when a window is cut out of its clip: :class:`
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from edge.config import FrontendConfig
 from train.bounds import BelowOne, Count, Decibels, Level, Octaves, Seconds, Share, check_bounds
 from train.frontend import log_scale, mel_centres
+
+log = logging.getLogger("train.augment")
 
 QUIETEST = 1e-9  # power that counts as silence
 DELAYED_POWER = 0.25  # share of a clip's power that a delay leaves in the window
@@ -25,6 +28,8 @@ SWITCHES = (
     "stretch", "shift", "gain_db", "equalise_db", "band_limit", "mix", "delay", "reverberation", "background",
     "noise", "mixstyle", "time_masks", "mel_masks", "polarity",
 )  # fmt: skip
+OF_SAMPLES = ("stretch", "gain_db", "mix", "background", "noise", "polarity")  # what works on those alone
+OF_POWER = tuple(part for part in SWITCHES if part != "polarity")  # power has no sign
 PROBABILITIES = ("band_limit", "mix", "delay", "reverberation", "background", "noise", "mixstyle", "polarity")
 
 
@@ -66,8 +71,11 @@ class AugmentConfig:
 def make_augment(
     config: AugmentConfig, frontend: FrontendConfig, *, multi_label: bool = False
 ) -> Augment | WaveAugment:
-    """The augmentation of what ``frontend`` gives."""
+    """The augmentation of what ``frontend`` gives; what is switched on, and does not apply to that, is logged."""
     if frontend.kind == "waveform":
+        beyond = [part for part in SWITCHES if getattr(config, part) and part not in OF_SAMPLES]
+        if beyond:
+            log.warning("the network hears samples, to which these of [augment] do not apply: %s", ", ".join(beyond))
         return WaveAugment(config, multi_label=multi_label)
     return Augment(config, frontend, multi_label=multi_label)
 

@@ -16,27 +16,29 @@ from train.config import RECIPES, TrainConfig, read_recipe
 from train.manifest import ManifestError
 
 CACHE = Path(".cache/features")
+SETTINGS = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a field of the recipe, as in --set augment.mix=0.5. Repeatable.",
+)
+BACKGROUNDS = click.option(
+    "--backgrounds",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="Folder of noise that is mixed in (augment.background). Repeatable.",
+)
 OPTIONS = [
     click.option(
         "--recipe",
         help=f"Name in {RECIPES.parent.name}/{RECIPES.name}/, or a TOML file. "
-        "[default: default; with --init finetune, in a search quick]",
+        "[default: default; of fit with --init finetune, of a search quick]",
     ),
-    click.option(
-        "--set",
-        "settings",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="Change a field of the recipe, as in --set augment.mix=0.5. Repeatable.",
-    ),
+    SETTINGS,
     click.option("--epochs", type=click.IntRange(min=1), help="[default: the recipe's]"),
     click.option("--seed", type=click.IntRange(min=0), help="[default: the recipe's]"),
-    click.option(
-        "--backgrounds",
-        multiple=True,
-        type=click.Path(exists=True, path_type=Path),
-        help="Folder of noise that is mixed in (augment.background). Repeatable.",
-    ),
+    BACKGROUNDS,
     click.option(
         "--outliers",
         multiple=True,
