@@ -285,6 +285,22 @@ def test_command_degrades(folders):
     )
 
 
+def rows_of(text):
+    """The rows of Markdown tables, each a list of cells."""
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+
+
+def test_the_table_of_degradations_is_that_of_the_cards():
+    """Each row of the documentation is the default's and tiny's, one beside the other."""
+    documented = rows_of((ROOT / "docs" / "evaluation.md").read_text())
+    cards = (BUNDLED.with_name(f"{name}.md").read_text() for name in ("edge-listen", "edge-listen-tiny"))
+    default, tiny = (rows_of(card.partition("## Other microphones")[2])[1:] for card in cards)
+    assert len(default) == len(tiny) == len(DEGRADATIONS) + 2
+    for row, (title, *figures) in zip(default, tiny, strict=True):
+        assert row[0] == title
+        assert [*row, *figures] in documented
+
+
 def test_command_names_what_it_leaves_out(folders, tmp_path):
     root = tmp_path / "d"
     shutil.copytree(folders, root)
