@@ -719,8 +719,8 @@ def test_the_command_describes(messy, tmp_path):
 def test_the_command_fails_in_one_line(folders, tmp_path):
     assert "is not a folder" in train("describe", tmp_path / "no", code=1).stderr
     done = train("describe", folders, "--workers", 1, "--picture", tmp_path / "p.doc", code=1)
-    assert "no picture that can be written" in done.stderr
-    assert "30 readable clips" in done.stdout
+    assert "p.doc is no picture that can be written (give a .png, .svg or .pdf file)" in done.stderr
+    assert not done.stdout  # said before the files are read
     assert "File name too long" in train("describe", "x" * 300, code=1).stderr
     assert not list(tmp_path.glob("p.doc*"))
 

@@ -311,6 +311,9 @@ def test_command_names_what_it_leaves_out(folders, tmp_path):
 
 def test_mistakes_end_in_one_line(folders, tmp_path):
     assert "fold 9 has no clips" in run_here("train", "evaluate", folders, "--fold", 9, code=1).stderr
+    for command, option in (("evaluate", "--picture"), ("crossval", "--curves")):
+        done = run_here("train", command, tmp_path / "no", option, tmp_path / "e.foo", code=1)
+        assert done.stderr == f"Error: {tmp_path / 'e.foo'} is no picture that can be written (give a .png file)\n"
     (tmp_path / "file").touch()
     picture = tmp_path / "file" / "x.png"
     done = run_here("train", "evaluate", folders, "--fold", 5, "--workers", 1, "--picture", picture, code=1)

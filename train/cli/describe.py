@@ -13,6 +13,7 @@ import click
 
 from edge.errors import EdgeError
 from train.cli.data import data_options
+from train.cli.pictures import check_picture
 from train.manifest import ManifestError, ReadOptions
 
 if TYPE_CHECKING:
@@ -33,9 +34,10 @@ def command(data: Path, options: ReadOptions, as_json: bool, picture: Path | Non
 
     Every file is read. With --strict the exit code is 1 when one cannot be used.
     """
-    from train.overview import overview, save
+    from train.overview import SUFFIXES, overview, save
 
     try:
+        check_picture(picture, SUFFIXES)
         description, measured = run(data, options, workers)
         if as_json:
             click.echo(json.dumps(asdict(description)))
