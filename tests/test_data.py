@@ -43,6 +43,11 @@ def table(path, *lines):
     return path
 
 
+def encoded(path, encoding):
+    """A table as other programs save it."""
+    table(path).write_bytes("path,label\nä.wav,x\n".encode(encoding))
+
+
 def esc50_layout(root, rows, head="filename,fold,target,category,esc10,src_file,take"):
     """Rows of name, fold, target, category, esc10, src_file."""
     for name, *_ in rows:
@@ -363,7 +368,9 @@ def test_the_real_esc50():
         (lambda root: table(root / "t.json", '{"a": 1}'), "holds no list"),
         (lambda root: table(root / "t.jsonl", "{}", "{oops"), "line 2: no JSON"),
         (lambda root: table(root / "t.jsonl", "[1]"), r"line 1: is \[1\]; needs an object"),
-        (lambda root: [table(root / "t.csv"), (root / "t.csv").write_bytes(b"path,label\n\xff\xfe,x")], "in UTF-8"),
+        (lambda root: encoded(root / "t.csv", "latin-1"), r"t\.csv is not in UTF-8; save it as UTF-8$"),
+        (lambda root: encoded(root / "t.csv", "utf-16"), r"t\.csv is not in UTF-8; save it as UTF-8$"),
+        (lambda root: encoded(root / "t.csv", "utf-16-le"), r"t\.csv is not in UTF-8; save it as UTF-8$"),
         (
             lambda root: [wav(root / x / "a.wav") for x in "ab"] + [table(root / "t.csv", "path")],
             "--layout folders, or",
