@@ -715,12 +715,13 @@ def test_the_command_describes(messy, tmp_path):
     """Table, JSON, pictures and exit codes."""
     done = train("describe", messy, "--workers", 1, "--picture", tmp_path / "p.png")
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
-    for line in ("data: 27 readable clips, 3 classes", "3 files cannot be read:", "x.wma: .wma is not read",
+    for line in ("data: 27 readable clips, 3 classes", "3 files are not readable:", "1 files are skipped:",
+                 "x.wma: .wma is not read",
                  "1 sounds have several labels", "1 sounds stand in several folds", "low.0.wav"):  # fmt: skip
         assert any(part in done.stdout for part in (line, line.replace(".0", "/0"))), line
     done = train("describe", messy, "--workers", 1, "--json", "--strict", code=1)
     assert len(json.loads(done.stdout)["unreadable"]) == 3
-    assert "4 files cannot be used" in done.stderr
+    assert done.stderr.endswith("Error: 4 files cannot be used: 1 skipped, 3 not readable\n")
 
 
 def test_the_command_fails_in_one_line(folders, tmp_path):
