@@ -186,3 +186,10 @@ def test_an_epoch_of_real_clips_is_fast(tmp_path):
 
 def test_mistakes_of_cross_validation(folders, tmp_path):  # noqa: F811
     assert "fold 7 has no clips" in run_here("train", "crossval", folders, "--fold", 7, code=1).stderr
+
+
+def test_a_command_helps_with_options_that_it_has():
+    for command, default in (("crossval", "default"), ("search", "quick"), ("fit", "default; with --init finetune")):
+        text = " ".join(run_here("train", command, "--help").stdout.split())
+        assert f"or a TOML file. [default: {default}]" in text
+        assert ("--init TEXT" in text) == ("--init" in text)

@@ -29,7 +29,7 @@ from train.progress import RunProgress, Watch
 @click.option(
     "--curves", type=click.Path(dir_okay=False, path_type=Path), help="Also draw the training loss of all folds here."
 )
-@run_options
+@run_options("default")
 def command(
     data: Path,
     options: ReadOptions,
