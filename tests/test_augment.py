@@ -1,6 +1,6 @@
 """Augmentation of batches: each part changes what it should, and nothing where it is off."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from train.augment import (
     delayed,
     make_augment,
 )
+from train.config import config_of, read_recipe
 from train.frontend import log_scale
 
 FRONTEND = FrontendConfig(log_floor=1e-30)  # so that what is multiplied is added, in the logarithm
@@ -62,6 +63,44 @@ def test_augmentation_is_seeded_and_keeps_its_shapes(device, channels):
 def test_bands_without_a_frequency_are_refused():
     with pytest.raises(ValueError, match=r"n_mels 128 with n_fft 512: some bands .*; use fewer n_mels, or a larger"):
         Augment(FULL, FrontendConfig(n_mels=128, n_fft=512))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("augment.mix=2", r"augment\.mix is 2\.0; allowed: 0 to 1$"),
+        ("augment.mix=-1", r"augment\.mix is -1\.0; allowed: 0 to 1$"),
+        ("augment.shift=1.0", r"augment\.shift is 1\.0; allowed: 0 to below 1$"),
+        ("augment.time_masks=-1", r"augment\.time_masks is -1; allowed: 0 or more$"),
+        ("augment.mel_mask_bands=1000", "augment.mel_mask_bands is 1000; allowed: 0 to 64, the front end's n_mels$"),
+        ("augment.gain_db=nan", r"augment\.gain_db is nan; allowed: 0 to 100$"),
+        ("augment.noise_snr_db=[30, 0]", r"noise_snr_db is \(30\.0, 0\.0\); allowed: .*-100 to 100, the lower first$"),
+        ("augment.noise_snr_db=[0, nan]", r"noise_snr_db is \(0\.0, nan\); allowed: two numbers, -100 to 100"),
+        ("augment.rt60=[0, 1]", r"rt60 is \(0\.0, 1\.0\); allowed: two numbers, above 0 to 60, the lower first$"),
+        ("microphone.quiet=1.5", r"microphone\.quiet is 1\.5; allowed: 0 to 1$"),
+        (
+            "microphone.low_hz=[700, 60]",
+            r"low_hz is \(700\.0, 60\.0\); allowed: two numbers, above 0, the lower first$",
+        ),
+        ("momentum=1.0", "momentum is 1.0; allowed: 0 to below 1$"),
+        ("plateau_factor=2", "plateau_factor is 2.0; allowed: above 0 to below 1$"),
+        ("distil_temperature=0", "distil_temperature is 0.0; allowed: above 0$"),
+        ("weight_decay=nan", "weight_decay is nan; allowed: 0 or more$"),
+        ("learning_rate=inf", "learning_rate is inf; allowed: above 0, finite$"),
+        ("energy_margins=[nan, 1]", r"energy_margins is \(nan, 1\.0\); allowed: two numbers, finite, the lower first$"),
+        ("model.dropout=nan", r"model\.dropout is nan; allowed: finite$"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(setting, message):
+    with pytest.raises(ValueError, match=message):
+        read_recipe("default", [setting])
+
+
+def test_settings_at_their_bounds_are_taken():
+    bounds = ["mix=1", "noise=0", "time_masks=0", "mel_mask_bands=64", "noise_snr_db=[5, 5]", "shift=0.0"]
+    config = read_recipe("default", ["clip_norm=0", "average=1", *(f"augment.{setting}" for setting in bounds)])
+    assert config_of(asdict(config)) == config
+    assert config_of({"frontend": {"n_mels": 4}, "augment": {"mel_masks": 0}}).augment.mel_mask_bands == 8
 
 
 def test_every_augmentation_can_be_switched_off():

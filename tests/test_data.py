@@ -43,6 +43,11 @@ def table(path, *lines):
     return path
 
 
+def encoded(path, encoding):
+    """A table as other programs save it."""
+    table(path).write_bytes("path,label\nä.wav,x\n".encode(encoding))
+
+
 def esc50_layout(root, rows, head="filename,fold,target,category,esc10,src_file,take"):
     """Rows of name, fold, target, category, esc10, src_file."""
     for name, *_ in rows:
@@ -363,7 +368,9 @@ def test_the_real_esc50():
         (lambda root: table(root / "t.json", '{"a": 1}'), "holds no list"),
         (lambda root: table(root / "t.jsonl", "{}", "{oops"), "line 2: no JSON"),
         (lambda root: table(root / "t.jsonl", "[1]"), r"line 1: is \[1\]; needs an object"),
-        (lambda root: [table(root / "t.csv"), (root / "t.csv").write_bytes(b"path,label\n\xff\xfe,x")], "in UTF-8"),
+        (lambda root: encoded(root / "t.csv", "latin-1"), r"t\.csv is not in UTF-8; save it as UTF-8$"),
+        (lambda root: encoded(root / "t.csv", "utf-16"), r"t\.csv is not in UTF-8; save it as UTF-8$"),
+        (lambda root: encoded(root / "t.csv", "utf-16-le"), r"t\.csv is not in UTF-8; save it as UTF-8$"),
         (
             lambda root: [wav(root / x / "a.wav") for x in "ab"] + [table(root / "t.csv", "path")],
             "--layout folders, or",
@@ -708,19 +715,20 @@ def test_the_command_describes(messy, tmp_path):
     """Table, JSON, pictures and exit codes."""
     done = train("describe", messy, "--workers", 1, "--picture", tmp_path / "p.png")
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
-    for line in ("data: 27 readable clips, 3 classes", "3 files cannot be read:", "x.wma: .wma is not read",
+    for line in ("data: 27 readable clips, 3 classes", "3 files are not readable:", "1 files are skipped:",
+                 "x.wma: .wma is not read",
                  "1 sounds have several labels", "1 sounds stand in several folds", "low.0.wav"):  # fmt: skip
         assert any(part in done.stdout for part in (line, line.replace(".0", "/0"))), line
     done = train("describe", messy, "--workers", 1, "--json", "--strict", code=1)
     assert len(json.loads(done.stdout)["unreadable"]) == 3
-    assert "4 files cannot be used" in done.stderr
+    assert done.stderr.endswith("Error: 4 files cannot be used: 1 skipped, 3 not readable\n")
 
 
 def test_the_command_fails_in_one_line(folders, tmp_path):
     assert "is not a folder" in train("describe", tmp_path / "no", code=1).stderr
     done = train("describe", folders, "--workers", 1, "--picture", tmp_path / "p.doc", code=1)
-    assert "no picture that can be written" in done.stderr
-    assert "30 readable clips" in done.stdout
+    assert "p.doc is no picture that can be written (give a .png, .svg or .pdf file)" in done.stderr
+    assert not done.stdout  # said before the files are read
     assert "File name too long" in train("describe", "x" * 300, code=1).stderr
     assert not list(tmp_path.glob("p.doc*"))
 

@@ -285,6 +285,22 @@ def test_command_degrades(folders):
     )
 
 
+def rows_of(text):
+    """The rows of Markdown tables, each a list of cells."""
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+
+
+def test_the_table_of_degradations_is_that_of_the_cards():
+    """Each row of the documentation is the default's and tiny's, one beside the other."""
+    documented = rows_of((ROOT / "docs" / "evaluation.md").read_text())
+    cards = (BUNDLED.with_name(f"{name}.md").read_text() for name in ("edge-listen", "edge-listen-tiny"))
+    default, tiny = (rows_of(card.partition("## Other microphones")[2])[1:] for card in cards)
+    assert len(default) == len(tiny) == len(DEGRADATIONS) + 2
+    for row, (title, *figures) in zip(default, tiny, strict=True):
+        assert row[0] == title
+        assert [*row, *figures] in documented
+
+
 def test_command_names_what_it_leaves_out(folders, tmp_path):
     root = tmp_path / "d"
     shutil.copytree(folders, root)
@@ -295,6 +311,9 @@ def test_command_names_what_it_leaves_out(folders, tmp_path):
 
 def test_mistakes_end_in_one_line(folders, tmp_path):
     assert "fold 9 has no clips" in run_here("train", "evaluate", folders, "--fold", 9, code=1).stderr
+    for command, option in (("evaluate", "--picture"), ("crossval", "--curves")):
+        done = run_here("train", command, tmp_path / "no", option, tmp_path / "e.foo", code=1)
+        assert done.stderr == f"Error: {tmp_path / 'e.foo'} is no picture that can be written (give a .png file)\n"
     (tmp_path / "file").touch()
     picture = tmp_path / "file" / "x.png"
     done = run_here("train", "evaluate", folders, "--fold", 5, "--workers", 1, "--picture", picture, code=1)

@@ -92,6 +92,46 @@ def test_networks_that_hear_waves(folders, tmp_path):
     assert np.array_equal(made["augmentation-polarity"].samples, -made["clip-original"].samples)
 
 
+def test_networks_that_hear_waves_run_faster_or_slower(folders, tmp_path, caplog):
+    """What is switched on and does not apply to samples is said, once."""
+    waveform = "[frontend]\nkind = 'waveform'\nhop_length = 1\nwin_length = 1\nn_mels = 1\n"
+    (tmp_path / "r.toml").write_text("[augment]\nmel_masks = 0\n" + waveform)
+    clips, config = list(read_manifest(folders).clips[:3]), read_recipe(str(tmp_path / "r.toml"))
+    made = {e.stem: e for e in examples(clips, config, 1)}
+    loudest = [np.abs(np.fft.rfft(made[name].samples)).argmax() for name in ("clip-original", "augmentation-stretch")]
+    assert 0.8 < loudest[1] / loudest[0] < 1.25
+    assert loudest[0] != loudest[1]
+    assert caplog.messages == [
+        "the network hears samples, to which these of [augment] do not apply: "
+        "shift, equalise_db, band_limit, time_masks"
+    ]
+
+
+def test_settings_show_what_a_recipe_leaves_off(folders, tmp_path):
+    """As `fit` takes them; a background is a recording of its folder."""
+    (tmp_path / "hiss").mkdir()
+    rng = np.random.default_rng(0)
+    soundfile.write(tmp_path / "hiss" / "hiss.wav", 0.1 * rng.standard_normal(2 * RATE), RATE)
+    (tmp_path / "r.toml").write_text(RECIPE.replace("noise = 0", "mix = 0\nnoise = 0"))
+    settings = ["augment.time_masks=0", "augment.mix=0.8", "augment.background_snr_db=[0, 0]"]
+    arguments = ["--recipe", tmp_path / "r.toml", *(x for setting in settings for x in ("--set", setting))]
+    files = {}
+    for name, more in (("a", ()), ("b", ("--backgrounds", tmp_path / "hiss"))):
+        out = tmp_path / name
+        run_here("train", "preview", folders, "--out", out, "--clip", folders / "low" / "0<b>.wav", *arguments, *more)
+        assert "augment.mix=0.8" in (out / "index.html").read_text()
+        files[name] = {p.name: p.read_bytes() for p in out.iterdir()}
+    assert "augmentation-mix.wav" in files["a"]
+    assert "augmentation-noise.wav" not in files["a"]
+    differing = {name for name, data in files["a"].items() if files["b"][name] != data and name.endswith("wav")}
+    assert differing == {"augmentation-background.wav", "augmentation-together.wav"}
+    done = run_here("train", "preview", folders, "--set", "augment.mix=2", code=1)
+    assert "augment.mix is 2; allowed" in done.stderr.replace("2.0", "2")
+    (tmp_path / "empty").mkdir()
+    done = run_here("train", "preview", folders, "--backgrounds", tmp_path / "empty", code=1)
+    assert "empty has no recording that is none of the classes; give others" in done.stderr
+
+
 def test_rebuilt_sound_has_the_frequency_of_its_log_mel(folders):
     import torch
 

@@ -201,3 +201,10 @@ def test_a_cross_validation_does_not_go_on_with_other_sound(folders, recipe, tmp
 
 def test_mistakes_of_cross_validation(folders, tmp_path):  # noqa: F811
     assert "fold 7 has no clips" in run_here("train", "crossval", folders, "--fold", 7, code=1).stderr
+
+
+def test_a_command_helps_with_options_that_it_has():
+    for command, default in (("crossval", "default"), ("search", "quick"), ("fit", "default; with --init finetune")):
+        text = " ".join(run_here("train", command, "--help").stdout.split())
+        assert f"or a TOML file. [default: {default}]" in text
+        assert ("--init TEXT" in text) == ("--init" in text)

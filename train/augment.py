@@ -5,6 +5,7 @@ Place and speed in time are drawn when a window is cut out of its clip: :class:`
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from edge.config import FrontendConfig
+from train.bounds import BelowOne, Count, Decibels, Level, Octaves, Seconds, Share, check_bounds
 from train.frontend import log_scale, mel_centres
 
-Range = tuple[float, float]
+log = logging.getLogger("train.augment")
+
 QUIETEST = 1e-9  # power that counts as silence
 DELAYED_POWER = 0.25  # share of a clip's power that a delay leaves in the window
 ELSEWHERE_DB = 9.0  # equalisation of what is to sound like other places
@@ -25,6 +28,8 @@ SWITCHES = (
     "stretch", "shift", "gain_db", "equalise_db", "band_limit", "mix", "delay", "reverberation", "background",
     "noise", "mixstyle", "time_masks", "mel_masks", "polarity",
 )  # fmt: skip
+OF_SAMPLES = ("stretch", "gain_db", "mix", "background", "noise", "polarity")  # what works on those alone
+OF_POWER = tuple(part for part in SWITCHES if part != "polarity")  # power has no sign
 PROBABILITIES = ("band_limit", "mix", "delay", "reverberation", "background", "noise", "mixstyle", "polarity")
 
 
@@ -32,27 +37,30 @@ PROBABILITIES = ("band_limit", "mix", "delay", "reverberation", "background", "n
 class AugmentConfig:
     """Strengths. Probabilities are for each clip, or batch where named."""
 
-    stretch: float = 0.3  # octaves in time, either way
-    shift: float = 0.12  # relative change of frequency, either way
-    gain_db: float = 12.0  # level, either way
-    equalise_db: float = 6.0  # standard deviation of a smooth curve over frequency
-    band_limit: float = 0.15  # probability that a low-pass or high-pass microphone heard it
-    mix: float = 0.8  # probability of between-class mixing (Tokozume 2018), for each batch
-    delay: float = 0.0  # probability that the sound begins within the window, with silence before it
-    reverberation: float = 0.0  # probability of a room
-    rt60: Range = (0.1, 1.0)  # seconds in which its power falls by 60 dB, drawn for low and for high frequencies
-    direct_db: Range = (-5.0, 15.0)  # the direct sound above the reverberation
-    background: float = 0.5  # probability of a background recording, where some are given
-    background_snr_db: Range = (0.0, 30.0)
-    elsewhere: float = 0.0  # backgrounds and outliers as of other places: relative change of frequency; see Augment
-    noise: float = 0.35  # probability of coloured noise; of samples: white
-    noise_snr_db: Range = (0.0, 30.0)
-    mixstyle: float = 0.0  # probability of another clip's spectral balance (Freq-MixStyle, Schmid 2022), for each batch
-    time_masks: int = 2  # SpecAugment (Park 2019)
-    time_mask_frames: int = 40  # at most
-    mel_masks: int = 2
-    mel_mask_bands: int = 8  # at most
-    polarity: float = 0.5  # probability that samples are turned upside down
+    stretch: Octaves = 0.3  # octaves in time, either way
+    shift: BelowOne = 0.12  # relative change of frequency, either way
+    gain_db: Level = 12.0  # level, either way
+    equalise_db: Level = 6.0  # standard deviation of a smooth curve over frequency
+    band_limit: Share = 0.15  # probability that a low-pass or high-pass microphone heard it
+    mix: Share = 0.8  # probability of between-class mixing (Tokozume 2018), for each batch
+    delay: Share = 0.0  # probability that the sound begins within the window, with silence before it
+    reverberation: Share = 0.0  # probability of a room
+    rt60: Seconds = (0.1, 1.0)  # seconds in which its power falls by 60 dB, drawn for low and for high frequencies
+    direct_db: Decibels = (-5.0, 15.0)  # the direct sound above the reverberation
+    background: Share = 0.5  # probability of a background recording, where some are given
+    background_snr_db: Decibels = (0.0, 30.0)
+    elsewhere: BelowOne = 0.0  # backgrounds and outliers as of other places: relative change of frequency; see Augment
+    noise: Share = 0.35  # probability of coloured noise; of samples: white
+    noise_snr_db: Decibels = (0.0, 30.0)
+    mixstyle: Share = 0.0  # probability of another clip's spectral balance (Freq-MixStyle, Schmid 2022), for each batch
+    time_masks: Count = 2  # SpecAugment (Park 2019)
+    time_mask_frames: Count = 40  # at most
+    mel_masks: Count = 2
+    mel_mask_bands: Count = 8  # at most
+    polarity: Share = 0.5  # probability that samples are turned upside down
+
+    def __post_init__(self) -> None:
+        check_bounds(self, "augment.")
 
     def alone(self, *parts: str) -> AugmentConfig:
         """Only these of :data:`SWITCHES`; what is a probability becomes certain."""
@@ -63,8 +71,11 @@ class AugmentConfig:
 def make_augment(
     config: AugmentConfig, frontend: FrontendConfig, *, multi_label: bool = False
 ) -> Augment | WaveAugment:
-    """The augmentation of what ``frontend`` gives."""
+    """The augmentation of what ``frontend`` gives; what is switched on, and does not apply to that, is logged."""
     if frontend.kind == "waveform":
+        beyond = [part for part in SWITCHES if getattr(config, part) and part not in OF_SAMPLES]
+        if beyond:
+            log.warning("the network hears samples, to which these of [augment] do not apply: %s", ", ".join(beyond))
         return WaveAugment(config, multi_label=multi_label)
     return Augment(config, frontend, multi_label=multi_label)
 
@@ -270,18 +281,18 @@ def decaying(power: Tensor, kept: Tensor) -> Tensor:
     return total
 
 
-def add_power(power: Tensor, noise: Tensor, snr_db: Range) -> Tensor:
+def add_power(power: Tensor, noise: Tensor, snr_db: tuple[float, float]) -> Tensor:
     """Power and that of something independent, at a ratio drawn from ``snr_db`` for each clip."""
     return power + noise * _ratio(power.mean((1, 2, 3), keepdim=True), noise.mean((1, 2, 3), keepdim=True), snr_db)
 
 
-def add_wave(samples: Tensor, noise: Tensor, snr_db: Range) -> Tensor:
+def add_wave(samples: Tensor, noise: Tensor, snr_db: tuple[float, float]) -> Tensor:
     """The same of samples."""
     levels = (x.square().mean((1, 2, 3), keepdim=True) for x in (samples, noise))
     return samples + noise * _ratio(*levels, snr_db).sqrt()
 
 
-def _ratio(signal: Tensor, noise: Tensor, snr_db: Range) -> Tensor:
+def _ratio(signal: Tensor, noise: Tensor, snr_db: tuple[float, float]) -> Tensor:
     """What the noise's power is multiplied with, [B, 1, 1, 1]; silence is not raised."""
     return signal / noise.clamp_min(QUIETEST) * 10 ** (-uniform(signal, signal.shape, *snr_db) / 10)
 

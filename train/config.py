@@ -15,6 +15,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from edge.config import FrontendConfig
 from edge.errors import ContractError
 from train.augment import AugmentConfig
+from train.bounds import AtLeastOne, BelowOne, Count, Lowering, Margins, NotNegative, Positive, Share, check_bounds
 from train.effects import MicrophoneConfig
 from train.settings import flat, replaced
 
@@ -36,67 +37,56 @@ class TrainConfig:
     frontend: FrontendConfig = FrontendConfig()
     augment: AugmentConfig = AugmentConfig()
     microphone: MicrophoneConfig = MicrophoneConfig()  # what the views are made with
-    views: int = 6  # other microphones that each clip is heard through, beside itself
-    view_share: float = 0.3  # of the training windows that come from a view
+    views: Count = 6  # other microphones that each clip is heard through, beside itself
+    view_share: Share = 0.3  # of the training windows that come from a view
     backgrounds: tuple[str, ...] = ()  # folders of recordings that are mixed in; see augment.background
     outliers: tuple[str, ...] = ()  # folders of recordings that are none of the classes; see train.negatives
-    outlier_share: float = 0.25  # of each batch
-    energy_loss: float = 0.1  # with outliers: weight of the energy's part of the loss (Liu 2020); 0: none
-    energy_margins: tuple[float, float] = (
-        -2.0,
-        5.0,
-    )  # outliers' energy shall be below the first, others' above the second
+    outlier_share: Share = 0.25  # of each batch
+    energy_loss: NotNegative = 0.1  # with outliers: weight of the energy's part of the loss (Liu 2020); 0: none
+    energy_margins: Margins = (-2.0, 5.0)  # outliers' energy shall be below the first, others' above the second
     init: str = ""  # checkpoint or recipe whose weights it starts from; recipe@seed
     quantised: bool = False  # with init: rounds weights and activations as the int8 file does; see models.quantised
-    trunk_rate: float = 1.0  # with init: learning rate of all but the last layer, relative
+    trunk_rate: NotNegative = 1.0  # with init: learning rate of all but the last layer, relative
     train_folds: tuple[int, ...] = (1, 2, 3, 4)
     validation_folds: tuple[int, ...] = ()  # looked at while training; empty: none
     test_fold: int | None = 5  # never looked at while training
-    epochs: int = 300
-    batch_size: int = 32
+    epochs: AtLeastOne = 300
+    batch_size: AtLeastOne = 32
     optimiser: str = "adamw"  # "muon" or "sgd"
-    learning_rate: float = 3e-3  # the highest of the schedule
-    momentum: float = 0.9  # of SGD
-    weight_decay: float = 0.02
+    learning_rate: Positive = 3e-3  # the highest of the schedule
+    momentum: BelowOne = 0.9  # of SGD
+    weight_decay: NotNegative = 0.02
     schedule: str = "one-cycle"  # "cosine", "plateau" or "constant"
-    warm_up: float = 0.15  # share of the run in which the learning rate rises
-    plateau_factor: float = 0.3  # of the learning rate, when the loss has stopped falling
-    plateau_patience: int = 10  # epochs that measured the loss, until then
-    patience: int = 0  # epochs without a better validation accuracy, until the run ends with its best weights; 0: never
-    clip_norm: float = 5.0  # of the gradient; 0: any
-    average: float = 0.04  # share of the run over which the weights are averaged, exponentially
-    label_smoothing: float = 0.0
+    warm_up: Share = 0.15  # share of the run in which the learning rate rises
+    plateau_factor: Lowering = 0.3  # of the learning rate, when the loss has stopped falling
+    plateau_patience: Count = 10  # epochs that measured the loss, until then
+    patience: Count = 0  # epochs without a better validation accuracy, until the best weights are kept; 0: never ends
+    clip_norm: NotNegative = 5.0  # of the gradient; 0: any
+    average: Share = 0.04  # share of the run over which the weights are averaged, exponentially
+    label_smoothing: Share = 0.0
     balance: str = "none"  # rare classes: drawn more often ("sampling"), or weighing more ("loss")
     teachers: tuple[str, ...] = ()  # checkpoints or recipes whose mean opinion is learnt (Hinton 2015); recipe@seed
-    distil: float = 0.6  # share of the teachers in the loss
-    distil_temperature: float = 2.0  # softens both sides
+    distil: Share = 0.6  # share of the teachers in the loss
+    distil_temperature: Positive = 2.0  # softens both sides
     precision: str = "auto"  # of the forward pass (autocast), see train.precision; the weights stay float32
-    seed: int = 0
-    validate_every: int = 10  # epochs
-    checkpoint_every: int = 5  # epochs
+    seed: Count = 0
+    validate_every: AtLeastOne = 10  # epochs
+    checkpoint_every: AtLeastOne = 5  # epochs
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
-        for name in ("epochs", "batch_size", "validate_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed: 1 or more")
         if self.quantised and self.precision != "float32":
             raise ValueError(f"precision is {self.precision!r}; allowed where quantised: float32")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate is {self.learning_rate}; allowed: above 0")
-        for name in ("warm_up", "label_smoothing", "distil", "view_share", "outlier_share", "average", "momentum"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed: 0 to 1")
-        for name in (
-            "views", "weight_decay", "clip_norm", "patience", "plateau_patience", "seed", "trunk_rate", "energy_loss",
-        ):  # fmt: skip
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed: 0 or more")
+        check_bounds(self)
+        for name, value in flat(self.model):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"model.{name} is {value}; allowed: finite")
+        bands, there = self.augment.mel_mask_bands, self.frontend.n_mels
+        if self.frontend.kind == "log_mel" and self.augment.mel_masks and bands > there:
+            raise ValueError(f"augment.mel_mask_bands is {bands}; allowed: 0 to {there}, the front end's n_mels")
         self.outliers_in(self.batch_size)
-        if self.energy_margins[0] > self.energy_margins[1]:
-            raise ValueError(f"energy_margins is {self.energy_margins}; allowed: the outliers' first, which is lower")
 
     def outliers_in(self, batch_size: int) -> int:
         """How many windows of a batch are outliers. Raises ValueError where that leaves none, or nothing else."""

@@ -91,6 +91,11 @@ class Description:
         """How many files cannot be used."""
         return len(self.unreadable) + len(self.skipped)
 
+    def bad(self) -> str:
+        """The same in words, as the lists count them."""
+        counts = (len(self.skipped), "skipped"), (len(self.unreadable), "not readable")
+        return f"{self.bad_files} files cannot be used: {', '.join(f'{n} {what}' for n, what in counts if n)}"
+
 
 def read_for_description(data: Path, options: ReadOptions) -> tuple[Manifest, str]:
     """The manifest, and why it cannot be trained on; one that cannot be split is described unsplit.

@@ -18,10 +18,11 @@ import soxr
 from numpy.typing import NDArray
 from scipy import signal
 
+from train.bounds import Decibels, Hertz, Level, Seconds, Share, Shares, check_bounds
+
 F32 = NDArray[np.float32]
 Rng = np.random.Generator
 Effect = Callable[[F32, int, Rng], F32]
-Range = tuple[float, float]
 
 TELEPHONE_RATE = 8_000  # Hz
 MU = 255  # G.711
@@ -176,24 +177,27 @@ TITLES = {
 class MicrophoneConfig:
     """Probabilities of the parts of :func:`another_microphone`, zero for off, and what they draw from."""
 
-    reverberation: float = 0.4  # a room
-    rt60: Range = (0.15, 1.0)  # seconds
-    direct_db: Range = (-4.0, 12.0)  # the direct sound above all reflections
-    clipping: float = 0.3  # overdriven
-    clipping_db: Range = (0.0, 20.0)  # of the peak above full scale
-    response: float = 0.5  # the response of a device
-    response_db: float = 6.0  # standard deviation, at seven frequencies
-    band_limit: float = 0.5  # a high-pass, a low-pass, or both
-    low_hz: Range = (60.0, 700.0)
-    high_hz: Range = (2500.0, 7500.0)
-    codec: float = 0.15  # Vorbis or MP3
-    codec_level: Range = (0.6, 1.0)  # 1 is the lowest bit rate
-    telephone: float = 0.2  # 300 to 3400 Hz, 8 kHz, mu-law
-    mu_law: float = 0.1  # at the full rate
-    quiet: float = 0.15  # far below full scale, in 16 bits
-    quiet_db: Range = (-35.0, 0.0)
-    dc_offset: float = 0.1  # a constant in the samples
-    dc_most: float = 0.02  # of full scale, either way
+    reverberation: Share = 0.4  # a room
+    rt60: Seconds = (0.15, 1.0)  # seconds
+    direct_db: Decibels = (-4.0, 12.0)  # the direct sound above all reflections
+    clipping: Share = 0.3  # overdriven
+    clipping_db: Decibels = (0.0, 20.0)  # of the peak above full scale
+    response: Share = 0.5  # the response of a device
+    response_db: Level = 6.0  # standard deviation, at seven frequencies
+    band_limit: Share = 0.5  # a high-pass, a low-pass, or both
+    low_hz: Hertz = (60.0, 700.0)
+    high_hz: Hertz = (2500.0, 7500.0)
+    codec: Share = 0.15  # Vorbis or MP3
+    codec_level: Shares = (0.6, 1.0)  # 1 is the lowest bit rate
+    telephone: Share = 0.2  # 300 to 3400 Hz, 8 kHz, mu-law
+    mu_law: Share = 0.1  # at the full rate
+    quiet: Share = 0.15  # far below full scale, in 16 bits
+    quiet_db: Decibels = (-35.0, 0.0)
+    dc_offset: Share = 0.1  # a constant in the samples
+    dc_most: Share = 0.02  # of full scale, either way
+
+    def __post_init__(self) -> None:
+        check_bounds(self, "microphone.")
 
 
 CODED_RATES = (8_000, 11_025, None)  # Hz; None: the recording's own

@@ -81,13 +81,11 @@ def _duration_axis(ax: Axes, shortest: float, longest: float) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write PNG, SVG or PDF, as the suffix says.
+    """Write PNG, SVG or PDF, as the suffix, one of :data:`SUFFIXES`, says.
 
     Raises:
-        EdgeError: for another suffix, or when it cannot be written.
+        EdgeError: when it cannot be written.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise EdgeError(f"{path} is no picture that can be written", remedy="give a .png, .svg or .pdf file")
     try:
         with replacing(path) as part:
             figure.savefig(part, format=path.suffix[1:].lower(), dpi=110)

@@ -16,7 +16,7 @@ from torchaudio.transforms import GriffinLim, InverseMelScale
 
 from edge.config import FrontendConfig
 from edge.files import replacing, write_text
-from train.augment import SWITCHES, AugmentConfig, make_augment
+from train.augment import OF_POWER, OF_SAMPLES, AugmentConfig, make_augment
 from train.config import TrainConfig
 from train.dataset import CachedFeatures, WindowSampler
 from train.effects import DEGRADATIONS, F32, PARTS, TITLES, MicrophoneConfig, another_microphone, fit_length
@@ -26,8 +26,6 @@ from train.manifest import Clip
 
 VIEWS = 3  # random chains of microphones that are shown
 SECONDS = 4.0  # of the clip that are shown
-OF_POWER = tuple(part for part in SWITCHES if part != "polarity")
-OF_SAMPLES = ("gain_db", "mix", "background", "noise", "polarity")
 TEMPLATE = Path(__file__).with_name("preview.html.jinja")
 
 

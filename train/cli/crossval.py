@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from train.cli.data import data_options
+from train.cli.pictures import check_picture
 from train.cli.runs import RunOptions, one_line_errors, run_options
 from train.crossval import CrossValidation, cross_validate, histories, write_json
 from train.manifest import ReadOptions, read_manifest
@@ -28,7 +29,7 @@ from train.progress import RunProgress, Watch
 @click.option(
     "--curves", type=click.Path(dir_okay=False, path_type=Path), help="Also draw the training loss of all folds here."
 )
-@run_options
+@run_options("default")
 def command(
     data: Path,
     options: ReadOptions,
@@ -46,6 +47,7 @@ def command(
     from train.figures import folds_figure, save_png
 
     with one_line_errors():
+        check_picture(curves)
         manifest = read_manifest(data, options)
         manifest.in_folds(list(fold))  # they must be there
         config = asked.config()

@@ -13,6 +13,7 @@ import click
 
 from edge.errors import EdgeError
 from train.cli.data import data_options
+from train.cli.pictures import check_picture
 from train.manifest import ManifestError, ReadOptions
 
 if TYPE_CHECKING:
@@ -33,9 +34,10 @@ def command(data: Path, options: ReadOptions, as_json: bool, picture: Path | Non
 
     Every file is read. With --strict the exit code is 1 when one cannot be used.
     """
-    from train.overview import overview, save
+    from train.overview import SUFFIXES, overview, save
 
     try:
+        check_picture(picture, SUFFIXES)
         description, measured = run(data, options, workers)
         if as_json:
             click.echo(json.dumps(asdict(description)))
@@ -46,7 +48,7 @@ def command(data: Path, options: ReadOptions, as_json: bool, picture: Path | Non
     except (EdgeError, ManifestError) as error:
         raise click.ClickException(str(error)) from None
     if options.strict and description.bad_files:
-        raise click.ClickException(f"{description.bad_files} files cannot be used")
+        raise click.ClickException(description.bad())
 
 
 def run(data: Path, options: ReadOptions, workers: int | None = None) -> tuple[Description, list[Measured]]:
@@ -79,8 +81,8 @@ def show(description: Description) -> None:
     click.echo(f"formats:   {_some_counts(description.formats)}")
     for title, names in findings(description):
         _list_out(title, names, MOST)
-    _list_out("files cannot be used", description.skipped, len(description.skipped))
-    _list_out("files cannot be read", description.unreadable, len(description.unreadable))
+    _list_out("files are skipped", description.skipped, len(description.skipped))
+    _list_out("files are not readable", description.unreadable, len(description.unreadable))
     if description.not_trainable:
         click.echo(f"\ncannot be split into folds: {description.not_trainable}")
 

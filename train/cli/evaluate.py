@@ -14,6 +14,7 @@ import click
 from edge.config import ModelSpec
 from edge.errors import EdgeError
 from train.cli.data import reading_options
+from train.cli.pictures import check_picture
 from train.manifest import ManifestError, ReadOptions, read_manifest
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def command(data: Path, options: ReadOptions, picture: Path | None, as_json: boo
     named.
     """
     try:
+        check_picture(picture)
         found = run(data, options, **settings)
         for message in found["report"].skipped:
             click.echo(f"left out: {message}", err=True)

@@ -29,7 +29,7 @@ from train.tracking import NAMES, open_trackers
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="More clips of DATA's classes, a folder for each: trained on, never held out.",
 )
-@run_options
+@run_options("default; with --init finetune")
 @click.option("--track", type=click.Choice(NAMES), multiple=True, help="Also write the history there. Repeatable.")
 @click.option("--report/--no-report", "with_report", default=True, show_default=True, help="Write OUT/report.html.")
 def command(

@@ -8,6 +8,7 @@ import click
 
 from edge.errors import EdgeError
 from train.cli.data import data_options
+from train.cli.runs import BACKGROUNDS, SETTINGS
 from train.manifest import Clip, ManifestError, ReadOptions, read_manifest
 
 
@@ -21,28 +22,56 @@ from train.manifest import Clip, ManifestError, ReadOptions, read_manifest
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the clips and of all draws.")
 @click.option("--recipe", default="default", show_default=True, help="Name in train/recipes/, or a TOML file.")
-def command(data: Path, options: ReadOptions, out: Path, clip: Path | None, seed: int, recipe: str) -> None:
+@SETTINGS
+@BACKGROUNDS
+def command(
+    data: Path,
+    options: ReadOptions,
+    out: Path,
+    clip: Path | None,
+    seed: int,
+    recipe: str,
+    settings: tuple[str, ...],
+    backgrounds: tuple[Path, ...],
+) -> None:
     """What augmentation and degradation do to a clip of DATA, as pictures and sounds: OUT/index.html."""
     try:
-        click.echo(run(data, options, out, clip, seed, recipe))
+        click.echo(run(data, options, out, clip, seed, recipe, settings, backgrounds))
     except (EdgeError, ManifestError, ValueError) as error:
         raise click.ClickException(str(error)) from None
 
 
-def run(data: Path, options: ReadOptions, out: Path, clip: Path | None, seed: int, recipe: str) -> Path:
+def run(
+    data: Path,
+    options: ReadOptions,
+    out: Path,
+    clip: Path | None,
+    seed: int,
+    recipe: str,
+    settings: tuple[str, ...] = (),
+    backgrounds: tuple[Path, ...] = (),
+) -> Path:
     """Returns the page. Raises EdgeError, ManifestError, ValueError."""
     import numpy as np
 
     from train.config import read_recipe
+    from train.negatives import recordings
     from train.preview import examples, write_preview
 
-    config, manifest = read_recipe(recipe), read_manifest(data, options)
-    chosen = np.random.default_rng(seed).choice(len(manifest.clips), 3, replace=len(manifest.clips) < 3)
+    config, manifest = read_recipe(recipe, settings), read_manifest(data, options)
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(len(manifest.clips), 3, replace=len(manifest.clips) < 3)
     clips = [manifest.clips[number] for number in chosen]
     if clip:
         clips[0] = Clip(clip, (), 0)
+    if folders := backgrounds or config.backgrounds:
+        if not (found := recordings(folders, manifest.labels, faint=True)):
+            raise ManifestError(
+                f"{', '.join(map(str, folders))} has no recording that is none of the classes; give others"
+            )
+        clips[2] = Clip(found[rng.integers(len(found))].path, (), 0)
     made = list(examples(clips, config, seed, multi_label=manifest.multi_label))
-    title = f"{clips[0].path.name}, recipe {recipe}, seed {seed}"
+    title = ", ".join([clips[0].path.name, f"recipe {recipe}", *settings, f"seed {seed}"])
     try:
         return write_preview(made, config.frontend.sample_rate, out, title)
     except OSError as error:

@@ -16,27 +16,24 @@ from train.config import RECIPES, TrainConfig, read_recipe
 from train.manifest import ManifestError
 
 CACHE = Path(".cache/features")
+SETTINGS = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a field of the recipe, as in --set augment.mix=0.5. Repeatable.",
+)
+BACKGROUNDS = click.option(
+    "--backgrounds",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="Folder of noise that is mixed in (augment.background). Repeatable.",
+)
 OPTIONS = [
-    click.option(
-        "--recipe",
-        help=f"Name in {RECIPES.parent.name}/{RECIPES.name}/, or a TOML file. "
-        "[default: default; with --init finetune, in a search quick]",
-    ),
-    click.option(
-        "--set",
-        "settings",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="Change a field of the recipe, as in --set augment.mix=0.5. Repeatable.",
-    ),
+    SETTINGS,
     click.option("--epochs", type=click.IntRange(min=1), help="[default: the recipe's]"),
     click.option("--seed", type=click.IntRange(min=0), help="[default: the recipe's]"),
-    click.option(
-        "--backgrounds",
-        multiple=True,
-        type=click.Path(exists=True, path_type=Path),
-        help="Folder of noise that is mixed in (augment.background). Repeatable.",
-    ),
+    BACKGROUNDS,
     click.option(
         "--outliers",
         multiple=True,
@@ -104,14 +101,18 @@ def one_line_errors() -> Iterator[None]:
         raise click.ClickException(f"{reason}; give another --out or --cache, or free space") from None
 
 
-def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options; the command gets them as ``asked``, a :class:`RunOptions`."""
+def run_options(recipe: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Adds the options; the command gets them as ``asked``, a RunOptions. ``recipe``: its default, in words."""
+    named = f"Name in {RECIPES.parent.name}/{RECIPES.name}/, or a TOML file. [default: {recipe}]"
 
-    @functools.wraps(command)
-    def with_options(*arguments: Any, **values: Any) -> Any:
-        asked = RunOptions(**{f.name: values.pop(f.name) for f in fields(RunOptions)})
-        return command(*arguments, asked=asked, **values)
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def with_options(*arguments: Any, **values: Any) -> Any:
+            asked = RunOptions(**{f.name: values.pop(f.name) for f in fields(RunOptions)})
+            return command(*arguments, asked=asked, **values)
 
-    for option in reversed(OPTIONS):
-        with_options = option(with_options)
-    return with_options
+        for option in reversed([click.option("--recipe", help=named), *OPTIONS]):
+            with_options = option(with_options)
+        return with_options
+
+    return add

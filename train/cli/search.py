@@ -32,7 +32,7 @@ LOOKS = 10  # times that a trial is validated, so that it can be stopped
 @click.option(
     "--validation-fold", type=int, multiple=True, required=True, help="Judges, and is not trained on. Repeatable."
 )
-@run_options
+@run_options("quick")
 def command(
     data: Path,
     options: ReadOptions,

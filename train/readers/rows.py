@@ -62,6 +62,8 @@ def read_rows(path: Path, *, header: bool = True) -> list[Row]:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
+        if "\0" in text:  # UTF-16 without a mark of it
+            raise ManifestError(f"{path} is not in UTF-8; save it as UTF-8")
         if path.suffix.lower() == ".json":
             return list(_json_rows(path, json.loads(text)))
         if path.suffix.lower() in {".jsonl", ".ndjson"}:
@@ -69,8 +71,10 @@ def read_rows(path: Path, *, header: bool = True) -> list[Row]:
         return list(_csv_rows(path, text, header=header))
     except OSError as error:
         raise ManifestError(f"{path} cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, csv.Error) as error:
-        raise ManifestError(f"{path} is no {path.suffix[1:].upper()} table in UTF-8: {error}") from None
+    except UnicodeDecodeError:
+        raise ManifestError(f"{path} is not in UTF-8; save it as UTF-8") from None
+    except (json.JSONDecodeError, RecursionError, csv.Error) as error:
+        raise ManifestError(f"{path} is no {path.suffix[1:].upper()} table: {error}") from None
 
 
 def read_pairs(path: Path) -> list[Row]:
