@@ -459,7 +459,7 @@ def test_small_classes_are_held_out_as_well(tmp_path):
         for i in range(2):
             wav(tmp_path / "d" / label / f"{i}.wav")
     assert sorted((c.label, c.fold) for c in read_manifest(tmp_path / "d").clips) == [
-        ("a", 4), ("a", 5), ("b", 4), ("b", 5)
+        ("a", 1), ("a", 2), ("b", 1), ("b", 2)
     ]  # fmt: skip
 
 
@@ -481,7 +481,19 @@ def test_a_class_of_one_source_is_named_unless_nothing_is_split():
 
 def test_the_small_source_is_held_out_rather_than_the_large_one():
     dealt = deal(clips_of([("a", "big", 90), ("a", "small", 10), ("b", "x", 40), ("b", "y", 60)]), 5, 0)
-    assert {c.group for c in dealt if c.fold == 5} == {"small", "x"}
+    assert {c.group for c in dealt if c.fold == 2} == {"small", "x"}
+
+
+def test_fewer_sources_than_folds_make_fewer_folds(caplog):
+    clips = clips_of([(label, f"S{singer}", 1) for singer in range(4) for label in "ab"])
+    assert {c.fold for c in deal(clips, 5, 0)} == {1, 2, 3, 4}
+    assert caplog.messages == [
+        "only 4 folds are possible, not 5: no class has so many sources; add recordings of others, or give --n-folds"
+    ]
+    caplog.clear()
+    assert {c.fold for c in deal(clips, 4, 0)} == {1, 2, 3, 4}
+    assert {c.fold for c in deal(clips, 1, 0)} == {1}
+    assert not caplog.messages
 
 
 def test_another_class_moves_no_clip():
@@ -505,9 +517,11 @@ def test_sources_stay_together_and_every_class_is_held_out(found, n_folds, seed)
     for clip in dealt:
         folds_of[clip.group].add(clip.fold)
     assert all(len(folds) == 1 for folds in folds_of.values())
-    assert all(1 <= clip.fold <= n_folds for clip in dealt)
+    last = max((clip.fold for clip in dealt), default=0)
+    assert {clip.fold for clip in dealt} == set(range(1, last + 1))  # without holes
+    assert last <= n_folds
     for label in {label for label, _, _ in groups}:
-        held_out = [c.fold == n_folds for c in dealt if c.label == label]
+        held_out = [c.fold == last for c in dealt if c.label == label]
         assert any(held_out)
         assert not all(held_out)
 
@@ -530,8 +544,9 @@ def test_every_class_is_trained_and_held_out_where_sources_have_several(found, n
             deal(clips, n_folds, seed)
         return
     dealt = deal(clips, n_folds, seed)
+    last = max(c.fold for c in dealt)
     for held_out in (True, False):
-        assert {label for c in dealt if (c.fold == n_folds) == held_out for label in c.labels} == set(count)
+        assert {label for c in dealt if (c.fold == last) == held_out for label in c.labels} == set(count)
 
 
 def classes(sources, chosen):

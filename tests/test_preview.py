@@ -97,6 +97,7 @@ def test_networks_that_hear_waves_run_faster_or_slower(folders, tmp_path, caplog
     waveform = "[frontend]\nkind = 'waveform'\nhop_length = 1\nwin_length = 1\nn_mels = 1\n"
     (tmp_path / "r.toml").write_text("[augment]\nmel_masks = 0\n" + waveform)
     clips, config = list(read_manifest(folders).clips[:3]), read_recipe(str(tmp_path / "r.toml"))
+    caplog.clear()
     made = {e.stem: e for e in examples(clips, config, 1)}
     loudest = [np.abs(np.fft.rfft(made[name].samples)).argmax() for name in ("clip-original", "augmentation-stretch")]
     assert 0.8 < loudest[1] / loudest[0] < 1.25

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import re
 from collections import Counter, defaultdict
@@ -9,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from train.clip import Clip, ManifestError
+
+log = logging.getLogger("train.splits")
 
 # As people call them; so that test is a fold that can be held out, and validation one that can be looked at.
 NAMED = {"train": 1, "training": 1, "val": 2, "valid": 2, "validation": 2, "dev": 2, "test": 3, "testing": 3, "eval": 3}
@@ -45,6 +48,7 @@ def from_one(clips: Sequence[Clip]) -> list[Clip]:
 
 def deal(clips: Sequence[Clip], n_folds: int, seed: int) -> list[Clip]:
     """``clips`` with folds 1 to ``n_folds``: a group in one fold, the same share of each label in every fold.
+    Where there are too few groups there are fewer folds, and the log says so.
 
     Iterative stratification (Sechidis 2011, section 3.2) of groups: the rarest label first, its largest group first, to
     the fold that lacks most of it. sklearn's StratifiedGroupKFold takes one label a clip, and does not see to it that a
@@ -64,11 +68,24 @@ def deal(clips: Sequence[Clip], n_folds: int, seed: int) -> list[Clip]:
         order = _shuffled(groups, f"{seed}/{attempt}" if attempt else f"{seed}")
         if not (stuck := dealer.serve_last_fold(order, by_size=attempt == 0)):
             dealer.serve_all(order)
-            return [replace(clip, fold=dealer.folds[clip.origin]) for clip in clips]
+            return _without_holes([replace(clip, fold=dealer.folds[clip.origin]) for clip in clips], n_folds)
     raise ManifestError(
         f"no fold was found to hold out a source of class {stuck!r} and leave every class one to train on: its sources "
         "are the last ones of other classes; try another --split-seed, add recordings, or do not split with --n-folds 1"
     )
+
+
+def _without_holes(clips: Sequence[Clip], n_folds: int) -> list[Clip]:
+    """Folds that nothing was dealt to are left out, and the others numbered from 1."""
+    numbers = {fold: number for number, fold in enumerate(sorted({clip.fold for clip in clips}), start=1)}
+    if 0 < len(numbers) < n_folds:
+        log.warning(
+            "only %d folds are possible, not %d: no class has so many sources; "
+            "add recordings of others, or give --n-folds",
+            len(numbers),
+            n_folds,
+        )
+    return [replace(clip, fold=numbers[clip.fold]) for clip in clips]
 
 
 def _groups(clips: Sequence[Clip]) -> dict[str, Counter[str]]:
