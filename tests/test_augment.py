@@ -21,7 +21,7 @@ from train.frontend import log_scale
 
 FRONTEND = FrontendConfig(log_floor=1e-30)  # so that what is multiplied is added, in the logarithm
 WAVEFORM = FrontendConfig(kind="waveform", hop_length=1, win_length=1, n_mels=1)
-POWER_PARTS = [part for part in SWITCHES if part not in ("stretch", "polarity")]
+POWER_PARTS = [part for part in SWITCHES if part not in ("time_shift", "stretch", "polarity")]
 FULL = AugmentConfig(reverberation=0.3, mixstyle=0.3)
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 

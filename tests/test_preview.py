@@ -51,7 +51,7 @@ def preview(folders, out, recipe=RECIPE, clip=None, seed=0):
 
 def test_parts_that_are_on_have_picture_and_sound(folders, tmp_path):
     page, files = preview(folders, tmp_path / "a", clip=folders / "low" / "0<b>.wav")
-    on = ["stretch", "shift", "gain_db", "mix", "reverberation", "background", "time_masks", "together"]
+    on = ["time_shift", "stretch", "shift", "gain_db", "mix", "reverberation", "background", "time_masks", "together"]
     names = ["clip-original", *(f"augmentation-{name}" for name in on)]
     names += [f"microphone-{name}" for name in ("reverberation", "clipping", "view1", "view2", "view3")]
     names += [f"degradation-{name}" for name in DEGRADATIONS]
@@ -75,7 +75,9 @@ def test_the_seed_decides(folders, tmp_path):
     first, again, other = (list(examples(clips, config, seed)) for seed in (0, 0, 1))
     assert [e.samples.tobytes() for e in first] == [e.samples.tobytes() for e in again]
     changed = {a.stem for a, b in zip(first, other, strict=True) if a.samples.tobytes() != b.samples.tobytes()}
-    assert changed >= {f"augmentation-{part}" for part in ("stretch", "shift", "gain_db", "mix", "together")}
+    assert changed >= {
+        f"augmentation-{part}" for part in ("time_shift", "stretch", "shift", "gain_db", "mix", "together")
+    }
     assert not changed & {"clip-original", "degradation-low_pass"}
     for out in ("a", "b"):
         write_preview(first[:2], RATE, tmp_path / out, "x")

@@ -261,7 +261,7 @@ def test_trials_that_fall_behind_or_diverge_are_stopped(study_of, fake_fit):
 
 def test_what_cannot_be_built_is_not_trained(study_of, tmp_path, monkeypatch):
     path = tmp_path / "other.toml"
-    path.write_text("frontend.n_mels = {choices = [2]}")
+    path.write_text("frontend.n_mels = {choices = [2]}\naugment.mel_mask_bands = {choices = [1]}")
     monkeypatch.setattr(train.search, "REFUSED", 1)
     with pytest.raises(
         ValueError, match="1 networks in a row were not trained, the last: streaming cannot be built with "

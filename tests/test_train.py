@@ -208,6 +208,27 @@ def test_windows_prefer_sound_over_silence(tmp_path):
     assert np.mean(loud) > 0.4  # chance alone would give 0.2
 
 
+def test_windows_begin_where_the_clip_does_without_a_time_shift(tmp_path):
+    path = tmp_path / "d" / "a" / "0.wav"
+    for name in ("a/0", "a/1", "b/0", "b/1"):
+        write_tone(tmp_path / "d" / f"{name}.wav", 500, seconds=3.0)
+    samples, _ = soundfile.read(path)
+    soundfile.write(path, samples * np.linspace(0.1, 1, len(samples)), RATE)
+    features = features_of(tmp_path / "d", tmp_path / "cache")
+
+    def places(share):
+        sampler = WindowSampler(features, 100, time_shift=share)
+        rng = np.random.default_rng(0)
+        levels = [float(sampler.windows(np.array([0]), 0.0, rng)[0, :, 0].sum()) for _ in range(50)]
+        return len(set(levels))
+
+    assert places(1.0) > 20
+    assert places(0.0) == 1
+    drawn = [WindowSampler(features, 100, **given).windows(np.array([0, 1]), 0.3, np.random.default_rng(1))
+             for given in ({}, {"time_shift": 1.0})]  # fmt: skip
+    assert torch.equal(*drawn)  # recipes of before draw what they drew
+
+
 def test_rare_classes_are_drawn_as_often(folders, tmp_path):
     targets = np.zeros((30, 3), np.float32)
     targets[:27, 0], targets[27:, 1] = 1, 1

@@ -25,10 +25,10 @@ TWO_AT_ONCE, TWO_DB = 0.5, (-10.0, 10.0)  # probability that it is two recording
 
 # What switches a part on, and which of these are probabilities of a clip (of a batch: mix, mixstyle).
 SWITCHES = (
-    "stretch", "shift", "gain_db", "equalise_db", "band_limit", "mix", "delay", "reverberation", "background",
-    "noise", "mixstyle", "time_masks", "mel_masks", "polarity",
+    "time_shift", "stretch", "shift", "gain_db", "equalise_db", "band_limit", "mix", "delay", "reverberation",
+    "background", "noise", "mixstyle", "time_masks", "mel_masks", "polarity",
 )  # fmt: skip
-OF_SAMPLES = ("stretch", "gain_db", "mix", "background", "noise", "polarity")  # what works on those alone
+OF_SAMPLES = ("time_shift", "stretch", "gain_db", "mix", "background", "noise", "polarity")  # what works on those alone
 OF_POWER = tuple(part for part in SWITCHES if part != "polarity")  # power has no sign
 PROBABILITIES = ("band_limit", "mix", "delay", "reverberation", "background", "noise", "mixstyle", "polarity")
 
@@ -37,6 +37,7 @@ PROBABILITIES = ("band_limit", "mix", "delay", "reverberation", "background", "n
 class AugmentConfig:
     """Strengths. Probabilities are for each clip, or batch where named."""
 
+    time_shift: Share = 1.0  # of the clip, over which the place of a window is drawn; 0: it begins with the clip
     stretch: Octaves = 0.3  # octaves in time, either way
     shift: BelowOne = 0.12  # relative change of frequency, either way
     gain_db: Level = 12.0  # level, either way

@@ -253,12 +253,16 @@ class WindowSampler:
         views: Sequence[Features] = (),
         view_share: float = 0.5,
         weights: NDArray[np.float64] | None = None,
+        time_shift: float = 1.0,
     ) -> None:
-        """``chosen``: the clips to draw from (all); ``weights``: how often each is drawn (each once an epoch)."""
+        """``chosen``: the clips to draw from (all); ``weights``: how often each is drawn (each once an epoch);
+        ``time_shift``: the share of a clip, from its beginning, in which windows begin.
+        """
         self.features, self.window_frames = features, window_frames
         self.chosen = np.arange(len(features)) if chosen is None else np.asarray(chosen)
         self._stores, self._view_share = (features, *views), view_share if views else 0.0
         self.shares = None if weights is None else weights / weights.sum()
+        self._time_shift = time_shift
         self._energies: dict[int, NDArray[np.float64]] = {}
 
     def __len__(self) -> int:
@@ -280,7 +284,7 @@ class WindowSampler:
     def windows(self, clips: NDArray[np.int64], stretch: float, rng: np.random.Generator) -> Tensor:
         """One window of each clip: mel power [B, channels, window_frames, n_mels]."""
         speeds = 2.0 ** rng.uniform(-stretch, stretch, len(clips))
-        places = rng.random((len(clips), self.TRIES))
+        places = self._time_shift * rng.random((len(clips), self.TRIES))
         viewed = rng.random(len(clips)) < self._view_share
         views = viewed * rng.integers(len(self._stores) > 1, len(self._stores), len(clips))  # 0: the recording itself
         return torch.stack([self._window(*draw) for draw in zip(clips, speeds, places, views, strict=True)])

@@ -83,6 +83,7 @@ class Parts:
             views=self._views,
             view_share=self.config.view_share,
             weights=clip_weights(self.targets[self.train]) if self.config.balance == "sampling" else None,
+            time_shift=self.config.augment.time_shift,
         )
 
     def backgrounds(self, count: int, rng: np.random.Generator) -> Tensor | None:

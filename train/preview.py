@@ -98,9 +98,9 @@ def _augmented(
     """The first of ``sounds`` as the network is trained with it: frames [n_mels, n_frames]."""
     torch.manual_seed(seed)
     power = [power_of(frontend)(torch.from_numpy(sound)[None]) for sound in sounds]  # [n_frames, 1, n_mels] each
-    if augment.stretch:
+    if augment.stretch or augment.time_shift:
         features = CachedFeatures(torch.cat(power), np.array([len(p) for p in power]), {})
-        sampler = WindowSampler(features, len(power[0]))
+        sampler = WindowSampler(features, len(power[0]), time_shift=augment.time_shift)
         windows = sampler.windows(np.arange(len(sounds)), augment.stretch, np.random.default_rng(seed))
     else:
         windows = torch.stack(power).transpose(1, 2)  # [sounds, 1, n_frames, n_mels]
