@@ -83,9 +83,9 @@ class TrainConfig:
         for name, value in flat(self.model):
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"model.{name} is {value}; allowed: finite")
-        bands, there = self.augment.mel_mask_bands, self.frontend.n_mels
-        if self.frontend.kind == "log_mel" and self.augment.mel_masks and bands > there:
-            raise ValueError(f"augment.mel_mask_bands is {bands}; allowed: 0 to {there}, the front end's n_mels")
+        bands, n_mels = self.augment.mel_mask_bands, self.frontend.n_mels
+        if bands > max(n_mels, AugmentConfig.mel_mask_bands):  # the default is cut to a front end that has fewer
+            raise ValueError(f"augment.mel_mask_bands is {bands}; allowed: 0 to {n_mels}, the front end's n_mels")
         self.outliers_in(self.batch_size)
 
     def outliers_in(self, batch_size: int) -> int:
