@@ -278,11 +278,16 @@ def test_another_configuration_does_not_overwrite_a_run(folders, tmp_path):
         run(quick(epochs=2), folders, tmp_path / "out", tmp_path)
     path = tmp_path / "out" / "config.json"
     older = json.loads(path.read_text())
-    assert older.pop("quantised") is False  # a run of a version that did not have the field yet
+    # A run of a version that did not have these fields yet.
+    assert older.pop("quantised") is False
+    assert older["augment"].pop("time_shift") == 1
     path.write_text(json.dumps(older))
     run(quick(epochs=1), folders, tmp_path / "out", tmp_path)
     with pytest.raises(ValueError, match="another configuration"):
         run(quick(epochs=1, quantised=True), folders, tmp_path / "out", tmp_path)
+    still = dataclasses.replace(quick().augment, time_shift=0.0)
+    with pytest.raises(ValueError, match="another configuration"):
+        run(quick(epochs=1, augment=still), folders, tmp_path / "out", tmp_path)
 
 
 def test_a_run_that_could_not_begin_leaves_its_folder_free(folders, tmp_path):

@@ -20,6 +20,7 @@ from models.checkpoint import Checkpoint, load_checkpoint, load_tensors, save_ch
 from train.config import TrainConfig
 from train.fingerprints import check_same_sound, write_fingerprints
 from train.manifest import Manifest
+from train.settings import flat, replaced
 
 
 @contextmanager
@@ -69,8 +70,11 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def same_run(before: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether two configurations are equal; a field that ``before`` is too old to have counts as its default."""
-    return json.loads(json.dumps(dataclasses.asdict(TrainConfig()))) | before == now
+    """Whether two configurations are equal; a field that ``before`` is too old to have counts as its default, also one
+    of a table such as ``augment``.
+    """
+    default = json.loads(json.dumps(dataclasses.asdict(TrainConfig())))
+    return replaced(default, dict(flat(before))) == now
 
 
 def resume(out: Path, parts: dict[str, Any], *, main: bool) -> tuple[int, dict[str, Any]]:

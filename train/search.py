@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from models.cost import count_macs
 from train.config import TrainConfig
 from train.fingerprints import check_same_sound, write_fingerprints
+from train.folder import same_run
 from train.loop import fit, make_model
 from train.manifest import Manifest, ManifestError
 from train.metrics import metrics_of
@@ -187,6 +188,10 @@ def _check_refused(ended: list[FrozenTrial]) -> None:
         )
 
 
+def _same_search(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    return same_run(before["base"], now["base"]) and before | {"base": None} == now | {"base": None}
+
+
 def _open(task: Search, manifest: Manifest, out: Path) -> optuna.Study:
     """The study in ``out``, new or going on. Raises ValueError for one of another search."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failed trial is raised, not told
@@ -199,7 +204,7 @@ def _open(task: Search, manifest: Manifest, out: Path) -> optuna.Study:
         pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=task.base.epochs // 4),
     )
     identity = task.identity(manifest)
-    if study.user_attrs.get("identity", identity) != identity:
+    if not _same_search(study.user_attrs.get("identity", identity), identity):
         raise ValueError(f"{out} holds a search of other settings or data; give another --out, or delete it")
     if any(out.glob("runs/*/history.jsonl")):
         check_same_sound(out, manifest.clips)
