@@ -99,8 +99,11 @@ def test_too_little_is_refused(listener):
 # As a user runs it
 
 
+SITE = ("--fold", 2, "--jobs", 1)
+
+
 def run_site(tmp_path, *more, code=0):
-    return soundscapes("site", "--fold", 2, "--jobs", 1, "--json", tmp_path / "x.json", *more, code=code)
+    return soundscapes("site", *SITE, "--json", tmp_path / "x.json", *more, code=code)
 
 
 def test_the_whole_command(tmp_path, data, behind):  # noqa: F811
@@ -118,7 +121,7 @@ def test_the_whole_command(tmp_path, data, behind):  # noqa: F811
     run_site(tmp_path, *options, *hours, "--other-half")
     assert len(set((tmp_path / "cache" / "heard").iterdir()) - scenes) == 2  # the place is the same, the others are not
     other = json.loads((tmp_path / "x.json").read_text())
-    printed = run_site(tmp_path, *options, *hours, "--other-half", "--json").stdout
+    printed = soundscapes("site", *SITE, *options, *hours, "--other-half", "--json").stdout
     assert json.loads(printed) == other
     assert other["thresholds"] == found["thresholds"]
     assert other["conditions"]["other_half"] is True
