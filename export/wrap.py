@@ -229,6 +229,15 @@ def read_model(path: Path) -> onnx.ModelProto:
     return model
 
 
+def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph of the operators that a device knows, and of no functions of its own. Raises ContractError."""
+    try:
+        return inliner.inline_local_functions(model)
+    except (ValueError, RuntimeError, onnx.checker.ValidationError) as error:
+        why = " ".join(str(error).split())
+        raise ContractError(f"its functions cannot be resolved: {why:.200}", remedy="export it without any") from None
+
+
 def _texts(message: Message) -> Iterator[str | bytes]:
     """All text in a message; bytes where it is not UTF-8."""
     for field, value in message.ListFields():
@@ -247,7 +256,7 @@ def _wrapped(model: onnx.ModelProto, said: Contract, name: str) -> tuple[onnx.Mo
         model.opset_import.append(helper.make_operatorsetid("", OPSET))
     elif opset < LEAST_OPSET:
         raise ContractError(f"its opset is {opset}; allowed: {LEAST_OPSET} and higher", remedy="export it again")
-    model = inliner.inline_local_functions(model)  # of the operators that a device knows, and no others
+    model = _inlined(model)
     del model.training_info[:]
     for node in model.graph.node:
         if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):

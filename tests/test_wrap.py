@@ -433,6 +433,11 @@ def test_names_that_are_no_text_and_types_that_are_none(tmp_path, wrapped):
     onnx.save(damaged, tmp_path / "x.onnx")
     with pytest.raises(ContractError, match="input x is of type 86; allowed: float"):
         wrapped(tmp_path / "x.onnx")
+    damaged = onnx.load_from_string(content)
+    damaged.functions.extend([onnx.FunctionProto(), onnx.FunctionProto()])
+    onnx.save(damaged, tmp_path / "x.onnx")
+    with pytest.raises(ContractError, match=r"its functions cannot be resolved: .*same implementation"):
+        wrapped(tmp_path / "x.onnx")
 
 
 def test_a_graph_that_ends_the_process_is_one_line(tmp_path):
