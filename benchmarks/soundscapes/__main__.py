@@ -39,10 +39,11 @@ from benchmarks.soundscapes.site import judged, learnt, site_tables
 from edge.classifier import Classifier
 from edge.cli import listen
 from edge.cli.common import OurGroup, options, tables_of
+from edge.cli.sources import rules_of
 from edge.config import ModelSpec
 from edge.errors import EdgeError, SettingsError
 from edge.files import write_json
-from edge.rules import EventConfig, events_of
+from edge.rules import EventConfig
 from train.cli.evaluate import held_out
 from train.manifest import Manifest, ManifestError, ReadOptions, read_manifest
 from train.negatives import HALVES
@@ -150,10 +151,7 @@ def _rules(path: Path | None, spec: ModelSpec) -> EventConfig | None:
     if "events" not in tables:
         but = "" if threshold is None else f" but for its threshold, {threshold:g},"
         click.echo(f"warning: {path} has no table [events]:{but} the default rules are measured", err=True)
-    table = tables.get("events", {})
-    rules = events_of(table)
-    if threshold is not None:
-        rules = events_of({**table, "threshold": threshold})
+    rules = rules_of(tables.get("events", {}), threshold)
     names_of(spec, rules)  # so that a class that the model does not have is told before hours of listening
     return rules
 
