@@ -96,7 +96,9 @@ class Peer:
         window_seconds: float,
         sample_rate: int = 16_000,
         threads: int = 1,
+        sha256: str = "",
     ) -> None:
+        """``sha256`` is that of the file: given, since a process of its own must not pay for it in its start."""
         kind = _kind(path)
         network = (_open_tflite if kind == "tflite" else _open_onnx)(path, sample_rate, threads)
         patch, hop = network.patch, round(hop_seconds * sample_rate)
@@ -113,7 +115,7 @@ class Peer:
             kind=kind,
             precision=None,
             bytes=path.stat().st_size,
-            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            sha256=sha256,
             input=f"{hears} ({network.dtype})",
             hop_seconds=hop / sample_rate,
             window_seconds=window_seconds,
@@ -144,7 +146,13 @@ def open_peer(
     if _kind(path) == "onnx" and METADATA_KEY in _session(path, threads).get_modelmeta().custom_metadata_map:
         return OurModel(path, sound, hop=hop_seconds, window_seconds=window_seconds, provider=provider, threads=threads)
     peer = Peer(
-        path, sound, hop_seconds=hop_seconds, window_seconds=window_seconds, sample_rate=sample_rate, threads=threads
+        path,
+        sound,
+        hop_seconds=hop_seconds,
+        window_seconds=window_seconds,
+        sample_rate=sample_rate,
+        threads=threads,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
     )
     peer.check(path)  # here and not when it is made: a process of its own for it would pay for one decision more
     return peer
