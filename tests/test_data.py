@@ -403,6 +403,11 @@ def test_options_that_do_not_fit(folders, options, message):
     check_refused(folders, message, **options)
 
 
+def test_a_model_in_the_place_of_the_data(tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04\xff\xfe")
+    check_refused(tmp_path / "checkpoint.pt", r"checkpoint\.pt is no table; .* \(a model is given with --model")
+
+
 def test_a_column_that_is_not_there(tmp_path):
     path = table(tmp_path / "t.csv", "path,label", "a.wav,dog")
     check_refused(path, "no column 'klass'; it has: path, label", label_column="klass")

@@ -127,6 +127,9 @@ def _train(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(decay), use_buffers=True
     )
+    for module in average.modules():
+        if isinstance(module, nn.RNNBase):
+            module.flatten_parameters()  # a copy is no longer the one block that cuDNN reads without copying it again
     parts = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule, "scaler": scaler}
     first_epoch, best = resume(out, parts, main=group.main)
     autocast = torch.autocast(group.device.partition(":")[0], dtype, enabled=dtype != torch.float32)

@@ -63,7 +63,7 @@ def read_rows(path: Path, *, header: bool = True) -> list[Row]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if "\0" in text:  # UTF-16 without a mark of it
-            raise ManifestError(f"{path} is not in UTF-8; save it as UTF-8")
+            raise _no_text(path)
         if path.suffix.lower() == ".json":
             return list(_json_rows(path, json.loads(text)))
         if path.suffix.lower() in {".jsonl", ".ndjson"}:
@@ -72,9 +72,19 @@ def read_rows(path: Path, *, header: bool = True) -> list[Row]:
     except OSError as error:
         raise ManifestError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ManifestError(f"{path} is not in UTF-8; save it as UTF-8") from None
+        raise _no_text(path) from None
     except (json.JSONDecodeError, RecursionError, csv.Error) as error:
         raise ManifestError(f"{path} is no {path.suffix[1:].upper()} table: {error}") from None
+
+
+def _no_text(path: Path) -> ManifestError:
+    """What to do about a file that is not in UTF-8: a table in another encoding, or something else altogether."""
+    if path.suffix.lower() in SUFFIXES:
+        return ManifestError(f"{path} is not in UTF-8; save it as UTF-8")
+    return ManifestError(
+        f"{path} is no table; DATA is a folder of recordings, or a table of them in {', '.join(SUFFIXES)} "
+        "(a model is given with --model or --init)"
+    )
 
 
 def read_pairs(path: Path) -> list[Row]:
