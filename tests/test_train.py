@@ -437,6 +437,7 @@ def test_a_teacher_named_by_its_recipe_is_trained_first(folders, tmp_path):
         {"schedule": "plateau", "plateau_patience": 0, "validation_folds": (4,), "validate_every": 1},
         {"schedule": "constant", "optimiser": "sgd", "balance": "sampling"},
         {"optimiser": "muon"},
+        {"cycles": 2},
         {"balance": "loss", "label_smoothing": 0.1, "precision": "bfloat16", "views": 1},
         {"patience": 1, "validation_folds": (4,), "validate_every": 1, "learning_rate": 1e-6},
     ],
@@ -527,7 +528,7 @@ def test_schedules_rise_and_fall():
     rates = {}
     for name in ("one-cycle", "cosine", "constant"):
         optimiser = torch.optim.SGD([parameter], lr=0.5)
-        schedule = Schedule(optimiser, TrainConfig(schedule=name, learning_rate=0.5, warm_up=0.2), 100)
+        schedule = Schedule(optimiser, TrainConfig(schedule=name, epochs=10, learning_rate=0.5, warm_up=0.2), 10)
         rates[name] = []
         for _ in range(100):
             rates[name].append(optimiser.param_groups[0]["lr"])
@@ -539,10 +540,30 @@ def test_schedules_rise_and_fall():
     assert rates["constant"][-1] == pytest.approx(0.5)
 
 
+def test_a_schedule_goes_in_cycles():
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.ones(2, 2))], lr=0.5)
+    config = TrainConfig(epochs=11, cycles=3, learning_rate=0.5, warm_up=0.25)
+    assert config.cycle_ends() == [4, 7, 11]
+    assert dataclasses.replace(config, epochs=2).cycle_ends() == [1, 2], "no more than epochs"
+    schedule, rates = Schedule(optimiser, config, 10), []
+    for _ in range(110):
+        rates.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        schedule.step()
+    for begin, end in ((0, 40), (40, 70), (70, 110)):
+        cycle = rates[begin:end]
+        assert cycle[0] == pytest.approx(0.02)
+        assert int(np.argmax(cycle)) == round(0.25 * (end - begin))
+        assert max(cycle) == pytest.approx(0.5)
+        assert cycle[-1] < 0.005
+
+
 def test_a_plateau_lowers_the_rate_for_good():
     optimiser = torch.optim.SGD([torch.nn.Parameter(torch.ones(2, 2))], lr=0.5)
-    config = TrainConfig(schedule="plateau", learning_rate=0.5, warm_up=0.05, plateau_patience=1, plateau_factor=0.1)
-    schedule, rates = Schedule(optimiser, config, 100), []
+    config = TrainConfig(
+        schedule="plateau", epochs=10, learning_rate=0.5, warm_up=0.05, plateau_patience=1, plateau_factor=0.1
+    )
+    schedule, rates = Schedule(optimiser, config, 10), []
     for _ in range(6):
         for _ in range(10):
             optimiser.step()
@@ -550,6 +571,36 @@ def test_a_plateau_lowers_the_rate_for_good():
         schedule.end_epoch(1.0)
         rates.append(optimiser.param_groups[0]["lr"])
     assert rates == pytest.approx([0.5, 0.5, 0.05, 0.05, 0.005, 0.005])
+
+
+def test_what_several_cycles_end_with_is_the_mean_of_all_and_of_where_they_began(folders, tmp_path):
+    first, _ = run(quick(epochs=2), folders, tmp_path / "first", tmp_path)
+    init = str(tmp_path / "first" / "checkpoint.pt")
+    config = quick(epochs=4, cycles=2, init=init, validation_folds=(4,), train_folds=(1, 2, 3), validate_every=4)
+    ends = []
+
+    def keep(record):
+        if record["epoch"] in (3, 4):  # what was saved after the epoch before
+            ends.append(torch.load(tmp_path / "out" / "state.pt", weights_only=True))
+
+    path = fit(config, read_manifest(folders), tmp_path / "out", tmp_path / "cache", keep, device="cpu")
+    after_one, before_last = ends
+    kernel = "trunk.0.0.weight"
+    end_of_one = after_one["average"]["module." + kernel]
+    assert not torch.equal(end_of_one, first.state[kernel])
+    assert torch.allclose(after_one["mean"]["module." + kernel], (first.state[kernel] + end_of_one) / 2)
+    assert int(before_last["mean"]["n_averaged"]) == 2
+    # The end of the second cycle is the same run's with one member less in the mean: where it began.
+    mean = load_checkpoint(path).state[kernel]
+    end_of_two = 3 * mean - first.state[kernel] - end_of_one
+    assert 0 < (end_of_two - before_last["average"]["module." + kernel]).abs().max() < 0.1
+    state = torch.load(tmp_path / "out" / "state.pt", weights_only=True)
+    assert int(state["mean"]["n_averaged"]) == 3
+    assert torch.equal(state["average"]["module." + kernel], mean), "what is validated in the end is what is kept"
+    norm = "trunk.0.1.running_var"
+    assert torch.allclose(
+        after_one["mean"]["module." + norm], (first.state[norm] + after_one["average"]["module." + norm]) / 2
+    )
 
 
 def test_silence_and_views_are_repeated_when_resumed(tmp_path):

@@ -57,12 +57,13 @@ class TrainConfig:
     momentum: BelowOne = 0.9  # of SGD
     weight_decay: NotNegative = 0.02
     schedule: str = "one-cycle"  # "cosine", "plateau" or "constant"
-    warm_up: Share = 0.15  # share of the run in which the learning rate rises
+    warm_up: Share = 0.15  # share of the run, or cycle, in which the learning rate rises
+    cycles: AtLeastOne = 1  # the schedule so many times; the mean of all ends, and of what is started from, is kept
     plateau_factor: Lowering = 0.3  # of the learning rate, when the loss has stopped falling
     plateau_patience: Count = 10  # epochs that measured the loss, until then
     patience: Count = 0  # epochs without a better validation accuracy, until the best weights are kept; 0: never ends
     clip_norm: NotNegative = 5.0  # of the gradient; 0: any
-    average: Share = 0.04  # share of the run over which the weights are averaged, exponentially
+    average: Share = 0.04  # share of the run, or cycle, over which the weights are averaged, exponentially
     label_smoothing: Share = 0.0
     balance: str = "none"  # rare classes: drawn more often ("sampling"), or weighing more ("loss")
     teachers: tuple[str, ...] = ()  # checkpoints or recipes whose mean opinion is learnt (Hinton 2015); recipe@seed
@@ -87,6 +88,11 @@ class TrainConfig:
         if bands > max(n_mels, AugmentConfig.mel_mask_bands):  # the default is cut to a front end that has fewer
             raise ValueError(f"augment.mel_mask_bands is {bands}; allowed: 0 to {n_mels}, the front end's n_mels")
         self.outliers_in(self.batch_size)
+
+    def cycle_ends(self) -> list[int]:
+        """After how many epochs each cycle of the schedule ends; the last one with the run."""
+        cycles = min(self.cycles, self.epochs)
+        return [round(self.epochs * number / cycles) for number in range(1, cycles + 1)]
 
     def outliers_in(self, batch_size: int) -> int:
         """How many windows of a batch are outliers. Raises ValueError where that leaves none, or nothing else."""

@@ -121,9 +121,10 @@ def _train(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
     batch_size -= n_outliers
     steps = len(sampler) // batch_size
     optimiser = make_optimiser(model, config, "classifier" if config.init else None)
-    schedule = Schedule(optimiser, config, config.epochs * steps)
+    schedule = Schedule(optimiser, config, steps)
     scaler = torch.amp.GradScaler(enabled=dtype == torch.float16)
-    decay = 1 - 1 / max(1.0, config.average * config.epochs * steps)
+    cycle_ends = config.cycle_ends()
+    decay = 1 - 1 / max(1.0, config.average * cycle_ends[0] * steps)
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(decay), use_buffers=True
     )
@@ -131,6 +132,11 @@ def _train(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
         if isinstance(module, nn.RNNBase):
             module.flatten_parameters()  # a copy is no longer the one block that cuDNN reads without copying it again
     parts = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule, "scaler": scaler}
+    mean = torch.optim.swa_utils.AveragedModel(model, use_buffers=True) if len(cycle_ends) > 1 else None
+    if mean is not None:
+        parts["mean"] = mean
+        if config.init:
+            mean.update_parameters(model)
     first_epoch, best = resume(out, parts, main=group.main)
     autocast = torch.autocast(group.device.partition(":")[0], dtype, enabled=dtype != torch.float32)
 
@@ -172,6 +178,10 @@ def _train(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
             losses.append(loss.detach())
             mark = time.perf_counter()
         last = epoch + 1 == config.epochs
+        if mean is not None and epoch + 1 in cycle_ends:
+            mean.update_parameters(average.module)
+            if last:
+                average.module.load_state_dict(mean.module.state_dict())
         record = {
             "epoch": epoch + 1,
             "loss": group.mean(float(torch.stack(losses).mean())),

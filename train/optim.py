@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from typing import Any
 
 import torch
@@ -77,13 +78,21 @@ class Muon(torch.optim.Optimizer):
 
 
 class Schedule:
-    """The learning rate of each step; ``warm_up`` is the share of the run in which it rises."""
+    """The learning rate of each step. It rises in the share ``warm_up`` of each cycle."""
 
-    def __init__(self, optimiser: torch.optim.Optimizer, config: TrainConfig, steps: int) -> None:
-        """``steps``: of the whole run."""
-        warm = max(1, round(config.warm_up * steps))
+    def __init__(self, optimiser: torch.optim.Optimizer, config: TrainConfig, epoch_steps: int) -> None:
+        """``epoch_steps``: of an epoch."""
+        ends = [epoch_steps * epochs for epochs in config.cycle_ends()]
         shape = SHAPES.get(config.schedule, _constant)
-        self._steps = LambdaLR(optimiser, lambda step: shape(step / warm, (step - warm) / max(1, steps - warm)))
+
+        def relative(step: int) -> float:
+            cycle = min(bisect_right(ends, step), len(ends) - 1)
+            begin = ends[cycle - 1] if cycle else 0
+            length, step = ends[cycle] - begin, step - begin
+            warm = max(1, round(config.warm_up * length))
+            return shape(step / warm, (step - warm) / max(1, length - warm))
+
+        self._steps = LambdaLR(optimiser, relative)
         self._optimiser = optimiser
         self._plateau: ReduceLROnPlateau | None = None
         if config.schedule == "plateau":
