@@ -603,6 +603,15 @@ def test_what_several_cycles_end_with_is_the_mean_of_all_and_of_where_they_began
     )
 
 
+def test_the_mean_of_cycles_is_without_a_beginning_that_does_not_know_the_classes(folders, tmp_path):
+    run(quick(epochs=1), folders, tmp_path / "first", tmp_path)
+    shutil.move(folders / "low", folders / "lower")
+    init = str(tmp_path / "first" / "checkpoint.pt")
+    run(quick(epochs=2, cycles=2, init=init), folders, tmp_path / "out", tmp_path)
+    state = torch.load(tmp_path / "out" / "state.pt", weights_only=True)
+    assert int(state["mean"]["n_averaged"]) == 2, "the ends alone"
+
+
 def test_silence_and_views_are_repeated_when_resumed(tmp_path):
     """Where a window is placed must not depend on which view was drawn first in this process."""
     for label, frequency in (("low", 200), ("high", 4000)):

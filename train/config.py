@@ -58,7 +58,7 @@ class TrainConfig:
     weight_decay: NotNegative = 0.02
     schedule: str = "one-cycle"  # "cosine", "plateau" or "constant"
     warm_up: Share = 0.15  # share of the run, or cycle, in which the learning rate rises
-    cycles: AtLeastOne = 1  # the schedule so many times; the mean of all ends, and of what is started from, is kept
+    cycles: AtLeastOne = 1  # the schedule so many times; kept: the mean of all ends, and of init
     plateau_factor: Lowering = 0.3  # of the learning rate, when the loss has stopped falling
     plateau_patience: Count = 10  # epochs that measured the loss, until then
     patience: Count = 0  # epochs without a better validation accuracy, until the best weights are kept; 0: never ends

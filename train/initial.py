@@ -23,8 +23,10 @@ def start_from(config: TrainConfig, init: str) -> TrainConfig:
     )
 
 
-def initialise(model: nn.Module, config: TrainConfig, labels: tuple[str, ...]) -> None:
-    """Give ``model`` the weights of ``config.init``; rows of its ``classifier`` go by label, new ones stay."""
+def initialise(model: nn.Module, config: TrainConfig, labels: tuple[str, ...]) -> bool:
+    """Give ``model`` the weights of ``config.init``; rows of its ``classifier`` go by label, new ones stay as they are.
+    Returns whether there are none of these: whether it knows all classes.
+    """
     checkpoint = _load(Path(config.init))
     state = model.state_dict()
     for name, theirs in checkpoint.state.items():
@@ -38,6 +40,7 @@ def initialise(model: nn.Module, config: TrainConfig, labels: tuple[str, ...]) -
         else:
             state[name] = theirs
     model.load_state_dict(state)
+    return set(labels) <= set(checkpoint.labels)
 
 
 def _load(path: Path) -> Checkpoint:

@@ -93,8 +93,7 @@ def _train(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
     torch.manual_seed(config.seed)
     labels = manifest.labels
     model = make_model(config, len(labels))
-    if config.init:
-        initialise(model, config, labels)
+    knows_all = initialise(model, config, labels) if config.init else False
     if config.quantised:
         quantised(model)
     model = model.to(group.device, memory_format=torch.channels_last)
@@ -135,7 +134,7 @@ def _train(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
     mean = torch.optim.swa_utils.AveragedModel(model, use_buffers=True) if len(cycle_ends) > 1 else None
     if mean is not None:
         parts["mean"] = mean
-        if config.init:
+        if knows_all:
             mean.update_parameters(model)
     first_epoch, best = resume(out, parts, main=group.main)
     autocast = torch.autocast(group.device.partition(":")[0], dtype, enabled=dtype != torch.float32)
