@@ -590,7 +590,7 @@ def test_what_several_cycles_end_with_is_the_mean_of_all_and_of_where_they_began
     assert not torch.equal(end_of_one, first.state[kernel])
     assert torch.allclose(after_one["mean"]["module." + kernel], (first.state[kernel] + end_of_one) / 2)
     assert int(before_last["mean"]["n_averaged"]) == 2
-    # The end of the second cycle is the same run's with one member less in the mean: where it began.
+    # Where the second cycle ended, by the mean of three: near to where it was an epoch before.
     mean = load_checkpoint(path).state[kernel]
     end_of_two = 3 * mean - first.state[kernel] - end_of_one
     assert 0 < (end_of_two - before_last["average"]["module." + kernel]).abs().max() < 0.1

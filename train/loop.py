@@ -21,6 +21,7 @@ from models.checkpoint import load_checkpoint, save_tensors
 from models.quantised import hold_norms, quantised, settle
 from train import distributed
 from train.augment import make_augment
+from train.averaging import Averages
 from train.config import TrainConfig
 from train.distributed import Group
 from train.folder import claim, copied, git_revision, locked, resume, save
@@ -122,20 +123,9 @@ def _train(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
     optimiser = make_optimiser(model, config, "classifier" if config.init else None)
     schedule = Schedule(optimiser, config, steps)
     scaler = torch.amp.GradScaler(enabled=dtype == torch.float16)
-    cycle_ends = config.cycle_ends()
-    decay = 1 - 1 / max(1.0, config.average * cycle_ends[0] * steps)
-    average = torch.optim.swa_utils.AveragedModel(
-        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(decay), use_buffers=True
-    )
-    for module in average.modules():
-        if isinstance(module, nn.RNNBase):
-            module.flatten_parameters()  # a copy is no longer the one block that cuDNN reads without copying it again
-    parts = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule, "scaler": scaler}
-    mean = torch.optim.swa_utils.AveragedModel(model, use_buffers=True) if len(cycle_ends) > 1 else None
-    if mean is not None:
-        parts["mean"] = mean
-        if knows_all:
-            mean.update_parameters(model)
+    averages = Averages(model, config, steps, with_beginning=knows_all)
+    average = averages.last
+    parts = {"model": model, "optimiser": optimiser, "schedule": schedule, "scaler": scaler, **averages.parts()}
     first_epoch, best = resume(out, parts, main=group.main)
     autocast = torch.autocast(group.device.partition(":")[0], dtype, enabled=dtype != torch.float32)
 
@@ -177,10 +167,7 @@ def _train(  # noqa: PLR0912, PLR0915  # one page, read from top to bottom
             losses.append(loss.detach())
             mark = time.perf_counter()
         last = epoch + 1 == config.epochs
-        if mean is not None and epoch + 1 in cycle_ends:
-            mean.update_parameters(average.module)
-            if last:
-                average.module.load_state_dict(mean.module.state_dict())
+        averages.end_epoch(epoch + 1)
         record = {
             "epoch": epoch + 1,
             "loss": group.mean(float(torch.stack(losses).mean())),
