@@ -34,6 +34,7 @@ from edge.bench.subjects import Facts
 from edge.bench.theirs import Theirs
 from edge.classifier import Classifier
 from edge.cli.bench import THEIRS
+from edge.cli.number import Finite
 from edge.errors import EdgeError
 from edge.files import require_file, write_json
 from edge.models import BUNDLED
@@ -109,7 +110,7 @@ class LibrosaRecompute:
 @click.option("--device", help="Microphone for the memory with a microphone open. [default: not measured]")
 @click.option("--input", "recording", type=click.Path(path_type=Path), default=SOUND, show_default="examples/demo.ogg")
 @click.option("--rounds", type=click.IntRange(10), default=200, show_default=True)
-@click.option("--seconds", type=click.FloatRange(1), default=20.0, show_default=True, help="Of each, paced.")
+@click.option("--seconds", type=Finite(1), default=20.0, show_default=True, help="Of each, paced.")
 @click.option("--hops", type=click.IntRange(10), default=HOPS, show_default=True, help="Over which memory is watched.")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Also write everything to this file.")
 @click.option("--check", is_flag=True, help="End with 1 where a target is missed.")

@@ -19,6 +19,8 @@ from typing import Any
 
 import click
 
+from edge.cli.number import Finite
+
 LISTEN = [sys.executable, "-m", "edge.cli.listen", "--output", "jsonl", "--config"]
 
 
@@ -67,7 +69,7 @@ def _listened(config: Path, seconds: float) -> tuple[float, list[Any]]:
 @click.argument("recording", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--sources", type=click.IntRange(min=1), show_default="8", help="That play the recording.")
 @click.option("--device", help="A microphone instead: a part of its name.")
-@click.option("--seconds", type=click.FloatRange(min=1), default=40.0, show_default=True, help="Of each round.")
+@click.option("--seconds", type=Finite(min=1), default=40.0, show_default=True, help="Of each round.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
 def main(recording: Path | None, sources: int | None, device: str | None, seconds: float, rounds: int) -> None:
     """The share of a core that it takes to listen to RECORDING as often as that, or to a microphone."""

@@ -7,13 +7,13 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
+from edge.cli.number import Finite
 from edge.config import CONTROL
 from edge.errors import EdgeError
 from export.artefacts import COMPARE, Exported, export
@@ -56,17 +56,6 @@ class RegularFile(click.Path):
         if not path.is_file():
             self.fail(f"{str(path)!r} is a pipe or a device, no file", param, ctx)
         return path
-
-
-class Finite(click.FloatRange):
-    """A number within a range that is neither NaN nor infinite."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """See the class."""
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is no finite number", param, ctx)
-        return number
 
 
 def line(_: click.Context, __: click.Parameter, value: str) -> str:

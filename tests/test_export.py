@@ -377,8 +377,8 @@ def test_mistakes_end_in_one_line(data, checkpoint, tmp_path):
 
     (tmp_path / "x.pt").write_text("no checkpoint")
     check_fails(tmp_path / "x.pt", "is not a checkpoint of edge-listen", "--data", data)
-    check_fails(tmp_path / "x.pt", "'nan' is no finite number", "--most-loss", "nan", code=2)
-    check_fails(tmp_path / "x.pt", "'inf' is no finite number", "--temperature", "inf", code=2)
+    check_fails(tmp_path / "x.pt", "nan is not a finite number", "--most-loss", "nan", code=2)
+    check_fails(tmp_path / "x.pt", "inf is not a finite number", "--temperature", "inf", code=2)
     check_fails(tmp_path / "x.pt", r"'a\nb' is no stem", "--name", "a\nb", code=2)
     for licence in ("", " ", "MIT\nor so"):
         check_fails(tmp_path / "x.pt", f"{licence!r}; allowed: text of one line", "--licence", licence, code=2)

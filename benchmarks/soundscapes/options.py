@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import click
 from benchmarks.soundscapes.activity import FRAME, Activity
 from benchmarks.soundscapes.scene import SceneConfig
 from edge.bulk import SUFFIXES
+from edge.cli.number import Finite
 from edge.errors import SettingsError
 from edge.files import require_file, require_folder
 from train.negatives import HALVES
@@ -19,17 +19,6 @@ CACHE = Path(".cache/soundscapes")
 STDOUT = Path("-")
 YEAR = 8760  # hours
 LOUDEST_DB = 200.0  # either way: beyond all sound, and far from where its power is too large for a number
-
-
-class Number(click.FloatRange):
-    """Within bounds, and finite: NaN, which is in no order, click takes to be within them."""
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        """As a click.FloatRange."""
-        number: float = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number", param, ctx)
-        return number
 
 
 class Span(click.ParamType):
@@ -81,10 +70,10 @@ def _json_place(context: click.Context, parameter: click.Parameter, path: Path |
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
-SHARE = Number(0, 1)
-POSITIVE = Number(min=0, min_open=True)
-SOME_HOURS = Number(min=0, max=YEAR, min_open=True)
-SECONDS = Number(min=0)
+SHARE = Finite(0, 1)
+POSITIVE = Finite(min=0, min_open=True)
+SOME_HOURS = Finite(min=0, max=YEAR, min_open=True)
+SECONDS = Finite(min=0)
 
 HALF = (click.option("--half", type=click.Choice(HALVES), help="Of the backgrounds' sources. [default: all]"),)
 HOURS = (click.option("--hours", type=SOME_HOURS, default=1.0, show_default=True),)
@@ -111,7 +100,7 @@ EVENTS = (
                  help="Share of sounds in a room."),
     click.option("--merge-gap", type=SECONDS, default=Activity.merge_gap, show_default=True,
                  help="Seconds; a shorter pause does not end an event."),
-    click.option("--max-event", type=Number(min=FRAME), default=Activity.max_event,
+    click.option("--max-event", type=Finite(min=FRAME), default=Activity.max_event,
                  show_default=True, help="Seconds; a longer one is cut."),
 )  # fmt: skip
 LISTENING = (

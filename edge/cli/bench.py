@@ -24,6 +24,7 @@ from edge.cli.common import (
     version_option,
 )
 from edge.cli.loopback import loopback
+from edge.cli.number import Finite
 
 RATE = click.IntRange(1000, 768000)  # Hz
 
@@ -81,9 +82,7 @@ THEIRS = TheirsType()
     ),
     hop_option,
     click.option("--rounds", type=click.IntRange(10), default=200, show_default=True, help="Of each stage."),
-    click.option(
-        "--seconds", type=click.FloatRange(0), default=10.0, show_default=True, help="Of the paced run; 0 for none."
-    ),
+    click.option("--seconds", type=Finite(0), default=10.0, show_default=True, help="Of the paced run; 0 for none."),
     click.option(
         "--hops", type=click.IntRange(10), default=1000, show_default=True, help="Over which the memory is watched."
     ),

@@ -18,6 +18,7 @@ import click
 from click.core import ParameterSource
 
 import edge
+from edge.cli.number import Finite
 from edge.config import PROVIDERS
 from edge.errors import EdgeError
 from edge.secret import is_url, without_password
@@ -158,7 +159,7 @@ hop_option = click.option(
 def threshold_option_with(show_default: str) -> Callable[[Command], Command]:
     """``--threshold``, whose default is described so."""
     return click.option(
-        "--threshold", type=click.FloatRange(0, 1), show_default=show_default, help="Score from which a class is named."
+        "--threshold", type=Finite(0, 1), show_default=show_default, help="Score from which a class is named."
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge.cli.common import OurCommand, ends_well, log_to_stderr, options, version_option
+from edge.cli.number import Finite
 from edge.doctor.ready import URL, ask
 from edge.errors import EdgeError, SettingsError
 
@@ -36,7 +37,7 @@ COLOURS = {"ok": "green", "warning": "yellow", "failure": "red", "skipped": "bri
     click.option("--model", show_default="that of the configuration", help="Model, as edge-listen takes it."),
     click.option(
         "--seconds",
-        type=click.FloatRange(0.5, 60),
+        type=Finite(0.5, 60),
         default=3.0,
         show_default=True,
         help="To record from each microphone.",

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from edge.cli.common import OurGroup, ends_well, log_to_stderr, options, version_option
+from edge.cli.number import Finite
 from edge.errors import EdgeError
 from edge.history import NOTHING, Filter, correct, count, day_bounds, erase, erase_clips, find, hours_of
 from edge.names import encodable
@@ -96,7 +97,7 @@ filter_options = options(
     click.option("--until", metavar="TIME", callback=parsed(moment), help="Begun before this time."),
     label_option,
     click.option("--source", callback=parsed(encodable), help="Only sources with this in their name."),
-    click.option("--min-score", type=click.FloatRange(0, 1), help="Least highest score."),
+    click.option("--min-score", type=Finite(0, 1), help="Least highest score."),
 )
 output_option = click.option(
     "--output", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True, help="For whom."

@@ -34,6 +34,7 @@ from edge.cli.common import (
     verbose_option,
     version_option,
 )
+from edge.cli.number import Finite
 from edge.errors import EdgeError, SettingsError
 from edge.rules import EventConfig
 from edge.secret import is_url, without_password
@@ -140,7 +141,7 @@ class Repeatable(OurCommand):
     click.option("--top-k", type=click.IntRange(1), default=3, show_default=True, help="Classes shown of each window."),
     click.option(
         "--duration",
-        type=click.FloatRange(0, min_open=True),
+        type=Finite(0, min_open=True),
         show_default="until it ends",
         help="Stop after so many seconds of sound.",
     ),

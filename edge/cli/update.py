@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge.cli.common import Command, OurGroup, ends_well, log_to_stderr, options, version_option
+from edge.cli.number import Finite
 from edge.settings import settings_of
 from edge.update.errors import UpdateError
 from edge.update.updates import Found, UpdateConfig, Updates, as_json
@@ -179,9 +180,7 @@ def keys_rotate(
 @keys_option
 @password_options
 @click.option("--version", "version", show_default="today", help="For people.")
-@click.option(
-    "--percent", type=click.FloatRange(0, 100), default=100.0, show_default=True, help="Devices that take it."
-)
+@click.option("--percent", type=Finite(0, 100), default=100.0, show_default=True, help="Devices that take it.")
 @channel_option
 @click.option("--shadow", multiple=True, metavar="KEY=NUMBER", help="Rule of the shadow run; repeatable.")
 @expires_option("30d")
@@ -227,9 +226,7 @@ def refresh(repository: Path, keys: Path, password_env: str | None, password_fil
 @repository_argument
 @keys_option
 @password_options
-@click.option(
-    "--percent", type=click.FloatRange(0, 100), default=100.0, show_default=True, help="Devices that take it."
-)
+@click.option("--percent", type=Finite(0, 100), default=100.0, show_default=True, help="Devices that take it.")
 @channel_option
 @release_option
 @expires_option("30d")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edge.cli.number import Finite
 from edge.errors import EdgeError
 
 if TYPE_CHECKING:
@@ -24,9 +25,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="Only this. Repeatable.  [default: all]",
 )
-@click.option(
-    "--minutes", type=click.FloatRange(0, min_open=True), default=6.0, show_default=True, help="At most, of a package."
-)
+@click.option("--minutes", type=Finite(0, min_open=True), default=6.0, show_default=True, help="At most, of a package.")
 def command(out: Path, kinds: tuple[str, ...], minutes: float) -> None:
     """Write hours of speech, music, other sounds and steady noise to OUT, for --outliers and --backgrounds.
 

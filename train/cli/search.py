@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from edge.cli.number import Finite
 from train.cli.data import data_options
 from train.cli.fit import with_folds
 from train.cli.runs import RunOptions, one_line_errors, run_options
@@ -24,8 +25,8 @@ LOOKS = 10  # times that a trial is validated, so that it can be stopped
 @click.option(
     "--trials", type=click.IntRange(min=1), default=50, show_default=True, help="In all, with those of before."
 )
-@click.option("--timeout", type=click.FloatRange(min=0), help="Seconds after which no other trial begins.")
-@click.option("--max-mmacs", type=click.FloatRange(min=0), help="Million multiply-accumulates of a window, at most.")
+@click.option("--timeout", type=Finite(min=0), help="Seconds after which no other trial begins.")
+@click.option("--max-mmacs", type=Finite(min=0), help="Million multiply-accumulates of a window, at most.")
 @click.option("--max-parameters", type=click.IntRange(min=1), help="Weights of the network, at most.")
 @click.option("--pareto", is_flag=True, help="Accuracy and cost are both objectives: print the best of each cost.")
 @click.option("--test-fold", type=int, help="Never looked at; 0: none. [default: the last fold]")
