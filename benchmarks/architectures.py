@@ -56,7 +56,7 @@ COLUMNS = (
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/architectures"), show_default=True)
 @click.option("--only", multiple=True, type=click.Choice(architectures()), help="Repeatable. [default: all]")
 @click.option("--rounds", type=click.IntRange(1), default=50, show_default=True, help="Of the timing.")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of training.")
+@click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Of training.")
 def main(data: Path, epochs: int, out: Path, only: tuple[str, ...], rounds: int, threads: int) -> None:
     """Train, export and time the architectures on the ESC-10 classes of DATA; write OUT/architectures.{md,json}."""
     torch.set_num_threads(threads)

@@ -28,7 +28,7 @@ MOST = 10  # names of one finding; --json has all. Unreadable files are all name
 @click.option(
     "--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write an overview: .png, .svg or .pdf."
 )
-@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
+@click.option("--workers", type=click.IntRange(1, 256), help="Processes.  [default: one a core]")
 def command(data: Path, options: ReadOptions, as_json: bool, picture: Path | None, workers: int | None) -> None:
     """Classes, folds, durations, rates, silence, clipping, duplicates and unreadable files of DATA.
 

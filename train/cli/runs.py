@@ -41,7 +41,7 @@ OPTIONS = [
         help="Folder of recordings that are none of the classes, to learn what is unknown (outlier_share). Repeatable.",
     ),
     click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if any."),
-    click.option("--threads", type=click.IntRange(min=1), help="Of torch, for each process. [default: its own]"),
+    click.option("--threads", type=click.IntRange(1, 256), help="Of torch, for each process. [default: its own]"),
     click.option("--cache", type=click.Path(file_okay=False, path_type=Path), default=CACHE, show_default=True),
     click.option("--no-cache", is_flag=True, help="Decode the clips again whenever they are needed."),
 ]
