@@ -12,6 +12,7 @@ from queue import Empty, Queue
 
 import pytest
 
+from edge.models import BUNDLED_NAMES
 from tests.conftest import ROOT
 from tests.test_trials import on_probation
 
@@ -131,6 +132,25 @@ def test_a_reload_counts_nothing_against_a_model_on_probation(config, demo, tmp_
         assert starts() == 0
 
 
+def logged(running, words, seconds=20):
+    """All of the log up to the line with ``words``."""
+    log, end = "", time.monotonic() + seconds
+    while words not in log and time.monotonic() < end:
+        log += running.log()
+        time.sleep(0.05)
+    assert words in log, log
+    return log
+
+
+def goes_on(running):
+    """What is heard now is heard by what was heard before: nothing has ended."""
+    for _ in range(2):
+        record = json.loads(running.records.get(timeout=20))
+        while record["type"] != "window":
+            assert record["type"] not in ("start", "end"), record
+            record = json.loads(running.records.get(timeout=20))
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [
@@ -139,7 +159,6 @@ def test_a_reload_counts_nothing_against_a_model_on_probation(config, demo, tmp_
         ('model = "missing.onnx"\n', "missing.onnx"),
         ('[events]\nonly = ["dgo"]\n', "'dgo'"),
         ('[sinks.webhook]\nurl = "http://127.0.0.1:9/"\nseecret_env = "X"\n', "seecret_env"),
-        ('[sinks.file]\npath = "/proc/none/x.jsonl"\n', "/proc/none"),
     ],
 )
 def test_what_cannot_be_changes_nothing(config, demo, text, word):
@@ -149,10 +168,50 @@ def test_what_cannot_be_changes_nothing(config, demo, text, word):
         running.next("window")
         config.write_text(good.replace("hop = 0.96\n", "") + text)
         running.process.send_signal(signal.SIGHUP)
+        log = logged(running, "nothing is changed")
+        assert word in log
+        assert "Traceback" not in log
+        goes_on(running)
+        config.write_text(good.replace("0.96", "0.48"))
+        running.process.send_signal(signal.SIGHUP)
+        assert running.next("start")["hop_seconds"] == 0.48
+
+
+def test_what_is_open_does_not_need_its_files_any_more(config, demo, tmp_path):
+    """What has read a secret, and a model, goes on with them."""
+    model, secret = tmp_path / "m.onnx", tmp_path / "secret"
+    model.write_bytes(BUNDLED_NAMES["tiny"].read_bytes())
+    secret.write_text("hush\n")
+    webhook = f'[sinks.webhook]\nurl = "http://127.0.0.1:9/"\nsecret_file = "{secret}"\nspool = false\n'
+    config.write_text(f'input = "{demo}"\nrealtime = true\nmodel = "{model}"\n{webhook}')
+    with Running(config) as running:
+        running.next("window")
+        for file in (secret, model):
+            content = file.read_bytes()
+            file.write_bytes(b"")
+            running.process.send_signal(signal.SIGHUP)
+            assert str(file) in logged(running, "nothing is changed")
+            goes_on(running)
+            file.write_bytes(content)
+        running.process.send_signal(signal.SIGTERM)
+        assert running.next("end")["reason"] == "interrupted"
+        assert running.process.wait(20) == 0
+
+
+@pytest.mark.parametrize("what", ["port", "file"])
+def test_what_shows_when_all_is_closed_is_followed_by_what_was_before(config, demo, what):
+    good = f'input = "{demo}"\nrealtime = true\nhop = 0.96\n'
+    config.write_text(good)
+    with Running(config) as running, socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        running.next("window")
+        more = f"[sinks.metrics]\nport = {port}\n" if what == "port" else '[sinks.file]\npath = "/proc/none/x.jsonl"\n'
+        config.write_text(good.replace("hop = 0.96\n", "") + more)
+        running.process.send_signal(signal.SIGHUP)
         running.next("end")
         assert running.next("start")["hop_seconds"] == 0.96
         running.next("window")
         log = running.log()
-        assert word in log
+        assert (str(port) if what == "port" else "/proc/none") in log
         assert "nothing is changed" in log
         assert "Traceback" not in log

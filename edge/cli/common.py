@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from threading import Lock, Thread, main_thread
+from typing import Any, TextIO, TypeVar, cast
 
 import click
 from click.core import ParameterSource
@@ -247,8 +248,12 @@ class Interrupts:
     terminal is gone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, judge: Callable[[], bool] = lambda: True) -> None:
+        """``judge`` says whether a new beginning can be. It is asked in a thread of its own, and all goes on meanwhile:
+        SIGHUP is raised after it has said so.
+        """
         self.noted = self.raising = self.hung_up = False
+        self._judge, self._judging = judge, Lock()
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, self._handle)
         served = sys.stdin is None or not sys.stdin.isatty()
@@ -267,10 +272,18 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def _hang_up(self, signum: int, frame: Any) -> None:
-        self.hung_up = True
-        if self.raising:
+        if not self.hung_up:
+            Thread(target=self._judged, name="judge", daemon=True).start()
+        elif self.raising:
             self.raising = False
             raise KeyboardInterrupt
+
+    def _judged(self) -> None:
+        with self._judging:  # what came in between is judged once more
+            if self.hung_up or not self._judge():
+                return
+            self.hung_up = True
+        signal.pthread_kill(cast(int, main_thread().ident), signal.SIGHUP)  # which may be waiting, and must hear of it
 
     @contextmanager
     def raised(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,7 +179,7 @@ def main(context: click.Context, /, config: Path | None, list_devices: bool, **s
     or in a TOML file (--config). Exit codes: 0 ended or interrupted, 1 the output cannot be written, 2 usage, 3 model,
     4 microphone, 5 recording, 6 provider, 7 a place for records, 8 the database, 9 an update.
     """
-    interrupts = Interrupts()
+    interrupts = Interrupts(partial(renewable, context))
     log_to_stderr(settings["verbose"])
     log_settings(context)
     with ends_well():
@@ -211,23 +212,51 @@ def asked_of(context: click.Context) -> Asked:
     return Asked(settings_from(options, tables), tables, sinks)
 
 
-def renewed(context: click.Context, before: Asked) -> Asked:
-    """What the same arguments ask for now: the configuration file may say something else, a model's file may be
-    another. What cannot be is logged, and all goes on as ``before``.
+def renewable(context: click.Context) -> bool:
+    """Whether the same arguments ask for what can be, now that files may be others; else it is logged, and all goes on.
+
+    What is open stays so. Therefore what cannot be open twice, such as a port, shows in :func:`renewed` alone.
     """
     from edge.board import Board
     from edge.cli.opening import open_sessions
+    from edge.cli.sinks import try_sinks
 
-    try:
-        asked = asked_of(context.command.make_context(context.info_name, list(context.meta[ARGUMENTS])))
+    with unchanged_by_mistakes():
+        asked = asked_again(context)
+        try_sinks(asked.tables.get("sinks", {}), asked.options)
+        clips = replace(asked.settings.clips, folder="")  # its half written files are those of what is open
+        open_sessions(replace(asked.settings, clips=clips), Board())
+        return True
+    return False
+
+
+def renewed(context: click.Context, before: Asked) -> Asked:
+    """What the same arguments ask for now, where it can be; else ``before``."""
+    from edge.board import Board
+    from edge.cli.opening import open_sessions
+
+    with unchanged_by_mistakes():
+        asked = asked_again(context)
         with closing(Spread(sinks_of(asked, Board()))):  # all of it is made once, to see that it can be
             open_sessions(asked.settings, Board())
+        log.info("settings and model are read again")
+        return asked
+    return before
+
+
+def asked_again(context: click.Context) -> Asked:
+    """As :func:`asked_of`, from the arguments of ``context``, and the configuration file as it is now."""
+    return asked_of(context.command.make_context(context.info_name, list(context.meta[ARGUMENTS])))
+
+
+@contextmanager
+def unchanged_by_mistakes() -> Iterator[None]:
+    """Within, what cannot be is logged, and ends what is within."""
+    try:
+        yield
     except (EdgeError, click.ClickException) as error:
         why = error.format_message() if isinstance(error, click.ClickException) else error
         log.error("nothing is changed: %s", why)
-        return before
-    log.info("settings and model are read again")
-    return asked
 
 
 def require_one_place(context: click.Context, tables: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
@@ -227,19 +228,32 @@ def make_sinks(
     return found
 
 
+def try_sinks(tables: Any, options: Mapping[str, Any]) -> None:
+    """Make each that :func:`asked_sinks` says, and close it, beside others that are open: but for what has a port or a
+    file, which may be theirs.
+
+    Raises SettingsError and the sinks' own EdgeErrors.
+    """
+    for one in asked_sinks(tables, options):
+        if one.kind != METRICS and _file_of(one.config) is None:
+            _made(one, several=False).close()
+
+
 def _delivery(asked: Asked, *, several: bool) -> Delivery:
     """The sink behind its queue."""
     from edge.delivery import Delivery
 
-    module, kind, config = import_module(KINDS[asked.kind].module), KINDS[asked.kind], asked.config
+    make = partial(_made, asked, several=several)
+    return Delivery(make(), asked.name, factory=make, capacity=asked.how.capacity, spool=asked.spool)
+
+
+def _made(asked: Asked, *, several: bool) -> Sink:
+    """The sink itself."""
+    kind, config = KINDS[asked.kind], asked.config
     if several and hasattr(config, "by_source"):
         config = replace(config, by_source=True)
-
-    def make() -> Sink:
-        sink: Sink = getattr(module, kind.sink)(config)
-        return sink
-
-    return Delivery(make(), asked.name, factory=make, capacity=asked.how.capacity, spool=asked.spool)
+    sink: Sink = getattr(import_module(kind.module), kind.sink)(config)
+    return sink
 
 
 def _file_of(config: Any) -> Path | None:
