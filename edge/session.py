@@ -105,8 +105,8 @@ class Session:
             watched = Watched(self._source, self._progress)
             told = attend(watched, self._classifier, self._plan.hop, succession)
         except EdgeError as error:
-            self._failed(error)
             yield error_record(self.name, error)
+            yield from self._shown(self._failed(error))
             raise
         self._name = self._recorder.source = self.name  # a microphone knows its own once it is open
         if self._name != opening:
@@ -156,10 +156,9 @@ class Session:
     def crashed(self, failure: BaseException) -> Iterator[Record]:
         """What is left after :meth:`records` has raised ``failure``, a mistake of ours: that, and the end."""
         error = EdgeError(f"{type(failure).__name__}: {failure}", remedy="restart edge-listen, and report this")
-        health = self._failed(error)
         yield error_record(self.name, error)
+        yield from self._shown(self._failed(error))
         if self._recorder.source:  # it had started
-            yield from self._shown(health)
             yield from self._ended("error", 0.0)
 
     def _ended(self, reason: str, timeout: float = CLIPS_SECONDS) -> Iterator[Record]:

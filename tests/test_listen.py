@@ -271,7 +271,9 @@ def test_every_command_is_as_careful():
 def assert_fails_in_one_line(done, code):
     lines = records(done)
     kinds = [line["type"] for line in lines]
-    assert kinds == ["error"] or (kinds[0] == "start" and kinds[-3:] == ["error", "health", "end"])
+    assert kinds in (["error"], ["error", "health"]) or (
+        kinds[0] == "start" and kinds[-3:] == ["error", "health", "end"]
+    )
     (error,) = of_type("error", lines)
     assert error["code"] == code
     assert error["remedy"]
@@ -312,7 +314,7 @@ def test_a_cut_mp3_is_told_in_one_line(tmp_path):
 def test_missing_recording():
     done = listen("--input", "no.wav", "--output", "jsonl", code=5)
     assert_fails_in_one_line(done, 5)
-    assert len(records(done)) == 1  # it never started
+    assert not of_type("start", records(done))
     assert listen("--input", "no.wav", code=5).stdout == ""
 
 

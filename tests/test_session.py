@@ -36,10 +36,11 @@ def test_what_is_said_of_a_name_that_is_no_text_can_be_written(classifier, tmp_p
     board = Board()
     session = Session(SoundFile(tmp_path / os.fsdecode(b"caf\xe9.wav")), classifier, Plan(board=board))
     records = session.records()
-    told = next(records)
+    told = [next(records), next(records)]
     with pytest.raises(InputError, match="does not exist"):
         next(records)
     shown = f"{tmp_path}/caf\\udce9.wav"
-    assert (told["source"], told["message"]) == (shown, f"{shown} does not exist")
+    assert [(record["type"], record["source"]) for record in told] == [("error", shown), ("health", shown)]
+    assert all(record["message"].startswith(f"{shown} does not exist") for record in told)
     assert board.sources().keys() == {shown}
-    json.dumps([told, board.document(), board.sentence()], ensure_ascii=False).encode()
+    json.dumps([*told, board.document(), board.sentence()], ensure_ascii=False).encode()

@@ -150,7 +150,8 @@ def test_a_source_that_fails_does_not_stop_the_others(tmp_path, demo):
     """)  # fmt: skip
     done = listen("--config", config, code=5)
     lines = records(done)
-    assert [r["type"] for r in lines if r["source"] == "gone"] == ["error"]
+    assert [r["type"] for r in lines if r["source"] == "gone"] == ["error", "health"]
+    assert next(r["state"] for r in of_type("health", lines) if r["source"] == "gone") == "lost"
     assert lines[-1]["source"] == "yard"
     assert lines[-1]["reason"] == "end of input"
     assert "gone: " in done.stderr
@@ -288,7 +289,8 @@ class Broken:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "types"), [(0, ["error"]), (4, ["start", "health", "health", "window", "error", "health", "end"])]
+    ("seconds", "types"),
+    [(0, ["error", "health"]), (4, ["start", "health", "health", "window", "error", "health", "end"])],
 )
 def test_a_mistake_of_ours_is_not_hidden_in_a_thread(classifier, caplog, seconds, types):
     """It is told at once, while the others go on, and raised at the end."""

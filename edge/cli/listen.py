@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -273,8 +272,6 @@ def settings_from(options: dict[str, Any], tables: dict[str, Any]) -> Settings:
     from edge.clips import ClipsConfig
     from edge.privacy import RAM_ONLY, require_ram_only
 
-    duration = options["duration"]
-    require(duration is None or math.isfinite(duration), "duration", duration, "a number of seconds")
     threshold, privacy, folder = (options.pop(name) for name in ("threshold", "privacy", "clips"))
     table = tables.get("events", {})
     events = rules_of(table, threshold)
