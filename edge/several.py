@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from time import monotonic
 
@@ -24,22 +24,25 @@ HANGING_SECONDS = 5.0  # after which the loop that takes them counts as hanging
 LOOP = "\0records"  # its name on the board; no source is called so
 
 
+def require_names(names: Iterable[str]) -> None:
+    """Raises SettingsError for two sources of one name, or of names that differ in spaces, signs or capitals alone."""
+    found: dict[str, str] = {}  # by what topics and ids call them
+    for name in names:
+        if (other := found.get(slug(name))) is not None:
+            called = repr(name) if other == name else f"{other!r} and {name!r}, which are one name in topics and ids"
+            raise SettingsError(f"two sources are called {called}", remedy="give each a name of its own")
+        found[slug(name)] = name
+
+
 class Several:
     """Sessions that run beside each other. One that fails does not stop the others.
 
-    Raises SettingsError for two of one name, or of names that differ in spaces, signs or capitals alone.
+    Raises SettingsError for two of one name: see :func:`require_names`.
     """
 
     def __init__(self, sessions: Sequence[Session], board: Board | None = None) -> None:
         """``board`` is that of the sessions: it is told that their records are taken."""
-        names: dict[str, str] = {}  # by what topics and ids call them
-        for name in (session.name for session in sessions):
-            if (other := names.get(slug(name))) is not None:
-                called = (
-                    repr(name) if other == name else f"{other!r} and {name!r}, which are one name in topics and ids"
-                )
-                raise SettingsError(f"two sources are called {called}", remedy="give each a name of its own")
-            names[slug(name)] = name
+        require_names(session.name for session in sessions)
         self._sessions, self._board = sessions, board or Board()
         self.patient = all(session.patient for session in sessions)
         self._waiting: queue.Queue[Record | Session] = queue.Queue(WAITING)  # a session: it has ended

@@ -21,7 +21,7 @@ from edge.doctor import access, bundle, clock, machine, places, recording, servi
 from edge.doctor import model as doctor_model
 from edge.doctor.check import Step, examine, failure, ok
 from edge.doctor.redact import REMOVED, masked, redacted, secrets_in
-from edge.doctor.subject import Place, Subject
+from edge.doctor.subject import Ear, Place, Subject
 from edge.errors import DeviceError
 from edge.rules import EventConfig
 from edge.sinks.jsonl import JsonLinesFileConfig
@@ -530,6 +530,8 @@ def test_the_service(root, tmp_path, monkeypatch, told, status):
         ("[clips]\nfoo = 1", "foo"),
         ("[events]\nfoo = 1", "foo"),
         ("[[sources]]\nnam = 'x'", "nam"),
+        ("[[sources]]\nname = 'a'\nevents.thresold = 0.5", "thresold"),
+        ("[[sources]]\nname = 'a'\n[[sources]]\nname = 'A!'", "two sources are called 'a' and 'A!'"),
     ],
 )
 def test_a_configuration_that_edge_listen_refuses(tmp_path, text, words):
@@ -568,10 +570,34 @@ def test_the_defaults_are_not_judged_in_place_of_a_configuration_that_is_refused
 def test_rules_of_another_model_are_a_warning_where_models_come_over_the_air(tmp_path, over_the_air, site, expected):
     model = f"update:{tmp_path}" if over_the_air else None
     path = site and tmp_path / site
-    subject = Subject(model=model, events=EventConfig(only=("hound", "dog")), site=path)
+    subject = Subject(model=model, ears=(Ear(events=EventConfig(only=("hound", "dog")), site=path),))
     *_, check = Step("model", doctor_model.model).run(subject)
     assert check.status == expected[0]
     assert expected[1] in check.found
+
+
+def test_the_rules_of_each_source_are_tried_on_the_model(tmp_path):
+    text = """
+    threshold = 0.6
+    [events]
+    confirm = 3
+    [[sources]]
+    name = "yard"
+    site = "gone.json"
+    [[sources]]
+    name = "gate"
+    events.only = ["hound"]
+    """
+    config = put(tmp_path, "config.toml", text)
+    _, subject = asked(config, None, None, 1.0)
+    *_, yard, gate = Step("model", doctor_model.model).run(subject)
+    assert (yard.name, yard.status, yard.found) == ("rules of yard", "failure", "gone.json is not there")
+    assert (gate.name, gate.status) == ("rules of gate", "failure")
+    assert "a class in events is 'hound'" in gate.found
+    assert [(ear.events.rule.threshold, ear.events.rule.confirm) for ear in subject.ears] == [(0.6, 3)] * 2
+    _, subject = asked(config, "usb", None, 1.0)  # which listens by the rules of all
+    *_, only = Step("model", doctor_model.model).run(subject)
+    assert (only.name, only.status) == ("rules", "ok")
 
 
 def test_what_a_configuration_asks_for(tmp_path):

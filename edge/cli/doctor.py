@@ -121,26 +121,24 @@ def look(config: Path | None, device: str | None, model: str | None, seconds: fl
 def asked(config: Path | None, device: str | None, model: str | None, seconds: float) -> tuple[Check, Subject | None]:
     """What edge-listen would do, read by its own code; None where that refuses it: the defaults are not asked for."""
     from edge.doctor.check import failure, ok
-    from edge.doctor.subject import Ear
 
     try:
-        subject = _subject([] if config is None else ["--config", str(config)], seconds)
+        subject = _subject([] if config is None else ["--config", str(config)], device, seconds)
     except click.UsageError as error:
         what = " ".join(error.format_message().split())
         return failure("configuration", what, "correct it; docs/listen.md has the keys"), None
     except EdgeError as error:
         return failure("configuration", error.what, error.remedy), None
-    if device is not None:
-        subject = replace(subject, ears=(Ear(device=device),))
     subject = replace(subject, model=model or subject.model)
     return ok("configuration", f"{config} is valid" if config else "no file: the defaults"), subject
 
 
-def _subject(arguments: list[str], seconds: float) -> Subject:
-    """Raises UsageError or EdgeError for what edge-listen would refuse."""
+def _subject(arguments: list[str], device: str | None, seconds: float) -> Subject:
+    """``device`` takes the place of all sources. Raises UsageError or EdgeError for what edge-listen would refuse."""
     from edge.cli import listen
     from edge.cli.common import one_of, tables_of
     from edge.cli.sinks import asked_sinks
+    from edge.cli.sources import rules_of_each
     from edge.doctor.subject import Ear, Place, Subject
 
     with listen.main.make_context("edge-listen", arguments) as context:
@@ -152,15 +150,20 @@ def _subject(arguments: list[str], seconds: float) -> Subject:
         listen.require_one_place(context, tables)
         settings = listen.settings_from(params, tables)
         places = asked_sinks(tables.get("sinks", {}), sinks)
-    several = [Ear(s.name, s.input or None, s.device or None, s.channel) for s in settings.sources]
+        rules = rules_of_each(settings.sources, settings.event_table, settings.threshold, settings.site)
+    only = Ear("", settings.input, settings.device, settings.channel, settings.events, settings.site)
+    ears = [
+        Ear(source.name, source.input or None, source.device or None, source.channel, events, site)
+        for source, (events, site) in zip(settings.sources, rules, strict=True)
+    ] or [only]
+    if device is not None:
+        ears = [Ear(device=device, events=only.events, site=only.site)]
     return Subject(
-        ears=tuple(several) or (Ear("", settings.input, settings.device, settings.channel),),
+        ears=tuple(ears),
         model=settings.model,
         provider=settings.provider,
         threads=settings.threads,
         hop=settings.hop,
-        events=settings.events,
-        site=settings.site,
         places=tuple(Place(p.name, p.kind, p.config, p.spool) for p in places),
         clips=settings.clips.folder or "",
         seconds=seconds,

@@ -17,6 +17,7 @@ from edge.rules import EventConfig, events_of, fitted
 from edge.secret import is_url
 from edge.session import Plan, Session
 from edge.settings import require, settings_of
+from edge.several import require_names
 from edge.sources.block import Source
 
 
@@ -51,6 +52,7 @@ def source_configs(tables: Any) -> list[SourceConfig]:
         if not isinstance(events, dict):
             raise SettingsError(f"{where}.events is {events!r}", remedy="write its keys as events.KEY")
         found.append(replace(settings_of(SourceConfig, plain, where), events=events))
+    require_names(config.name for config in found)
     return found
 
 
@@ -65,6 +67,21 @@ def rules_of(
     return events_of(own, where) if own != table else events
 
 
+def rules_of_each(
+    configs: Sequence[SourceConfig], table: dict[str, Any], threshold: float | None, site: Path | None
+) -> list[tuple[EventConfig, Path | None]]:
+    """The rules of each source, and its site. ``table`` is ``[events]``, which each one's own adds to, ``threshold`` is
+    --threshold, and ``site`` counts for those that name none. Raises SettingsError.
+    """
+    return [
+        (
+            rules_of(table, threshold, config.events, f"sources[{number}].events"),
+            Path(config.site) if config.site else site,
+        )
+        for number, config in enumerate(configs)
+    ]
+
+
 def sessions_of(
     configs: Sequence[SourceConfig],
     table: dict[str, Any],
@@ -75,15 +92,13 @@ def sessions_of(
     *,
     wait: bool = False,
 ) -> list[Session]:
-    """A session for each; ``table`` is ``[events]``, which each one's own adds to, ``threshold`` is --threshold,
-    ``site`` counts for those that name none, and ``wait`` is --wait. Raises EdgeError.
+    """A session for each; for ``table``, ``threshold`` and ``site`` see :func:`rules_of_each`, and ``wait`` is --wait.
+    Raises EdgeError.
     """
     found = []
     if plan.clips.folder:
         plan = replace(plan, folder=folder_of(plan.clips))
-    for number, config in enumerate(configs):
-        events = rules_of(table, threshold, config.events, f"sources[{number}].events")
-        place = Path(config.site) if config.site else site
+    for config, (events, place) in zip(configs, rules_of_each(configs, table, threshold, site), strict=True):
         mine = with_rules(plan, events, place, classifier.spec)
         where, device = config.input or None, config.device or None
         source = make_source(where, device, config.channel, realtime=config.realtime, wait=wait)

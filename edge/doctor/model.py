@@ -8,21 +8,18 @@ from time import perf_counter
 
 import numpy as np
 
+from edge.config import ModelSpec
 from edge.doctor.check import Check, failure, ok, warning
-from edge.doctor.subject import Subject
-from edge.errors import SettingsError
+from edge.doctor.subject import Ear, Subject
+from edge.errors import EdgeError, SettingsError
 
 HOPS = 20  # that are timed
 BUSY = 0.5  # share of the hop, from which a busy moment makes decisions late
 
 
 def model(subject: Subject) -> Iterator[Check]:
-    """Open it as edge-listen would: that proves its golden vectors. Then time it, and try the rules on it."""
-    from edge.calibration import OtherModelError, calibrated
+    """Open it as edge-listen would: that proves its golden vectors. Then time it, and try each source's rules on it."""
     from edge.classifier import Classifier
-    from edge.decisions import Detector
-    from edge.models import UPDATED
-    from edge.rules import fitted
     from edge.tuning import pick
 
     setup = pick(subject.model, subject.provider, subject.threads)
@@ -32,18 +29,29 @@ def model(subject: Subject) -> Iterator[Check]:
     yield ok("model", found, model=spec.name, precision=spec.provenance.precision, provider=classifier.provider)
     samples = spec.hop_samples(subject.hop)
     yield _timed(_decision_ms(classifier, subject.hop), 1000 * samples / spec.frontend.sample_rate)
+    for ear in subject.ears:
+        try:
+            yield _rules(ear, spec, subject)
+        except EdgeError as error:
+            yield failure(ear.called("rules"), error.what, error.remedy)
+
+
+def _rules(ear: Ear, spec: ModelSpec, subject: Subject) -> Check:
+    """Raises EdgeError for what ends the start of edge-listen."""
+    from edge.calibration import OtherModelError, calibrated
+    from edge.decisions import Detector
+    from edge.models import UPDATED
+    from edge.rules import fitted
+
     try:
-        Detector(spec, calibrated(subject.events, spec, subject.site, subject.hop))
+        Detector(spec, calibrated(ear.events, spec, ear.site, subject.hop))
     except SettingsError as error:
         if not UPDATED.match(str(subject.model)):
             raise
         # Over the air other models come, and what is not of this one ends no start.
-        Detector(
-            spec, calibrated(fitted(subject.events, spec), spec, subject.site, subject.hop, ignored=OtherModelError)
-        )
-        yield warning("rules", error.what, error.remedy)
-        return
-    yield ok("rules", f"those of events fit its {len(spec.labels)} classes")
+        Detector(spec, calibrated(fitted(ear.events, spec), spec, ear.site, subject.hop, ignored=OtherModelError))
+        return warning(ear.called("rules"), error.what, error.remedy)
+    return ok(ear.called("rules"), f"those of events fit its {len(spec.labels)} classes")
 
 
 def _decision_ms(classifier: object, hop: float | None) -> float:

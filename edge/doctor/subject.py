@@ -19,6 +19,8 @@ class Ear:
     input: str | None = None  # file, URL or "-"; None: a microphone
     device: str | None = None  # index, id or a part of the name of a microphone; None: the system's
     channel: int | None = None  # from 0; None mixes
+    events: EventConfig = EventConfig()
+    site: Path | None = None  # thresholds of edge-calibrate
 
     def called(self, check: str) -> str:
         """The name of a check of this source."""
@@ -44,8 +46,6 @@ class Subject:
     provider: str = "auto"
     threads: int | None = None  # None: the pick of edge-bench --tune
     hop: float | None = None  # seconds; None: the model's default
-    events: EventConfig = EventConfig()
-    site: Path | None = None  # thresholds of edge-calibrate
     places: tuple[Place, ...] = ()
     clips: str = ""  # folder; empty: none are kept
     seconds: float = 3.0  # to record
