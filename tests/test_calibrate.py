@@ -365,6 +365,20 @@ def test_a_configuration_of_edge_listen_is_taken_as_it_is(hiss, tmp_path):
     assert model_of("update", {"update": {"state": "/models"}}) == "update:/models"
 
 
+@pytest.mark.parametrize(
+    ("sound", "refusal"),
+    [("-", "standard input is for edge-listen alone"), ("gone.wav", "'gone.wav' does not exist")],
+)
+def test_an_input_of_the_file_that_is_not_listened_to_may_be_anything(tmp_path, sound, refusal):
+    site, config = tmp_path / "s.json", tmp_path / "c.toml"
+    config.write_text(f'input = "{sound}"\nsite = "{site}"\n')
+    site.write_text('{"max_false_per_day": 1}')
+    asked = ("--config", config)
+    assert refusal in calibrate(*asked, code=2).stderr
+    assert "5.0 minutes are too few" in calibrate(*asked, "--device", "usb", "--duration", "5m", code=2).stderr
+    assert calibrate(*asked, "--undo").stdout == f"{site}: removed\n"
+
+
 def test_a_source_is_calibrated_by_its_rules_for_its_place(hiss, tmp_path):
     config, site = tmp_path / "c.toml", tmp_path / "yard.json"
     yard = f'[[sources]]\nname = "yard"\ninput = "{hiss}"\nsite = "{site}"\nevents.only = ["dog"]\n'

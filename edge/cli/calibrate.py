@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import shlex
 import sys
 import time
@@ -76,12 +77,10 @@ class Settings:
 
 
 class PathOrUrl(click.Path):
-    """A path that is there, or the URL of a stream."""
+    """A path, or the URL of a stream."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """See click."""
-        if value == "-":
-            self.fail("standard input is for edge-listen alone: give recordings, a URL or --device", param, ctx)
         return value if isinstance(value, str) and is_url(value) else super().convert(value, param, ctx)
 
 
@@ -90,6 +89,17 @@ def sounds(context: click.Context, parameter: click.Parameter, value: tuple[Path
     if len(value) > 1 and any(isinstance(item, str) for item in value):
         raise click.BadParameter("a URL is listened to alone: give one, or recordings", context, parameter)
     return value
+
+
+def require_sounds(asked: Sequence[Path | str]) -> None:
+    """Raises SettingsError for standard input, and for a path that is not there. Of the file of edge-listen, only what
+    is listened to counts.
+    """
+    for item in asked:
+        if item == Path("-"):
+            raise SettingsError("standard input is for edge-listen alone", remedy="give recordings, a URL or --device")
+        if isinstance(item, Path) and not os.path.exists(item):  # noqa: PTH110  (it never raises)
+            raise SettingsError(f"{str(item)!r} does not exist", remedy="check the path")
 
 
 def seconds_of(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
@@ -127,7 +137,7 @@ def budget(context: click.Context, parameter: click.Parameter, value: float) -> 
     click.option(
         "--input",
         multiple=True,
-        type=PathOrUrl(exists=True, readable=False, path_type=Path),
+        type=PathOrUrl(readable=False, path_type=Path),
         metavar="FILE|FOLDER|URL",
         callback=sounds,
         show_default="the microphone",
@@ -186,6 +196,7 @@ def main(
         if undo:
             print(f"{path}: back to the calibration before" if take_back(path) else f"{path}: removed")
             return
+        require_sounds(context.params["input"])
         asked = settings_from(context, source)
         require_enough(asked.duration)  # and a place for it: hours of listening are not to be in vain
         require_place(path)
