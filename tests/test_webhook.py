@@ -222,6 +222,17 @@ def test_a_clock_that_was_set_back_is_no_cool_down(receiver, webhook):
     assert [b["id"] for b in bodies(receiver)] == ["e00000", "e00001"]
 
 
+def test_a_cool_down_is_of_a_label_over_all_sources_whichever_is_ahead(receiver, webhook):
+    sink = webhook(cooldown=5.0)
+    heard = [("Yard", 0), ("Yard", 7), ("Gate", 0), ("Yard", 9), ("Yard", 14), ("Gate", 7), ("Gate", 20), ("Yard", 19)]
+    for i, (source, began) in enumerate(heard):
+        sink.write(event(i, at=1e9 + began - i) | {"source": source})
+    assert [b["id"] for b in bodies(receiver)] == ["e00000", "e00001", "e00004", "e00006"]
+    for i, (source, began) in enumerate([("Yard", 2), ("Gate", 4), ("Yard", 7)], len(heard)):  # a clock was set back
+        sink.write(event(i, at=1e9 + began - i) | {"source": source})
+    assert [b["id"] for b in bodies(receiver)[4:]] == ["e00008", "e00010"]
+
+
 def test_a_second_attempt_is_not_held_back_by_the_cool_down(receiver, webhook):
     receiver.answers = [(503, {})]
     delivery = Delivery(webhook(cooldown=60.0), "webhook", first_wait=0.01)

@@ -10,7 +10,7 @@ import math
 import re
 import string
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -71,7 +71,8 @@ class Webhook:
         self._template = None if config.template is None else read_template(config.template)
         self._client: httpx.Client | None = None
         self._decided: OrderedDict[str, bool] = OrderedDict()  # id of an event → whether it is sent
-        self._sent: dict[str, float] = {}  # label → seconds since the epoch, of the last event that was sent
+        # label → source and beginning, in seconds since the epoch, of its last events that were sent
+        self._sent: defaultdict[str, deque[tuple[str, float]]] = defaultdict(lambda: deque(maxlen=REMEMBERED))
 
     def write(self, record: Record) -> None:
         """Post ``record`` where it is an event to be sent. Raises SinkError when the receiver has not taken it."""
@@ -104,10 +105,13 @@ class Webhook:
             return known
         label, onset = record["label"], datetime.fromisoformat(record["onset_time"]).timestamp()
         wait = self._config.cooldowns.get(label, self._config.cooldown)
-        # Of several sources the later record may have begun earlier; and a clock may be set back.
-        due = abs(onset - self._sent.get(label, float("-inf"))) >= wait
+        source, sent = record["source"], self._sent[label]
+        # Of several sources, any may be ahead of the others. Only a clock that was set back puts one behind itself.
+        if any(heard_by == source and onset < began for heard_by, began in sent):
+            sent.clear()
+        due = all(abs(onset - began) >= wait for _, began in sent)
         if due:
-            self._sent[label] = onset
+            sent.append((source, onset))
         self._decided[record["id"]] = due
         if len(self._decided) > REMEMBERED:
             self._decided.popitem(last=False)
