@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import subprocess
 import time
 from contextlib import closing
 from pathlib import Path
@@ -187,6 +188,15 @@ def test_empty_file(tmp_path):
 def test_not_a_sound_file(tmp_path):
     (tmp_path / "text.wav").write_text("no sound here, only words\n" * 100)
     assert_fails(tmp_path / "text.wav", "cannot be read: .*")
+
+
+def test_a_pipe_without_sound_is_not_waited_for_again(tmp_path, monkeypatch):
+    os.mkfifo(pipe := tmp_path / "pipe")
+    monkeypatch.setattr(Path, "open", lambda *_: pytest.fail("who opens it once more waits for another writer"))
+    with subprocess.Popen(["tee", pipe], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as writer:
+        writer.stdin.write(b"no sound here, only words\n")
+        writer.stdin.close()
+        assert_fails(pipe, "cannot be read: .*")
 
 
 def test_file_without_samples(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,9 +164,12 @@ class SoundFile:
 
     def _unreadable(self, error: Exception) -> InputError:
         """Why libsndfile failed, in words: the system's reason where there is one."""
+        empty = False
         try:
-            with self.path.open("rb") as file:
-                empty = not file.read(1)
+            mode = self.path.stat().st_mode
+            if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # a pipe that has been read would wait for another writer
+                with self.path.open("rb") as file:
+                    empty = not file.read(1)
         except (OSError, ValueError) as reason:
             if isinstance(reason, FileNotFoundError):
                 return InputError(f"{self.path} does not exist", remedy="check the path")
