@@ -96,6 +96,88 @@ def test_options_that_mean_nothing_are_refused(machine, options):
     assert options[0] in said
 
 
+# --- what was in use stays in use ----------------------------------------------------------------------------
+
+VENV = """#!/bin/sh
+for folder; do :; done
+[ "$3" = --without-pip ] || { echo 3.11; exit; }
+mkdir -p "$folder/bin"
+for name in python edge-inspect edge-listen; do ln -s /bin/true "$folder/bin/$name"; done
+"""
+SYSTEMCTL = """#!/bin/sh
+case "$*" in
+daemon-reload) cp {root}/etc/systemd/system/edge-listen.service {root}/loaded ;;
+"restart edge-listen.service") ! grep -q broken {root}/loaded ;;
+esac
+"""
+
+
+@pytest.fixture
+def device(machine, bundle, tmp_path):
+    """A system below ``device.root`` whose service starts unless ``broken`` stands in the unit that systemd has loaded.
+
+    ``device.upgrade(line)`` installs a bundle whose unit has one more line; ``device.state()`` is what is in use.
+    """
+    root = tmp_path / "root"
+    (root / "run/systemd/system").mkdir(parents=True)
+    (root / "opt").mkdir()
+    script = machine.folder / "install.sh"
+    script.write_text(re.sub(r"(?<=[= ])/(?=(opt|etc|usr|run|var)/)", f"{root}/", script.read_text()))
+    for path in (*PI.glob("edge-*"), PI / "70-edge-listen-microphone.rules"):
+        shutil.copy(path, machine.folder)
+    (machine.folder / "EXTRAS").write_text("metrics\n")
+    for name, words in {"ldconfig": "libportaudio.so.2", "udevadm": ""}.items():
+        machine.says(name, words)
+    for name, text in {"python3": VENV, "systemctl": SYSTEMCTL.format(root=root)}.items():
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    unit = root / "etc/systemd/system/edge-listen.service"
+
+    def upgrade(line):
+        shutil.copy(PI / unit.name, machine.folder)
+        with (machine.folder / unit.name).open("a") as file:
+            file.write(f"# {line}\n")
+        (machine.folder / "SHA256SUMS").unlink()
+        bundle.write_checksums(machine.folder)
+        return machine()
+
+    machine.root, machine.upgrade = root, upgrade
+    machine.state = lambda: ((root / "opt/edge-listen").readlink(), unit.read_text().splitlines()[-1])
+    return machine
+
+
+def test_an_upgrade_that_does_not_start_leaves_program_and_units_of_before(device):
+    assert device.upgrade("first") == (0, "")
+    first = device.state()
+    code, said = device.upgrade("broken")
+    assert (code, said) == (
+        1,
+        "error: the new release does not start; the one before is in use again (journalctl -u edge-listen)\n",
+    )
+    assert device.state() == first == (first[0], "# first")
+    assert list(first[0].parent.iterdir()) == [first[0]]
+
+
+def test_a_rollback_brings_back_the_units(device):
+    device.upgrade("first")
+    first = device.state()
+    assert device.upgrade("second") == (0, "")
+    assert device.state()[1] == "# second"
+    assert device("--rollback") == (0, "")
+    assert device.state() == first
+
+
+def test_where_the_release_before_does_not_start_either_it_is_said(device):
+    """As where an earlier install.sh made it, and kept no units: those that are there stay."""
+    device.upgrade("first")
+    program, _ = device.state()
+    shutil.rmtree(program / "units", ignore_errors=True)
+    code, said = device.upgrade("broken")
+    assert code == 1
+    assert said.startswith("error: neither the new release nor the one before starts; the one before is in ")
+    assert device.state() == (program, "# broken")
+
+
 # --- the files that it installs ------------------------------------------------------------------------------
 
 

@@ -171,8 +171,10 @@ there "cp -r $bundle newer && cd newer && echo '# newer' >>edge-listen.service \
 first=$(release)
 check "a newer bundle is installed beside it" there "cd newer && sudo ./install.sh"
 check "and is in use" test "$(release)" != "$first"
+check "with its unit" grep -q newer "$root/etc/systemd/system/edge-listen.service"
 check "the one before comes back" there "cd newer && sudo ./install.sh --rollback"
 check "and is in use again" test "$(release)" = "$first"
+check "with its own unit" there "! grep newer /etc/systemd/system/edge-listen.service"
 
 # --- the suite --------------------------------------------------------------------------------------------------------------------
 suite() { # suite FILE…: with the libraries for testing beside the installed program

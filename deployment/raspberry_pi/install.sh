@@ -116,6 +116,7 @@ new_release() { # in a subshell: makes a release beside the one in use, proves i
     chmod 755 "$made"
     fill "$made" >&2 || fail "the new release cannot be made" "the one in use was kept; what pip says is above"
     prove "$made" >&2
+    install -D -m 644 -t "$made/units" edge-*.service edge-*.timer # of these, only edge-listen.service is enabled
     if bundled; then cp SHA256SUMS "$made/bundle"; else touch "$made/bundle"; fi # last: it is whole
     trap - EXIT
     echo "$made"
@@ -142,9 +143,13 @@ prove() { # prove FOLDER: the model gives the numbers that are written in it, Po
     "$1/bin/python" -c 'import sounddevice, soundfile, soxr' || fail "a library of the new release does not load" "the one in use was kept"
 }
 
-switch_to() { # switch_to FOLDER: at once, so that a power cut leaves the one or the other
+switch_to() { # switch_to FOLDER: at once, so that a power cut leaves the one or the other; then to its units
     ln -sfn "$1" "$PROGRAM.new"
     mv -T "$PROGRAM.new" "$PROGRAM"
+    local unit
+    for unit in "$1"/units/*; do # a release of an earlier install.sh has none: the units stay as they are
+        if [ -f "$unit" ]; then put "$unit" "$UNITS/${unit##*/}"; fi
+    done
 }
 
 forget_releases() { # forget_releases CURRENT BEFORE: all others go
@@ -162,10 +167,6 @@ put() { # put FILE PLACE: if it differs, to a temporary name first
 put_once() { [ -e "$2" ] || put "$1" "$2"; } # the user's own from then on
 
 install_files() {
-    local unit
-    for unit in edge-*.service edge-*.timer; do # of these, only edge-listen.service is enabled
-        if [ -f "$unit" ]; then put "$unit" "$UNITS/$unit"; fi
-    done
     put_once edge-listen.toml "$CONFIG/edge-listen.toml"
     put_once 70-edge-listen-microphone.rules "$RULES"
     if [ "$1" = yes ]; then put journald-volatile.conf "$JOURNAL"; fi
@@ -203,8 +204,8 @@ install_all() { # install_all LOG_TO_RAM
     if ! start "$1"; then
         case $before in "" | "$release") fail "the service does not start" "journalctl -u edge-listen" ;; esac
         switch_to "$before"
-        systemctl restart edge-listen.service || true
         rm -rf "$release"
+        start no || fail "neither the new release nor the one before starts; the one before is in $PROGRAM again" "journalctl -u edge-listen"
         fail "the new release does not start; the one before is in use again" "journalctl -u edge-listen"
     fi
     [ "$release" = "$before" ] || forget_releases "$release" "$before"
