@@ -38,7 +38,7 @@ from edge.cli.number import Finite
 from edge.errors import EdgeError, SettingsError
 from edge.rules import EventConfig
 from edge.secret import is_url, without_password
-from edge.settings import require, settings_of
+from edge.settings import settings_of
 
 if TYPE_CHECKING:
     from edge.board import Board
