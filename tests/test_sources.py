@@ -5,7 +5,7 @@ import os
 import struct
 import subprocess
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -315,6 +315,33 @@ def test_raw_pcm_in_odd_pieces():
     stream = PcmStream(RATE, 2, channel=1, file=Trickle(values.tobytes()))
     samples = np.concatenate([b.samples for b in stream.blocks(RATE, 100)])
     assert np.allclose(samples, values[1::2] / 32768)
+
+
+class HungUp(io.RawIOBase):
+    """A pipe of odd pieces that a signal interrupts, before every third of them."""
+
+    def __init__(self, data: bytes) -> None:
+        self.pipe, self.calls = Trickle(data), 0
+
+    def read(self, size: int = -1) -> bytes:
+        self.calls += 1
+        if self.calls % 3 == 0:
+            raise KeyboardInterrupt
+        return self.pipe.read(size)
+
+
+def test_raw_pcm_stays_in_step_over_a_reload():
+    """Wherever a stream ends, in the middle of a frame or of a wait: another one goes on with a whole frame."""
+    values = np.repeat(np.arange(900, dtype="<i2"), 2).reshape(-1, 2) * np.array([1, -1], "<i2")
+    pipe, heard = HungUp(values.tobytes()), []
+    while pipe.pipe.data:
+        with suppress(KeyboardInterrupt):
+            heard.extend(b.samples * 32768 for b in PcmStream(RATE, 2, file=pipe).blocks(RATE, 1, None, 2))
+    heard = np.concatenate(heard)
+    assert len(heard) > 100
+    assert np.array_equal(heard[:, 0], -heard[:, 1])
+    assert np.isin(heard, values).all()
+    assert (np.diff(heard[:, 0]) > 0).all()
 
 
 def test_raw_pcm_of_two_channels():

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from typing import BinaryIO
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ F32 = NDArray[np.float32]
 
 CHUNK_SECONDS = 0.05
 FULL_SCALE = 32768.0  # of signed 16-bit samples
+# What was read of a file and is not heard yet. After SIGHUP another stream goes on with it, where a frame begins.
+UNHEARD: WeakKeyDictionary[BinaryIO, list[bytes]] = WeakKeyDictionary()
 
 
 class PcmStream:
@@ -52,14 +55,19 @@ class PcmStream:
     def _chunks(self, sample_rate: int, channels: int) -> Iterator[F32]:
         frame = 2 * self.channels  # bytes
         size = max(1, round(CHUNK_SECONDS * self.rate)) * frame
-        resample, pending, empty = Resampler(self.rate, sample_rate, channels), b"", True
+        resample, empty = Resampler(self.rate, sample_rate, channels), True
+        unheard = UNHEARD.setdefault(self._file, [])
         read = getattr(self._file, "read1", self._file.read)  # what is there now, without waiting for more
-        while data := read(size):
-            pending += data
-            whole = len(pending) - len(pending) % frame
+        while True:
+            unheard.extend(map(read, (size,)))  # one step, so that no signal comes between reading and keeping
+            if not unheard[-1]:
+                break
+            data = b"".join(unheard)
+            whole = len(data) - len(data) % frame
+            unheard[:] = [data[whole:]]
             if whole:
-                samples = np.frombuffer(pending[:whole], "<i2").reshape(-1, self.channels).astype(np.float32)
-                pending, empty = pending[whole:], False
+                samples = np.frombuffer(data[:whole], "<i2").reshape(-1, self.channels).astype(np.float32)
+                empty = False
                 yield resample(to_channels(samples / np.float32(FULL_SCALE), channels, self.channel))
         if empty:
             raise InputError("standard input ended without a sample", remedy="pipe 16-bit PCM into it")
