@@ -120,7 +120,7 @@ def test_closing_kills_the_one_that_runs(tmp_path):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"argv": ()}, {"argv": ("/no/such/program",)}, {"phases": ("start",)}, {"timeout": 0.0}],
+    [{"argv": ()}, {"argv": ("/no/such/program",)}, {"phases": ("start",)}, {"timeout": 0.0}, {"timeout": 1e12}],
 )
 def test_settings_that_make_no_sense(settings):
     with pytest.raises(SinkError) as caught:

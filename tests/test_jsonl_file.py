@@ -173,7 +173,7 @@ def test_a_linked_log_rotates_where_the_link_leads_to(tmp_path):
     assert sorted(p.name for p in tmp_path.rglob("l*")) == ["l.jsonl", "l.jsonl.1", "l.jsonl.2", "log"]
 
 
-@pytest.mark.parametrize("settings", [{"keep": 0}, {"max_bytes": -1}])
+@pytest.mark.parametrize("settings", [{"keep": 0}, {"keep": 10**9}, {"max_bytes": -1}])
 def test_settings_that_make_no_sense(tmp_path, settings):
     with pytest.raises(SinkError, match=r"use [01] or more"):
         open_file(tmp_path / "f", **settings)

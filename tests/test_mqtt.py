@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ from edge.config import build
 from edge.delivery import Delivery
 from edge.errors import SinkError
 from edge.names import slug
+from edge.sinks import LONGEST_WAIT
 from edge.sinks.homeassistant import HomeAssistant, HomeAssistantConfig
 from edge.sinks.mqtt import Mqtt, MqttConfig
 from tests.conftest import ROOT, resident
@@ -402,15 +404,29 @@ def test_tls_with_a_broker_that_has_none(broker):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"host": ""}, {"host": "a..b"}, {"host": "a" * 70}, {"port": 70_000}, {"prefix": "a/#"}, {"prefix": ""},
-        {"keepalive": 0}, {"timeout": 0.0}, {"ca_file": "/no/such/file"}, {"key_file": "/some/key"},
-        {"password_env": "X"},
+        {"host": ""}, {"host": "a..b"}, {"host": "a" * 70}, {"host": "\u200b"}, {"port": 70_000}, {"port": 0},
+        {"prefix": "a/#"}, {"prefix": ""}, {"keepalive": 0}, {"keepalive": 65_536}, {"timeout": 0.0}, {"timeout": 1e12},
+        {"ca_file": "/no/such/file"}, {"key_file": "/some/key"}, {"password_env": "X"},
     ],
 )  # fmt: skip
 def test_settings_that_make_no_sense(settings):
     with pytest.raises(SinkError) as caught:
         Mqtt(MqttConfig(**settings))
     assert not caught.value.retry
+
+
+@pytest.mark.parametrize("topic", ["ha/#", "", "+/ha", "/ha"])
+def test_a_topic_that_nothing_can_be_published_below(topic):
+    """paho would refuse it in its own thread, which then ends."""
+    with pytest.raises(SinkError, match=f"^home_assistant: discovery_prefix is {re.escape(repr(topic))}") as caught:
+        HomeAssistant(HomeAssistantConfig(discovery_prefix=topic))
+    assert not caught.value.retry
+
+
+def test_the_longest_waits_are_waited(broker):
+    sink = Mqtt(config(broker, keepalive=65_535, timeout=LONGEST_WAIT))
+    sink.write(event(0))
+    sink.close()
 
 
 def test_without_paho_it_says_what_to_install(monkeypatch):

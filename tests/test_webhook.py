@@ -96,6 +96,7 @@ def test_a_template_may_name_every_field_of_an_event():
         ('{"a": "$lable"}', r"\$lable in '\$lable'.*use .*\$label"),
         ('{"a": "5 $"}', r"a lone \$"),
         ('{"a": ', "Expecting value"),
+        (r'{"a": "\ud800"}', "surrogates not allowed"),
         ("/no/such/file", "No such file"),
     ],
 )
@@ -269,7 +270,10 @@ def test_an_outage_of_the_receiver_loses_nothing(tmp_path):
     ("settings", "says"),
     [
         ({"url": ""}, "url is ''"), ({"url": "ftp://host/"}, "url is"), ({"url": "http://"}, "url is"),
-        ({"url": "http://host:99999/"}, "url is"), ({"phases": ("start",)}, "phases are ['start']"),
+        ({"url": "http://host:99999/"}, "url is"), ({"url": "http://xn--/"}, "url is"),
+        ({"url": "http://a..b/"}, "url is"), ({"url": f"http://{'a' * 64}.org/"}, "url is"),
+        ({"phases": ("start",)}, "phases are ['start']"), ({"timeout": 1e300}, "timeout is 1e+300 (use seconds above"),
+        ({"longest_retry_after": 1e12}, "longest_retry_after is 1000000000000.0 (use seconds, at most"),
         ({"timeout": 0.0}, "timeout is 0.0"), ({"timeout": -1.0}, "timeout is -1.0"),
         ({"cooldown": -5.0}, "cooldown is -5.0 (use seconds, 0 or more)"),
         ({"cooldowns": {"Dog": 1.0, "Cat": -1.0}}, "cooldowns.Cat is -1.0"),

@@ -6,6 +6,8 @@ from typing import Protocol
 
 from edge.records import Record
 
+LONGEST_WAIT = 86_400.0  # seconds that a sink may be told to wait; the system cannot wait for any number of them
+
 
 class Sink(Protocol):
     """A place for records.

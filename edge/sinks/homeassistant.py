@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import edge
 from edge.names import slug
 from edge.records import Record
-from edge.sinks.mqtt import OFF, OFFLINE, ON, ONLINE, Message, Mqtt, MqttConfig
+from edge.sinks.mqtt import OFF, OFFLINE, ON, ONLINE, Message, Mqtt, MqttConfig, require_topic
 
 if TYPE_CHECKING:
     from paho.mqtt import client as paho
@@ -43,6 +43,7 @@ class HomeAssistant(Mqtt):
 
     def __init__(self, config: HomeAssistantConfig) -> None:
         super().__init__(config)
+        require_topic(config.discovery_prefix, "home_assistant: discovery_prefix")
         self._discovery_prefix, self._device_name = config.discovery_prefix, config.device_name
         self._devices: dict[str, _Device] = {}  # by source; without by_source all are one, ""
         self._birth = f"{config.discovery_prefix}/status"

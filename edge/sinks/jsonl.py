@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 NEWLINE, BEGINNING = b"\n", b'{"'  # of a record
 HEAD_BYTES = 4096  # of a file, that tell what it holds
+MOST_KEPT = 10_000  # older files; a rotation looks at each of them
 
 
 class JsonLines:
@@ -41,7 +42,7 @@ class JsonLinesFileConfig:
 
     path: str = "edge-listen.jsonl"  # the current file; older ones have .1, .2 … behind it
     max_bytes: int = 10_000_000  # of one file, after which it is rotated; 0 never rotates
-    keep: int = 5  # older files that are kept, at least 1
+    keep: int = 5  # older files that are kept, 1 to MOST_KEPT
     types: tuple[str, ...] = ()  # of the records that are written; none named: all
 
     def __post_init__(self) -> None:
@@ -57,9 +58,10 @@ class JsonLinesFile:
     """
 
     def __init__(self, config: JsonLinesFileConfig) -> None:
-        for name, least in (("max_bytes", 0), ("keep", 1)):
-            if getattr(config, name) < least:
-                raise SinkError(f"{name} is {getattr(config, name)}", remedy=f"use {least} or more", retry=False)
+        if config.max_bytes < 0:
+            raise SinkError(f"max_bytes is {config.max_bytes}", remedy="use 0 or more", retry=False)
+        if not 1 <= config.keep <= MOST_KEPT:
+            raise SinkError(f"keep is {config.keep}", remedy=f"use 1 or more, at most {MOST_KEPT}", retry=False)
         self._config = config
         self._path = Path(os.path.realpath(config.path))  # of a link, what it leads to is rotated there
         if config.types:

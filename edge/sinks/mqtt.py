@@ -22,6 +22,7 @@ from edge.extras import need
 from edge.names import slug, slugs
 from edge.records import Record
 from edge.secret import read_secret
+from edge.sinks import LONGEST_WAIT
 
 if TYPE_CHECKING:
     from paho.mqtt import client as paho
@@ -51,7 +52,7 @@ class MqttConfig:
     cert_file: str | None = None  # PEM of our own certificate
     key_file: str | None = None  # PEM of its key; None: in cert_file
     insecure: bool = False  # trust every certificate
-    keepalive: int = 30  # seconds without traffic, after which both sides ask whether the other is there
+    keepalive: int = 30  # seconds, 1 to 65535, without traffic, after which both sides ask whether the other is there
     timeout: float = 10.0  # seconds to wait for the broker's confirmation
     by_source: bool = False  # a level of its own for each source; on by itself where there are several
 
@@ -336,16 +337,33 @@ def _context(config: MqttConfig) -> ssl.SSLContext:
     return context
 
 
+def require_topic(topic: str, name: str) -> None:
+    """Raises SinkError, which begins with ``name``, where nothing can be published below ``topic``."""
+    if not topic or re.search("[+#\0]", topic) or topic[0] in "/$":
+        remedy = "use a topic without + and #, and without / or $ in front"
+        raise SinkError(f"{name} is {topic!r}", remedy=remedy, retry=False)
+
+
+def _is_host(name: str) -> bool:
+    try:
+        return bool(name.encode("idna"))  # as the socket does it
+    except UnicodeError:  # of a part that is empty or too long as well
+        return False
+
+
 def _check(config: MqttConfig) -> None:
-    wrong = {
-        "host": not all(0 < len(part) < 64 for part in config.host.removesuffix(".").split(".")),
-        "port": not 0 < _port(config) < 1 << 16,
-        "prefix": not config.prefix or bool(re.search("[+#\0]", config.prefix)) or config.prefix[0] in "/$",
-        "keepalive": config.keepalive < 1,
-        "timeout": config.timeout <= 0,
-        "key_file": bool(config.key_file and not config.cert_file),
-        "username": config.username is None and bool(config.password_env or config.password_file),
+    require_topic(config.prefix, "mqtt: prefix")
+    allowed = {
+        "host": (_is_host(config.host), "use a name or an address"),
+        "port": (config.port is None or 0 < config.port < 1 << 16, "use 1 to 65535"),
+        "keepalive": (0 < config.keepalive < 1 << 16, "use seconds, 1 to 65535"),
+        "timeout": (0 < config.timeout <= LONGEST_WAIT, f"use seconds above 0, at most {LONGEST_WAIT:g}"),
+        "key_file": (not config.key_file or config.cert_file, "name its cert_file as well"),
+        "username": (
+            config.username is not None or not (config.password_env or config.password_file),
+            "name whose password it is",
+        ),
     }
-    for name, is_wrong in wrong.items():
-        if is_wrong:
-            raise SinkError(f"mqtt: {name} is {getattr(config, name)!r}", remedy=f"correct {name}", retry=False)
+    for name, (is_allowed, remedy) in allowed.items():
+        if not is_allowed:
+            raise SinkError(f"mqtt: {name} is {getattr(config, name)!r}", remedy=remedy, retry=False)

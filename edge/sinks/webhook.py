@@ -24,6 +24,7 @@ from edge.errors import SinkError
 from edge.extras import need
 from edge.records import Record
 from edge.secret import read_secret
+from edge.sinks import LONGEST_WAIT
 from edge.sinks.phases import DEFAULT_PHASES, phase_of, require_phases, types_of
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ def read_template(text: str) -> Any:
     """
     try:
         template = json.loads(text if text.lstrip()[:1] in ("{", "[", '"') else Path(text).read_text(encoding="utf-8"))
+        json.dumps(template, ensure_ascii=False).encode()  # half of a surrogate pair can be read, and not be sent
     except (OSError, ValueError) as error:
         raise SinkError(f"template: {error}", remedy="give JSON, or a file that holds it", retry=False) from None
     for words in _strings(template):
@@ -194,13 +196,20 @@ def _strings(template: Any) -> Iterator[str]:
             yield from _strings(value)
 
 
-def _check(config: WebhookConfig) -> None:
+def _is_usable(url: str) -> bool:
+    """Whether a request can be made for it, and its host looked up; that of one which is not there as well."""
+    import httpx
+
     try:
-        url = urlsplit(config.url)
-        usable = url.scheme in ("http", "https") and url.hostname and (url.port or True)
-    except ValueError:
-        usable = False
-    if not usable:
+        parts = urlsplit(url)
+        httpx.Request("POST", url).url.raw_host.decode("ascii").encode("idna")  # as the socket does it
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except (ValueError, httpx.InvalidURL):
+        return False
+
+
+def _check(config: WebhookConfig) -> None:
+    if not _is_usable(config.url):
         raise SinkError(f"webhook: url is {config.url!r}", remedy="use http:// or https:// and a host", retry=False)
     require_phases(config.phases, "webhook")
     for name, value in config.headers.items():
@@ -209,8 +218,12 @@ def _check(config: WebhookConfig) -> None:
         if not HEADER_VALUE.fullmatch(value):  # which is often a secret
             what = f"webhook: header {name} has a value that cannot be sent"
             raise SinkError(what, remedy="use printable ASCII, without spaces around it", retry=False)
-    if not 0 < config.timeout < math.inf:
-        raise SinkError(f"webhook: timeout is {config.timeout}", remedy="use seconds above 0", retry=False)
+    if not 0 < config.timeout <= LONGEST_WAIT:
+        remedy = f"use seconds above 0, at most {LONGEST_WAIT:g}"
+        raise SinkError(f"webhook: timeout is {config.timeout}", remedy=remedy, retry=False)
+    if config.longest_retry_after > LONGEST_WAIT:
+        what = f"webhook: longest_retry_after is {config.longest_retry_after}"
+        raise SinkError(what, remedy=f"use seconds, at most {LONGEST_WAIT:g}", retry=False)
     cooldowns = {f"cooldowns.{label}": seconds for label, seconds in config.cooldowns.items()}
     waits = {"cooldown": config.cooldown, "longest_retry_after": config.longest_retry_after, **cooldowns}
     for name, seconds in waits.items():
