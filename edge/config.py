@@ -360,7 +360,7 @@ def merged(table: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     """``table`` with the keys of ``more``, also within tables in it."""
     result = dict(table)
     for key, value in more.items():
-        there = result.pop(key, None)  # of min-duration and min_duration, the later one counts
+        there = result.get(key)
         result[key] = merged(there, value) if isinstance(there, dict) and isinstance(value, dict) else value
     return result
 

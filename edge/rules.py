@@ -10,7 +10,7 @@ from typing import Any
 
 from edge.config import ModelSpec
 from edge.errors import SettingsError
-from edge.settings import require, settings_of
+from edge.settings import one_spelling, require, settings_of
 
 log = logging.getLogger("edge.rules")
 
@@ -87,16 +87,29 @@ def events_of(table: Mapping[str, Any], where: str = "events") -> EventConfig:
     allowed = [*rules, "labels", "only", "ignore", "aliases", "groups", "report"]
     if not isinstance(table, Mapping):
         raise SettingsError(f"{where} is {table!r}", remedy=f"make it a table with any of: {', '.join(allowed)}")
-    keys = {key: key.replace("-", "_") for key in table}
-    if unknown := sorted(set(keys.values()).difference(allowed)):
+    table = spelled(table, where)
+    if unknown := sorted(set(table).difference(allowed)):
         raise SettingsError(f"{where} has an unknown key {unknown[0]!r}", remedy=f"allowed: {', '.join(allowed)}")
-    rule = settings_of(Rule, {key: table[key] for key, name in keys.items() if name in rules}, where)
+    rule = settings_of(Rule, {key: value for key, value in table.items() if key in rules}, where)
     labels = table.get("labels", {})
     if not isinstance(labels, Mapping):
         raise SettingsError(f"{where}.labels is {labels!r}", remedy=f"write [{where}.labels.NAME] and its keys")
     own = {label: settings_of(Rule, values, f"{where}.labels.{label}", rule) for label, values in labels.items()}
-    rest = {key: table[key] for key, name in keys.items() if name not in rules and key != "labels"}
+    rest = {key: value for key, value in table.items() if key not in rules and key != "labels"}
     return dataclasses.replace(settings_of(EventConfig, rest, where), rule=rule, labels=own)
+
+
+def spelled(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """``table``, as for :func:`events_of`, with its keys and those of each label's rule in one spelling, the names of
+    labels as they are: so that another one can be merged into it. Raises SettingsError for a key that is there twice.
+    """
+    found = one_spelling(table, where)
+    if isinstance(labels := found.get("labels"), Mapping):
+        found["labels"] = {
+            label: one_spelling(rule, f"{where}.labels.{label}") if isinstance(rule, Mapping) else rule
+            for label, rule in labels.items()
+        }
+    return found
 
 
 def outcomes_of(spec: ModelSpec, config: EventConfig) -> list[Outcome]:

@@ -22,7 +22,7 @@ def settings_of(cls: type[T], table: Mapping[str, Any], where: str, base: T | No
     allowed = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     if not isinstance(table, Mapping):
         raise SettingsError(f"{where} is {table!r}", remedy=f"make it a table with any of: {', '.join(allowed)}")
-    values = {key.replace("-", "_"): value for key, value in table.items()}
+    values = one_spelling(table, where)
     if unknown := sorted(values.keys() - set(allowed)):
         raise SettingsError(f"{where} has an unknown key {unknown[0]!r}", remedy=f"allowed: {', '.join(allowed)}")
     try:
@@ -37,6 +37,15 @@ def settings_of(cls: type[T], table: Mapping[str, Any], where: str, base: T | No
         return cls(**named) if base is None else dataclasses.replace(base, **named)  # type: ignore[type-var]
     except SettingsError as error:
         raise SettingsError(f"{where}.{error.what}", remedy=error.remedy) from None
+
+
+def one_spelling(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """``table`` with its keys as Python has them: top_k of top-k. Raises SettingsError for one that is there twice."""
+    keys: dict[str, str] = {}
+    for key in table:
+        if (other := keys.setdefault(key.replace("-", "_"), key)) != key:
+            raise SettingsError(f"{where} has both {other} and {key}", remedy="leave one of them out")
+    return {name: table[key] for name, key in keys.items()}
 
 
 def require(holds: bool, name: str, value: object, allowed: str) -> None:

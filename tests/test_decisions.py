@@ -501,6 +501,8 @@ def test_outcomes_are_groups_and_the_classes_in_none(spec):
             "events.only is ['siren']; allowed: at least one class that is not",
         ),
         ("[groups]\npet = []", "events.groups.pet is []; allowed: one class or more"),
+        ("min-duration = 1\nmin_duration = 2", "events has both min-duration and min_duration"),
+        ("[labels.fire-alarm]\nmax-duration = 9\nmax_duration = 9", "events.labels.fire-alarm has both max-duration"),
     ],
 )
 def test_mistakes_in_a_table_are_named(table, message):

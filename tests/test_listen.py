@@ -149,6 +149,7 @@ def test_options_from_environment_and_file(tmp_path, demo):
         ("realtime = 1", "realtime is 1; allowed: true or false"),
         ("hop = [1]", "hop is [1]; allowed"),
         ("output = 2026-01-01", "allowed: text or a number"),
+        ("top-k = 1\ntop_k = 5", "top-k is given twice, with - and with _"),
         ("db = ''", "db is empty: give a value, or leave it out"),
         ("[update]\nx = 1", "update has an unknown key 'x' (allowed: url, "),
     ],

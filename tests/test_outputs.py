@@ -423,6 +423,15 @@ def test_an_option_leaves_the_tables_of_its_kind():
     assert files([]) == [("file", "c.jsonl", 5)]
 
 
+def test_a_key_in_two_spellings_is_refused():
+    """One of them would count, and nothing say which."""
+    with pytest.raises(SettingsError, match=r"^sinks has both home-assistant and home_assistant "):
+        asked_sinks({"home-assistant": {"port": 1}, "home_assistant": {"port": 2}}, {})
+    for keys in ({"max-bytes": 1, "max_bytes": 2}, {"spool-file": "a", "spool_file": "b"}):
+        with pytest.raises(SettingsError, match=f"^sinks.file has both {' and '.join(keys)} "):
+            asked_sinks({"file": keys}, {})
+
+
 def test_two_sinks_in_one_file_are_refused(tmp_path):
     """They would rotate it under each other, or write lines into a database."""
     (tmp_path / "link").symlink_to(tmp_path / "f")

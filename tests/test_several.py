@@ -21,8 +21,7 @@ from benchmarks.sources import cost
 from edge.board import Board
 from edge.calibration import Site
 from edge.classifier import Classifier
-from edge.cli.sources import sessions_of, source_configs
-from edge.config import merged
+from edge.cli.sources import rules_of, sessions_of, source_configs
 from edge.decisions import model_id
 from edge.errors import InputError, SettingsError
 from edge.rules import EventConfig, Rule, events_of
@@ -362,9 +361,11 @@ def test_a_site_of_another_model_ends_nothing_where_models_follow_each_other(cla
 def test_names_of_labels_are_left_as_they_are():
     table = tomllib.loads("min-duration = 1\n[labels.fire-alarm]\nconfirm = 2")
     more = tomllib.loads("min_duration = 2\n[labels.fire-alarm]\nmin-level-dbfs = -40")
-    config = events_of(merged(table, more))
+    config = rules_of(table, None, more)
     assert config.rule.min_duration == 2
     assert config.labels["fire-alarm"] == Rule(min_duration=2.0, confirm=2, min_level_dbfs=-40.0)
+    with pytest.raises(SettingsError, match="yard has both min_duration and min-duration"):
+        rules_of(table, None, more | {"min-duration": 3}, "yard")
 
 
 # The network

@@ -62,6 +62,9 @@ def read_config(
             allowed = ", ".join(sorted({*known, *passed_over, *(f"[{table}]" for table in tables)}))
             raise click.BadParameter(f"{path}: unknown key {key}; allowed: {allowed}", context, parameter)
         assert option.name is not None
+        if option.name in defaults:
+            what = f"{path}: {name} is given twice, with - and with _: leave one of them out"
+            raise click.BadParameter(what, context, parameter)
         defaults[option.name] = _from_toml(option, value, f"{path}: {key}", context, parameter)
     context.default_map = defaults
     return path

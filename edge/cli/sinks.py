@@ -22,7 +22,7 @@ from edge.board import Board
 from edge.errors import SettingsError
 from edge.files import state_folder
 from edge.records import Record
-from edge.settings import settings_of
+from edge.settings import one_spelling, settings_of
 from edge.sinks import Sink
 
 if TYPE_CHECKING:
@@ -124,11 +124,11 @@ def asked_sinks(tables: Any, options: Mapping[str, Any]) -> list[Asked]:
     """All sinks but those of the terminal. An option adds to the table of its kind, or replaces keys of it; beside
     several tables it is one more.
 
-    Raises SettingsError for keys that are unknown, values that cannot be, and two sinks in one file.
+    Raises SettingsError for keys that are unknown or there twice, values that cannot be, and two sinks in one file.
     """
     if not isinstance(tables, Mapping):
         raise SettingsError(f"sinks is {tables!r}", remedy="write a table [sinks.NAME] for each")
-    asked = {key.replace("-", "_"): value for key, value in tables.items()}
+    asked = one_spelling(tables, "sinks")
     for name, table in tables_of_options(options).items():
         there = asked.get(name, {})
         tables = there if isinstance(there, list) else [there]

@@ -13,7 +13,7 @@ from edge.classifier import Classifier
 from edge.clips import folder_of
 from edge.config import ModelSpec, merged
 from edge.errors import SettingsError
-from edge.rules import EventConfig, events_of, fitted
+from edge.rules import EventConfig, events_of, fitted, spelled
 from edge.secret import is_url
 from edge.session import Plan, Session
 from edge.settings import require, settings_of
@@ -63,8 +63,9 @@ def rules_of(
     before those of all labels. Raises SettingsError.
     """
     events = events_of(table)
-    own = merged(table, more or {}) | ({} if threshold is None else {"threshold": threshold})
-    return events_of(own, where) if own != table else events
+    plain = spelled(table, "events")
+    own = merged(plain, spelled(more or {}, where)) | ({} if threshold is None else {"threshold": threshold})
+    return events_of(own, where) if own != plain else events
 
 
 def rules_of_each(
