@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections import Counter, defaultdict
 from functools import partial
 from itertools import combinations
@@ -215,13 +216,31 @@ def test_folds_are_counted_on_all_rows(tmp_path):
     assert [c.fold for c in read_manifest(path).clips] == [2, 2, 3, 3, 4, 4]
 
 
-def test_lines_end_at_line_feeds_alone(tmp_path):
+ODD = ("a\x0bb", "a\x0cb", "a\x85b", "a\u2028b", "a\nb")  # what some take for the end of a line
+
+
+@pytest.mark.parametrize("group", ODD)
+def test_lines_end_at_line_feeds_alone(tmp_path, group):
     wav(tmp_path / "1.wav")
-    for label in ("a\x0bb", "a\x0cb", "a\x85b", "a\u2028b", "a\nb"):
-        quoted = table(tmp_path / "t.csv", "path,label", f'1.wav,"{label}"')
-        assert [c.label for c in read_manifest(quoted, ReadOptions(n_folds=1)).clips] == [label]
-        lines = table(tmp_path / "t.jsonl", json.dumps({"path": "1.wav", "label": label}, ensure_ascii=False))
-        assert [c.label for c in read_manifest(lines, ReadOptions(n_folds=1)).clips] == [label]
+    quoted = table(tmp_path / "t.csv", "path,label,group", f'1.wav,x,"{group}"')
+    assert [c.group for c in read_manifest(quoted, ReadOptions(n_folds=1)).clips] == [group]
+    row = {"path": "1.wav", "label": "x", "group": group}
+    lines = table(tmp_path / "t.jsonl", json.dumps(row, ensure_ascii=False))
+    assert [c.group for c in read_manifest(lines, ReadOptions(n_folds=1)).clips] == [group]
+
+
+@pytest.mark.parametrize("name", [*ODD, "a\x1b[0m"])
+def test_a_name_that_no_contract_holds_is_refused(tmp_path, name):
+    """Before hours go into what could not be exported."""
+    wav(tmp_path / "d" / "1.wav")
+    row = table(tmp_path / "d" / "t.jsonl", json.dumps({"path": "1.wav", "label": name}))
+    refused = re.escape(f"{name!r} in {row} has a line break or a control character; rename it")
+    check_refused(row, f"the name of class {refused}", n_folds=1)
+    table(row, json.dumps({"path": "1.wav", "label": "x"}))
+    assert read_manifest(row, ReadOptions(n_folds=1)).labels == ("x",)
+    named = (tmp_path / "d").rename(tmp_path / name)
+    refused = re.escape(f"{name!r} has a line break or a control character; rename it")
+    check_refused(named, f"the name of data set {refused}", n_folds=1)
 
 
 def test_official_folds_are_told_from_dealt_ones(tmp_path, folders):
@@ -347,6 +366,7 @@ def test_the_real_esc50():
         (lambda root: table(root / "t.csv", "path,label", "a.wav,dog"), "none of the 1 files .* is there"),
         (lambda root: table(root / "t.csv", "path,label", "a.wav,"), "line 2: label is missing"),
         (lambda root: table(root / "t.csv", "path,label", "a.wav"), "line 2: label is missing"),
+        (lambda root: [wav(root / label / "a.wav") for label in ("a", " ")], "a class in .* has an empty name; rename"),
         (lambda root: table(root / "t.csv", "path,label", "a.wav,x,y"), "line 2: has 3 columns; the header has 2"),
         (
             lambda root: table(root / "t.csv", "path,label,fold,label", "a.wav,x,1,y"),

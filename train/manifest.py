@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from edge.config import CONTROL
 from edge.files import write_text
 from edge.names import encodable
 from train.clip import Clip, ManifestError
@@ -126,8 +127,7 @@ def _read(root: Path, options: ReadOptions) -> Manifest:
     if skipped and options.strict:
         raise ManifestError(f"{len(skipped)} files of {root} cannot be used, the first: {skipped[0]}")
     labels = listing.labels or tuple(sorted({label for clip in listing.clips for label in clip.labels}))
-    if odd := [label for label in labels if encodable(label) != label]:  # the name of a folder is bytes
-        raise ManifestError(f"the name of class {odd[0]!r} in {root} is not UTF-8; rename it")
+    _check_names(root, listing.name, labels)
     if options.classes:
         labels, clips = _only(options.classes, labels, clips)
     _check_labels(root, labels, clips, missing, options.n_folds > 1 and not listing.multi_label)
@@ -151,6 +151,20 @@ def _only(classes: Sequence[str], labels: Sequence[str], clips: Sequence[Clip]) 
     kept = [clip for clip in clips if not clip.labels or set(clip.labels) & set(classes)]
     kept = [replace(clip, labels=tuple(label for label in clip.labels if label in classes)) for clip in kept]
     return tuple(label for label in labels if label in classes), kept
+
+
+def _check_names(root: Path, dataset: str, labels: Sequence[str]) -> None:
+    """Raises ManifestError for a name that no contract of a model holds; see :mod:`edge.config`."""
+    for what, name in (
+        (f"data set {dataset!r}", dataset),
+        *((f"class {label!r} in {root}", label) for label in labels),
+    ):
+        if encodable(name) != name:  # the name of a folder is bytes
+            raise ManifestError(f"the name of {what} is not UTF-8; rename it")
+        if CONTROL.search(name):
+            raise ManifestError(f"the name of {what} has a line break or a control character; rename it")
+    if not all(map(str.strip, labels)):
+        raise ManifestError(f"a class in {root} has an empty name; rename it")
 
 
 def _check_labels(
