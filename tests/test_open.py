@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import shutil
 from functools import partial
 
@@ -13,6 +14,7 @@ import torch
 from benchmarks.unknown import Scores, row, strangers
 from edge.bulk import FileResult
 from edge.classifier import Classifier
+from edge.config import coerce
 from models.checkpoint import load_checkpoint
 from models.mean import mean
 from models.pretrained import BUNDLED
@@ -32,6 +34,7 @@ from train.augment import Augment, AugmentConfig
 from train.clip import Clip
 from train.config import TrainConfig, read_recipe
 from train.dataset import WindowSampler, load_features
+from train.folder import other_data
 from train.frontend import log_scale
 from train.initial import initialise, start_from
 from train.loop import fit, make_model
@@ -232,6 +235,13 @@ def test_what_else_was_learnt_from_is_known(folders, hiss, tmp_path):  # noqa: F
     nothing, _ = run(quick(), folders, tmp_path / "nothing", tmp_path)
     assert nothing.provenance["other_data"] == []
     assert mean([checkpoint, nothing]).provenance["other_data"] == said
+
+
+def test_a_contract_holds_the_name_of_any_folder(folders, tmp_path):  # noqa: F811
+    odd = (str(tmp_path / "a\nb"), str(tmp_path / os.fsdecode(b"caf\xe9")))
+    said = other_data(quick(outliers=odd), read_manifest(folders), {})
+    assert said == ["a?b (none of its classes)", "caf\\udce9 (none of its classes)"]
+    assert coerce(tuple[str, ...], said, "provenance.other_data") == tuple(said)
 
 
 def test_independent_scores_of_outliers_are_all_low(hiss, tmp_path):

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from edge.config import CONTROL
 from edge.files import write_text
 from edge.names import encodable
 from models.checkpoint import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
@@ -140,7 +141,7 @@ def other_data(config: TrainConfig, manifest: Manifest, before: dict[str, Any]) 
 
 
 def _named(folder: str) -> str:
-    return encodable(Path(folder).resolve().name)
+    return CONTROL.sub("?", encodable(Path(folder).resolve().name))  # as a contract holds it
 
 
 def copied(model: nn.Module) -> dict[str, torch.Tensor]:
