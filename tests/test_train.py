@@ -819,11 +819,25 @@ def test_settings_change_a_recipe():
         ("teachers=3", "teachers is 3; allowed: tuple"),
         ("augment.noise_snr_db=[3]", "allowed: 2 values"),
         ("clip_norm=-1", "clip_norm is -1.0; allowed: 0 or more"),
+        ("seed=9223372036854775808", "seed is 9223372036854775808; allowed: 0 to 9223372036854775807"),
+        (f"seed=1{'0' * 400}", "0; allowed: 0 to 9223372036854775807"),
+        (f"epochs=1{'0' * 400}", "0; allowed: 1 or more"),
         ("epochs.x=1", "epochs has no field x: it is"),
         ("frontend.sample_rate=8000", r"f_max is 8000.0; allowed: .*, 4000.0; give another in the recipe, or"),
     ):
         with pytest.raises(ValueError, match=message):
             read_recipe("default", [setting])
+
+
+def test_a_seed_is_what_a_contract_holds():
+    largest = 2**63 - 1
+    assert read_recipe("quick", [f"seed={largest}"]).seed == largest
+    assert teacher_config(f"quick@{largest}", TrainConfig()).seed == largest
+    with pytest.raises(ValueError, match=f"seed is {largest + 1}; allowed: 0 to {largest}"):
+        teacher_config(f"quick@{largest + 1}", TrainConfig())
+    for command in ("fit", "crossval", "preview", "search"):
+        done = run_here("train", command, "data", "--seed", largest + 1, code=2)
+        assert f"{largest + 1} is not in the range 0<=x<={largest}" in done.stderr
 
 
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in RECIPES.glob("*.toml")))

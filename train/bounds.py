@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Annotated, Any, get_type_hints
+
+MAX_SEED = 2**63 - 1  # what torch takes, and a contract holds
 
 
 @dataclass(frozen=True)
@@ -18,13 +21,13 @@ class Bounds:
 
     def allow(self, value: float) -> bool:
         """Whether ``value`` is one of them; NaN never is."""
-        inside = self.low <= value <= self.high and math.isfinite(value)
+        inside = self.low <= value <= self.high and abs(value) <= sys.float_info.max
         return inside and not (self.above and value == self.low) and not (self.below and value == self.high)
 
     def __str__(self) -> str:
-        low = f"{'above ' if self.above else ''}{self.low:g}"
+        low = f"{'above ' if self.above else ''}{self.low}"
         if math.isfinite(self.high):
-            return f"{low} to {'below ' if self.below else ''}{self.high:g}"
+            return f"{low} to {'below ' if self.below else ''}{self.high}"
         return "finite" if math.isinf(self.low) else low if self.above else f"{low} or more"
 
 
@@ -35,6 +38,7 @@ Positive = Annotated[float, Bounds(0, above=True)]
 Lowering = Annotated[float, Bounds(0, 1, above=True, below=True)]  # a factor
 Count = Annotated[int, Bounds(0)]
 AtLeastOne = Annotated[int, Bounds(1)]
+Seed = Annotated[int, Bounds(0, MAX_SEED)]
 Octaves = Annotated[float, Bounds(0, 4)]  # either way
 Level = Annotated[float, Bounds(0, 100)]  # dB, either way
 
@@ -60,5 +64,5 @@ def check_bounds(settings: Any, table: str = "") -> None:
         numbers = list(value) if ranged else [value]
         if not all(map(bounds.allow, numbers)) or numbers != sorted(numbers):
             allowed = f"two numbers, {bounds}, the lower first" if ranged else bounds
-            finite = ", finite" if any(map(math.isinf, numbers)) and not ranged else ""
+            finite = ", finite" if math.inf in map(abs, numbers) and not ranged else ""
             raise ValueError(f"{table}{name} is {value}; allowed: {allowed}{finite}")

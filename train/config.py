@@ -15,7 +15,18 @@ from typing import Any, get_args, get_origin, get_type_hints
 from edge.config import FrontendConfig
 from edge.errors import ContractError
 from train.augment import AugmentConfig
-from train.bounds import AtLeastOne, BelowOne, Count, Lowering, Margins, NotNegative, Positive, Share, check_bounds
+from train.bounds import (
+    AtLeastOne,
+    BelowOne,
+    Count,
+    Lowering,
+    Margins,
+    NotNegative,
+    Positive,
+    Seed,
+    Share,
+    check_bounds,
+)
 from train.effects import MicrophoneConfig
 from train.settings import flat, replaced
 
@@ -70,7 +81,7 @@ class TrainConfig:
     distil: Share = 0.6  # share of the teachers in the loss
     distil_temperature: Positive = 2.0  # softens both sides
     precision: str = "auto"  # of the forward pass (autocast), see train.precision; the weights stay float32
-    seed: Count = 0
+    seed: Seed = 0
     validate_every: AtLeastOne = 10  # epochs
     checkpoint_every: AtLeastOne = 5  # epochs
 

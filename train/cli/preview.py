@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edge.errors import EdgeError
+from train.bounds import MAX_SEED
 from train.cli.data import data_options
 from train.cli.runs import BACKGROUNDS, SETTINGS
 from train.manifest import Clip, ManifestError, ReadOptions, read_manifest
@@ -20,7 +21,9 @@ from train.manifest import Clip, ManifestError, ReadOptions, read_manifest
 @click.option(
     "--clip", type=click.Path(dir_okay=False, path_type=Path), help="Recording to show. [default: any of DATA]"
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the clips and of all draws.")
+@click.option(
+    "--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True, help="Of the clips and of all draws."
+)
 @click.option("--recipe", default="default", show_default=True, help="Name in train/recipes/, or a TOML file.")
 @SETTINGS
 @BACKGROUNDS

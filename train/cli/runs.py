@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from edge.errors import EdgeError
+from train.bounds import MAX_SEED
 from train.config import RECIPES, TrainConfig, read_recipe
 from train.manifest import ManifestError
 
@@ -32,7 +33,7 @@ BACKGROUNDS = click.option(
 OPTIONS = [
     SETTINGS,
     click.option("--epochs", type=click.IntRange(min=1), help="[default: the recipe's]"),
-    click.option("--seed", type=click.IntRange(min=0), help="[default: the recipe's]"),
+    click.option("--seed", type=click.IntRange(0, MAX_SEED), help="[default: the recipe's]"),
     BACKGROUNDS,
     click.option(
         "--outliers",
