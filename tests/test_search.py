@@ -191,6 +191,12 @@ def test_a_search_goes_on_to_the_same_trials(study_of, tmp_path):
     assert read_predictions(run / "predictions.json").fold == (4,)  # never 5
 
 
+def test_any_seed_that_a_run_takes_is_one_of_a_search(study_of, fake_fit):
+    fake_fit(lambda _: {"accuracy": 0.5})
+    study, _ = study_of(1, base=dataclasses.replace(BASE, seed=2**63 - 1))
+    assert study.trials[0].state == TrialState.COMPLETE
+
+
 def test_the_cost_is_of_the_network_that_would_be_trained():
     small = cost_of(changed(BASE, {"model.column_width": 8, "model.blocks": [1, 0]}), 3)
     large = cost_of(changed(BASE, {"model.column_width": 16, "model.blocks": [1, 1]}), 3)

@@ -86,7 +86,8 @@ def search(
         ended = study.get_trials(deepcopy=False, states=FINISHED)
         _check_refused(ended)
         # A seed for each trial: a search that goes on draws what it would have drawn.
-        study.sampler = optuna.samplers.TPESampler(seed=task.base.seed * 1_000_003 + len(ended))
+        seed = (task.base.seed * 1_000_003 + len(ended)) % 2**32  # numpy takes no other
+        study.sampler = optuna.samplers.TPESampler(seed=seed)
         study.optimize(objective, n_trials=1)
         write_results(study, out)
         say(trial_line(study.get_trials(deepcopy=False)[-1], study))
