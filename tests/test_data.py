@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from edge.errors import EdgeError
 from tests.conftest import ESC50, needs_esc50, run_module
 from train.cli.data import data_options
 from train.cli.describe import run as run_describe
@@ -771,6 +772,19 @@ def test_the_command_fails_in_one_line(folders, tmp_path):
     assert not done.stdout  # said before the files are read
     assert "File name too long" in train("describe", "x" * 300, code=1).stderr
     assert not list(tmp_path.glob("p.doc*"))
+
+
+def test_a_picture_that_cannot_be_written_is_named(tmp_path):
+    from matplotlib.figure import Figure
+
+    from train.overview import save
+
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe.png")
+    for name, why in (("file/x.png", "Not a directory"), ("pipe.png", "File or stream is not seekable")):
+        with pytest.raises(EdgeError, match=rf"{name} cannot be written: {why}.* \(give another --picture\)"):
+            save(Figure(), tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "pipe.png"]
 
 
 def test_the_options_of_reading_reach_the_command(tmp_path):

@@ -90,6 +90,5 @@ def save(figure: Figure, path: Path) -> None:
         with replacing(path) as part:
             figure.savefig(part, format=path.suffix[1:].lower(), dpi=110)
     except OSError as error:
-        raise EdgeError(f"{path} cannot be written: {error.strerror}", remedy="give another --picture") from None
-    finally:
-        part.unlink(missing_ok=True)
+        why = error.strerror or error  # a pipe, in which nothing can be sought, has no number of the system
+        raise EdgeError(f"{path} cannot be written: {why}", remedy="give another --picture") from None
