@@ -152,5 +152,10 @@ def test_mistakes_end_in_one_line(folders, tmp_path):
     done = run_here("train", "preview", folders, "--clip", tmp_path / "no.wav", "--out", tmp_path / "o", code=1)
     assert "does not exist" in done.stderr
     assert not (tmp_path / "o").exists()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "clip-original.wav").symlink_to("/dev/full")
+    done = run_here("train", "preview", folders, "--out", tmp_path / "full", code=1)
+    assert f"Error: {tmp_path}/full cannot be written: " in done.stderr
+    assert done.stderr.endswith("; give another --out, or free space\n")
     done = run_here("train", "preview", "x" * 300, "--out", tmp_path / "o", code=1)
     assert "x… cannot be read: File name too long" in done.stderr

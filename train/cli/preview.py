@@ -56,6 +56,7 @@ def run(
 ) -> Path:
     """Returns the page. Raises EdgeError, ManifestError, ValueError."""
     import numpy as np
+    from soundfile import LibsndfileError
 
     from train.config import read_recipe
     from train.negatives import recordings
@@ -77,5 +78,6 @@ def run(
     title = ", ".join([clips[0].path.name, f"recipe {recipe}", *settings, f"seed {seed}"])
     try:
         return write_preview(made, config.frontend.sample_rate, out, title)
-    except OSError as error:
-        raise ValueError(f"{out} cannot be written: {error.strerror}; give another --out") from None
+    except (OSError, LibsndfileError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ValueError(f"{out} cannot be written: {why}; give another --out, or free space") from None
