@@ -10,8 +10,8 @@ from tests.conftest import run_here
 from train.cli.preview import run
 from train.config import read_recipe
 from train.effects import DEGRADATIONS
-from train.manifest import ReadOptions, read_manifest
-from train.preview import examples, rebuilt, write_preview
+from train.manifest import Clip, ManifestError, ReadOptions, read_manifest
+from train.preview import drawn, examples, rebuilt, write_preview
 
 RATE = 16_000
 RECIPE = """
@@ -85,6 +85,20 @@ def test_the_seed_decides(folders, tmp_path):
     assert files == {p.name: p.read_bytes() for p in (tmp_path / "b").iterdir()}
 
 
+def test_what_cannot_be_read_is_passed_over_and_named(folders, caplog):
+    """Whichever is drawn first; as often as it takes, where few are left."""
+    (broken := folders / "low" / "broken.wav").write_text("no sound")
+    clips = read_manifest(folders).clips
+    whole = [clip for clip in clips if clip.path != broken]
+    caplog.clear()
+    found = drawn(clips, 6, RATE, np.random.default_rng(0))
+    assert sorted(found[:4], key=clips.index) == whole
+    assert found[4:] == found[:2]
+    assert [message.partition(" cannot be read")[0] for message in caplog.messages] == [f"left out: {broken}"]
+    with pytest.raises(ManifestError, match=r"none of 1 recordings can be read, such as .*broken\.wav; give others"):
+        drawn([Clip(broken, (), 0)], 1, RATE, np.random.default_rng(0))
+
+
 def test_networks_that_hear_waves(folders, tmp_path):
     waveform = "[frontend]\nkind = 'waveform'\nhop_length = 1\nwin_length = 1\nn_mels = 1\n"
     (tmp_path / "r.toml").write_text(RECIPE.replace("noise = 0", "stretch = 0") + waveform)
@@ -152,6 +166,8 @@ def test_mistakes_end_in_one_line(folders, tmp_path):
     done = run_here("train", "preview", folders, "--clip", tmp_path / "no.wav", "--out", tmp_path / "o", code=1)
     assert "does not exist" in done.stderr
     assert not (tmp_path / "o").exists()
+    for label in ("low", "high"):
+        (folders / label / "1<b>.wav").write_text("no sound")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "clip-original.wav").symlink_to("/dev/full")
     done = run_here("train", "preview", folders, "--out", tmp_path / "full", code=1)

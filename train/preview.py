@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from pathlib import Path
 
 import jinja2
@@ -15,6 +17,7 @@ from torch import Tensor
 from torchaudio.transforms import GriffinLim, InverseMelScale
 
 from edge.config import FrontendConfig
+from edge.errors import EdgeError
 from edge.files import replacing, write_text
 from train.augment import OF_POWER, OF_SAMPLES, AugmentConfig, make_augment
 from train.config import TrainConfig
@@ -22,11 +25,13 @@ from train.dataset import CachedFeatures, WindowSampler
 from train.effects import DEGRADATIONS, F32, PARTS, TITLES, MicrophoneConfig, another_microphone, fit_length
 from train.figures import draw_frames, mistakes_figure, save_png
 from train.frontend import log_scale, mel_settings, power_of
-from train.manifest import Clip
+from train.manifest import Clip, ManifestError
 
 VIEWS = 3  # random chains of microphones that are shown
 SECONDS = 4.0  # of the clip that are shown
 TEMPLATE = Path(__file__).with_name("preview.html.jinja")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,29 @@ class Example:
     def stem(self) -> str:
         """Of its files."""
         return f"{self.group}-{self.name}"
+
+
+def drawn(clips: Sequence[Clip], count: int, rate: int, rng: np.random.Generator) -> list[Clip]:
+    """``count`` of ``clips``, again from the first where there are fewer; the log names those that cannot be read.
+
+    Raises:
+        ManifestError: where none can be read.
+    """
+    found = list(islice(_readable(clips, rate, rng), count))
+    if not found:
+        raise ManifestError(f"none of {len(clips)} recordings can be read, such as {clips[0].name}; give others")
+    return list(islice(cycle(found), count))
+
+
+def _readable(clips: Sequence[Clip], rate: int, rng: np.random.Generator) -> Iterator[Clip]:
+    """In an order that is drawn."""
+    for number in rng.permutation(len(clips)):
+        try:
+            clips[number].source().read(rate)
+        except EdgeError as error:
+            log.warning("left out: %s", error)
+        else:
+            yield clips[number]
 
 
 def examples(clips: Sequence[Clip], config: TrainConfig, seed: int, *, multi_label: bool = False) -> Iterator[Example]:

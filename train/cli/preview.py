@@ -60,12 +60,11 @@ def run(
 
     from train.config import read_recipe
     from train.negatives import recordings
-    from train.preview import examples, write_preview
+    from train.preview import drawn, examples, write_preview
 
     config, manifest = read_recipe(recipe, settings), read_manifest(data, options)
-    rng = np.random.default_rng(seed)
-    chosen = rng.choice(len(manifest.clips), 3, replace=len(manifest.clips) < 3)
-    clips = [manifest.clips[number] for number in chosen]
+    rate, rng = config.frontend.sample_rate, np.random.default_rng(seed)
+    clips = drawn(manifest.clips, 3, rate, rng)
     if clip:
         clips[0] = Clip(clip, (), 0)
     if folders := backgrounds or config.backgrounds:
@@ -73,11 +72,11 @@ def run(
             raise ManifestError(
                 f"{', '.join(map(str, folders))} has no recording that is none of the classes; give others"
             )
-        clips[2] = Clip(found[rng.integers(len(found))].path, (), 0)
+        (clips[2],) = drawn([Clip(negative.path, (), 0) for negative in found], 1, rate, rng)
     made = list(examples(clips, config, seed, multi_label=manifest.multi_label))
     title = ", ".join([clips[0].path.name, f"recipe {recipe}", *settings, f"seed {seed}"])
     try:
-        return write_preview(made, config.frontend.sample_rate, out, title)
+        return write_preview(made, rate, out, title)
     except (OSError, LibsndfileError) as error:
         why = getattr(error, "strerror", None) or error
         raise ValueError(f"{out} cannot be written: {why}; give another --out, or free space") from None
