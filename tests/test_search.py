@@ -1,8 +1,10 @@
 """Searching for hyper-parameters: spaces, budgets, going on, pruning."""
 
+import contextlib
 import csv
 import dataclasses
 import json
+import sqlite3
 import sys
 import tomllib
 
@@ -319,6 +321,24 @@ def test_a_search_does_not_go_on_with_other_sound(study_of, manifest, tmp_path):
     message = r"1 of 30 recordings have changed since .*out was begun, the first: .*\.wav; give another --out, or"
     with pytest.raises(ValueError, match=message):
         study_of(2)
+
+
+def test_a_database_that_cannot_be_used_is_named(study_of, fake_fit, tmp_path):
+    """When a trial has been trained, as where the disk is full by then, and at the start."""
+    database = tmp_path / "out" / "study.db"
+    remedy = "free space, or, where it is damaged, delete it or give another --out"
+
+    def fill(_):
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            connection.execute("CREATE TRIGGER full BEFORE UPDATE ON trials BEGIN SELECT RAISE(FAIL, 'no space'); END")
+        return {"accuracy": 0.5}
+
+    fake_fit(fill)
+    with pytest.raises(ValueError, match=rf"study\.db cannot be used: no space; {remedy}"):
+        study_of(1)
+    database.write_text("no database" * 100)
+    with pytest.raises(ValueError, match=rf"study\.db cannot be used: file is not a database; {remedy}"):
+        study_of(1)
 
 
 def test_another_search_is_not_mixed_in(study_of, fake_fit, tmp_path):

@@ -7,7 +7,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from typing import Any
 import optuna
 import tomli_w
 import torch
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from models.cost import count_macs
 from train.config import TrainConfig
@@ -72,25 +75,26 @@ def search(
 
     Raises:
         ManifestError, ValueError: as :func:`train.run.check`; without a validation fold, when ``out`` holds another
-            search, or when hardly anything in the space is within the budget.
+            search, or a ``study.db`` that cannot be used, or when hardly anything in the space is within the budget.
     """
     _check(task.base)
     check(task.base, manifest)
-    study = _open(task, manifest, out)
-    objective, started = Objective(task, manifest, out, cache, device), time.monotonic()
-    while (done := len(trained(study))) < task.trials:
-        if task.timeout is not None and time.monotonic() - started > task.timeout:
-            write_results(study, out)  # those of trials that were interrupted are not there yet
-            say(f"time is up after {done} of {task.trials} trials; the same command goes on")
-            break
-        ended = study.get_trials(deepcopy=False, states=FINISHED)
-        _check_refused(ended)
-        # A seed for each trial: a search that goes on draws what it would have drawn.
-        seed = (task.base.seed * 1_000_003 + len(ended)) % 2**32  # numpy takes no other
-        study.sampler = optuna.samplers.TPESampler(seed=seed)
-        study.optimize(objective, n_trials=1)
-        write_results(study, out)
-        say(trial_line(study.get_trials(deepcopy=False)[-1], study))
+    with _stored(out / "study.db"):
+        study = _open(task, manifest, out)
+        objective, started = Objective(task, manifest, out, cache, device), time.monotonic()
+        while (done := len(trained(study))) < task.trials:
+            if task.timeout is not None and time.monotonic() - started > task.timeout:
+                write_results(study, out)  # those of trials that were interrupted are not there yet
+                say(f"time is up after {done} of {task.trials} trials; the same command goes on")
+                break
+            ended = study.get_trials(deepcopy=False, states=FINISHED)
+            _check_refused(ended)
+            # A seed for each trial: a search that goes on draws what it would have drawn.
+            seed = (task.base.seed * 1_000_003 + len(ended)) % 2**32  # numpy takes no other
+            study.sampler = optuna.samplers.TPESampler(seed=seed)
+            study.optimize(objective, n_trials=1)
+            write_results(study, out)
+            say(trial_line(study.get_trials(deepcopy=False)[-1], study))
     return study
 
 
@@ -163,6 +167,19 @@ class Objective:
         if set(held_out.fold) != set(config.validation_folds):
             raise RuntimeError(f"{run} was judged on fold {held_out.fold} instead of {config.validation_folds}")
         return metrics_of(held_out.targets, held_out.probs, held_out.labels, multi_label=held_out.multi_label).accuracy
+
+
+@contextmanager
+def _stored(path: Path) -> Iterator[None]:
+    """Raises ValueError where the database ``path`` cannot be read or written."""
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        cause = error.__cause__ or error  # Optuna's own words are of what a caller may have done wrong
+        why = getattr(cause, "orig", None) or cause
+        raise ValueError(
+            f"{path} cannot be used: {why}; free space, or, where it is damaged, delete it or give another --out"
+        ) from None
 
 
 def _prune(trial: optuna.Trial, why: str) -> optuna.TrialPruned:
