@@ -129,6 +129,10 @@ def test_a_space_gives_values_of_the_right_type(study_of, fake_fit):
         ("batch_size = {low = 16, high = 8}", "low is 16, high is 8; low must be below high"),
         ('batch_size = {low = "8", high = 16}', "low is '8'; allowed: a number"),
         ("learning_rate = {low = 0.0, high = 1.0, log = true}", "log needs low above 0"),
+        ("learning_rate = {low = 1e-3, high = inf}", "learning_rate: low is 0.001, high is inf.*; allowed: finite"),
+        ("learning_rate = {low = -1e308, high = 1e308}", "low is -1e.308, high is 1e.308.*; allowed: finite numbers"),
+        ("learning_rate = {low = 1e-3, high = 1.0, step = nan}", "learning_rate: .*step is nan; allowed: finite"),
+        (f"learning_rate = {{low = 0, high = 1{'0' * 400}}}", "search space .*: int too large"),
     ],
 )
 def test_a_bad_space_is_named(tmp_path, text, message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -43,6 +44,9 @@ class Dimension:
     def __post_init__(self) -> None:
         if not self.choices and not self.low < self.high:
             raise ValueError(f"{self.name}: low is {self.low}, high is {self.high}; low must be below high")
+        if not math.isfinite(self.high - self.low) or not math.isfinite(self.step or 0):  # also too far apart for numpy
+            said = f"low is {self.low}, high is {self.high}, step is {self.step}"
+            raise ValueError(f"{self.name}: {said}; allowed: finite numbers, and so their difference")
         if self.log and (self.low <= 0 or self.step):
             raise ValueError(f"{self.name}: log needs low above 0, it is {self.low}, and no step")
 
@@ -79,7 +83,7 @@ def read_space(path: Path, base: TrainConfig) -> Space:
     known = searchable(base)
     try:
         dimensions = tuple(_dimension(name, leaf, known) for name, leaf in _leaves(values))
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"search space {path}: {error}") from None
     if not dimensions:
         raise ValueError(
