@@ -102,6 +102,9 @@ def test_what_may_be_a_class_is_no_negative_of_it(table):
     assert learnt([table], labels) == ["plain.wav", "bell.wav"]
     assert learnt([table], labels, faint=True) == ["plain.wav", "perhaps.wav", "bell.wav"]
     assert learnt([table], ("bell",)) == ["plain.wav", "high.wav"]
+    text = (table / "negatives.csv").read_bytes()
+    (table / "negatives.csv").write_bytes(b"\xef\xbb\xbf" + text)  # as spreadsheets save it
+    assert read_negatives(table) == negatives
     (table / "negatives.csv").unlink()
     assert len(recordings([table], labels)) == 5  # nothing is known of them
 

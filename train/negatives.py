@@ -50,7 +50,7 @@ def halves(sources: Iterable[tuple[str, str]]) -> dict[str, str]:
 def read_negatives(folder: Path) -> list[Negative]:
     """The rows of ``folder/negatives.csv``, in their order. Raises ManifestError."""
     try:
-        with (folder / TABLE).open(newline="", encoding="utf-8") as file:
+        with (folder / TABLE).open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             rows, columns = list(reader), reader.fieldnames or ()
     except (OSError, UnicodeDecodeError, csv.Error) as error:
