@@ -203,6 +203,21 @@ def test_text_without_a_header(tmp_path, separator):
     assert [(c.label, c.fold) for c in read_manifest(path, numbered).clips] == [("3", 3), ("4", 4)]
 
 
+@pytest.mark.parametrize("before", [("",), ("", "  ")])
+def test_tables_may_begin_with_empty_lines(tmp_path, before):
+    for i in (1, 2):
+        wav(tmp_path / f"{i}.wav")
+    for name, lines in (
+        ("t.csv", ("path;label", "1.wav;car, red", "2.wav;dog")),
+        ("t.txt", ("1.wav,car horn", "2.wav,dog")),
+        ("s.txt", ("1.wav car horn", "2.wav dog")),
+    ):
+        path = table(tmp_path / name, *before, *lines)
+        assert len(read_manifest(path, ReadOptions(n_folds=1)).labels) == 2, name
+        table(path, *before, *lines, lines[-1].replace("dog", ""))
+        check_refused(path, f"line {len(before) + len(lines) + 1}: .* is missing", n_folds=1)
+
+
 def test_folds_are_counted_on_all_rows(tmp_path):
     """What is chosen has the number that it has among all."""
     lines = [f"{i}.wav,{'ab'[i % 2]},{i // 2},{'yes' if i > 3 else 'no'}" for i in range(8)]

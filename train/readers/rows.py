@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -95,7 +95,7 @@ def read_pairs(path: Path) -> list[Row]:
     """
     rows = read_rows(path, header=False)
     with path.open(encoding="utf-8-sig") as file:
-        spaces = delimiter_of(path, file.readline()) == " "
+        spaces = delimiter_of(path, file) == " "
     pairs = []
     for row in rows:
         first, *rest = row.values.values()
@@ -110,7 +110,7 @@ def read_pairs(path: Path) -> list[Row]:
 
 
 def _csv_rows(path: Path, text: str, *, header: bool) -> Iterator[Row]:
-    delimiter = delimiter_of(path, text.split("\n", 1)[0])
+    delimiter = delimiter_of(path, io.StringIO(text))
     lines = io.StringIO(text, newline="")  # str.splitlines would break lines in quotes, and at form feeds
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=delimiter == " ")
     names: list[str] | None = None
@@ -135,8 +135,9 @@ def _csv_rows(path: Path, text: str, *, header: bool) -> Iterator[Row]:
         yield Row(place, dict(zip_longest(columns, cells[: len(columns)], fillvalue="")))
 
 
-def delimiter_of(path: Path, line: str) -> str:
-    """What stands between the columns: the most frequent candidate of the first line."""
+def delimiter_of(path: Path, lines: Iterable[str]) -> str:
+    """What stands between the columns: the most frequent candidate of the first line that is not empty."""
+    line = next(filter(str.strip, lines), "")
     best = max("\t,;|", key=line.count)
     if path.suffix.lower() == ".tsv" or line.count(best):
         return "\t" if path.suffix.lower() == ".tsv" else best
