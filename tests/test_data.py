@@ -464,6 +464,10 @@ def test_missing_files_are_named_and_skipped_or_the_end(tmp_path, caplog):
         if label == "b":
             (root / "audio" / name).unlink(missing_ok=True)
     check_refused(root, "class 'b' of .* has no clips left")
+    path = table(tmp_path / "t.csv", "path,label", "esc,dog", f"{root / 'audio' / rows[0][0]},dog")
+    assert read_manifest(path, ReadOptions(n_folds=1)).skipped == (f"{root}: is no file",)
+    table(path, "path,label", "esc,dog")
+    check_refused(path, f"none of the 1 files of {path} is there, the first: {root}: is no file; give", n_folds=1)
     table(root / "meta" / "esc50.csv", "filename,fold,target,category", "a.wav,one,0,dog")
     check_refused(root, "line 2: fold is 'one'; allowed is a whole number")
 

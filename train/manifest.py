@@ -116,12 +116,13 @@ def _read(root: Path, options: ReadOptions) -> Manifest:
     named = from_one(listing.clips) if listing.has_folds else listing.clips
     clips = [clip for clip in named if clip.path.is_file()]
     missing = [clip for clip in named if not clip.path.is_file()]
-    skipped = [*listing.skipped, *(f"{clip.name}: does not exist" for clip in missing)]
+    gone = [f"{clip.name}: {'is no file' if clip.path.exists() else 'does not exist'}" for clip in missing]
+    skipped = [*listing.skipped, *gone]
     if not listing.clips:
         raise ManifestError(f"{root} names no clips")
     if not clips:
         raise ManifestError(
-            f"none of the {len(missing)} files of {root} is there, the first would be {missing[0].path}; "
+            f"none of the {len(missing)} files of {root} is there, the first: {gone[0]}; "
             "give the folder of a table's files with --audio"
         )
     if skipped and options.strict:
@@ -173,7 +174,7 @@ def _check_labels(
     there = {label for clip in clips for label in clip.labels}
     gone = {label for clip in missing for label in clip.labels} & set(labels) - there
     if gone:
-        raise ManifestError(f"class {min(gone)!r} of {root} has no clips left: its files do not exist")
+        raise ManifestError(f"class {min(gone)!r} of {root} has no clips left: none of its files is there")
     if several and len(labels) < 2:
         raise ManifestError(f"{root} has one class, {', '.join(labels)}; needs two to tell apart, or --n-folds 1")
 
