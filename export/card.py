@@ -98,6 +98,11 @@ def _calibration(fold: int | None, c: Calibration) -> list[str]:
     return [*lines, ""]
 
 
+def _cell(text: str) -> str:
+    """``text`` in a table, whose columns end at a bar."""
+    return text.replace("|", r"\|")
+
+
 def _recognition(fold: int | None, reports: Mapping[str, Report]) -> list[str]:
     """The section of what was measured."""
     return [
@@ -115,7 +120,7 @@ def _recognition(fold: int | None, reports: Mapping[str, Report]) -> list[str]:
         "| class (int8) | precision | recall | F1 | clips |",
         "|---|---|---|---|---|",
         *(
-            f"| {c.label} | {c.precision:.2f} | {c.recall:.2f} | {c.f1:.2f} | {c.clips} |"
+            f"| {_cell(c.label)} | {c.precision:.2f} | {c.recall:.2f} | {c.f1:.2f} | {c.clips} |"
             for c in reports["int8"].classes
         ),
         "",

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import os
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,12 +16,14 @@ import torch
 from edge.bench.rounds import measure_rounds
 from edge.bench.sound import synthetic_sound
 from edge.bench.subjects import OurModel
+from edge.bulk import FileResult
 from edge.classifier import Call, Classifier, available_providers
 from edge.config import FrontendConfig
 from edge.errors import ContractError, ProviderError
 from edge.listener import listen
 from edge.sources.file import SoundFile
 from export.artefacts import clip_window, draw, export
+from export.card import model_card
 from export.contract import build_spec, golden_signal, write_with_golden
 from export.graphs import SUFFIXES, graphs
 from export.package import package
@@ -40,7 +43,7 @@ from models.checkpoint import Checkpoint, save_checkpoint
 from models.layers import fold_batch_norm
 from tests.conftest import FP32, run_here, run_module
 from tests.test_listener import Blocks
-from train.evaluate import Heard
+from train.evaluate import Heard, Report
 from train.manifest import ManifestError, read_manifest
 
 SMALL = {"widths": (16, 16), "last_width": 16, "column_width": 16, "n_columns": 21, "n_labels": 3}
@@ -341,6 +344,13 @@ def check_stereo_is_heard(classifier, folder):
     filled = np.concatenate([samples[:first], np.zeros((1000, 2), np.float32), samples[first:]])
     gapped = np.stack([w.probs for w in listen(Blocks(samples, {1: 1000}), classifier)])
     assert np.array_equal(gapped, classifier.windows(filled)[: len(gapped)])
+
+
+def test_a_bar_in_the_name_of_a_class_ends_no_column_of_the_card(classifier):
+    probs = np.array([[0.9, 0.1], [0.2, 0.8]])
+    report = Report.of(np.eye(2), [FileResult(Path("x"), p, p[None]) for p in probs], ["a|b", "c"])
+    card = model_card(classifier.spec, {"int8": report}, None, None, [], {"int8": 1}, "test")
+    assert r"| a\|b | 1.00 | 1.00 | 1.00 | 1 |" in card.splitlines()
 
 
 def test_the_tiny_network_is_tiny(tmp_path):
