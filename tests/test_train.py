@@ -573,6 +573,19 @@ def test_a_plateau_lowers_the_rate_for_good():
     assert rates == pytest.approx([0.5, 0.5, 0.05, 0.05, 0.005, 0.005])
 
 
+def test_a_plateau_leaves_a_trunk_that_does_not_learn():
+    model = torch.nn.ModuleDict({"trunk": torch.nn.Linear(2, 2), "classifier": torch.nn.Linear(2, 2)})
+    config = TrainConfig(schedule="plateau", learning_rate=0.5, trunk_rate=0.0, plateau_patience=0)
+    optimiser = make_optimiser(model, config, "classifier")
+    schedule = Schedule(optimiser, config, 1)
+    for _ in range(100):
+        optimiser.step()
+        schedule.step()
+    for _ in range(2):
+        schedule.end_epoch(1.0)
+    assert {group["lr"] for group in optimiser.param_groups} == {0.0, 0.3 * 0.5}
+
+
 def test_what_several_cycles_end_with_is_the_mean_of_all_and_of_where_they_began(folders, tmp_path):
     first, _ = run(quick(epochs=2), folders, tmp_path / "first", tmp_path)
     init = str(tmp_path / "first" / "checkpoint.pt")

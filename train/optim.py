@@ -108,8 +108,9 @@ class Schedule:
             return
         before = [group["lr"] for group in self._optimiser.param_groups]
         self._plateau.step(loss)
-        for index, group in enumerate(self._optimiser.param_groups):  # the next steps start from what it set
-            self._steps.base_lrs[index] *= group["lr"] / before[index]
+        for index, (group, rate) in enumerate(zip(self._optimiser.param_groups, before, strict=True)):
+            if rate:  # the next steps start from what it set; a trunk_rate of 0 stays
+                self._steps.base_lrs[index] *= group["lr"] / rate
 
     def state_dict(self) -> dict[str, Any]:
         """All that it takes to go on."""
