@@ -573,6 +573,31 @@ def test_a_plateau_lowers_the_rate_for_good():
     assert rates == pytest.approx([0.5, 0.5, 0.05, 0.05, 0.005, 0.005])
 
 
+def test_a_plateau_begins_again_with_each_cycle():
+    """From the highest rate, and with no loss of the cycle before; also where the run is interrupted at any epoch."""
+    config = TrainConfig(schedule="plateau", epochs=6, cycles=2, warm_up=0.0, plateau_patience=0, plateau_factor=0.1)
+
+    def begin():
+        optimiser = torch.optim.SGD([torch.nn.Parameter(torch.ones(2, 2))], lr=0.5)
+        return optimiser, Schedule(optimiser, config, 10)
+
+    for interrupted in (False, True):
+        (optimiser, schedule), rates = begin(), []
+        for loss in (1.0, 1.0, 0.5, 2.0, 2.0, 2.0):
+            for _ in range(10):
+                optimiser.step()
+                rates.append(optimiser.param_groups[0]["lr"])
+                schedule.step()
+            schedule.end_epoch(loss)
+            if interrupted:
+                parts = [part.state_dict() for part in (optimiser, schedule)]
+                optimiser, schedule = begin()
+                for part, state in zip((optimiser, schedule), parts, strict=True):
+                    part.load_state_dict(state)
+        # The first step is of the warm-up.
+        assert rates[5::10] == pytest.approx([0.5, 0.5, 0.05, 0.5, 0.5, 0.05])
+
+
 def test_a_plateau_leaves_a_trunk_that_does_not_learn():
     model = torch.nn.ModuleDict({"trunk": torch.nn.Linear(2, 2), "classifier": torch.nn.Linear(2, 2)})
     config = TrainConfig(schedule="plateau", learning_rate=0.5, trunk_rate=0.0, plateau_patience=0)

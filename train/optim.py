@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from functools import partial
 from typing import Any
 
 import torch
@@ -94,17 +95,22 @@ class Schedule:
 
         self._steps = LambdaLR(optimiser, relative)
         self._optimiser = optimiser
-        self._plateau: ReduceLROnPlateau | None = None
-        if config.schedule == "plateau":
-            self._plateau = ReduceLROnPlateau(optimiser, factor=config.plateau_factor, patience=config.plateau_patience)
+        self._later = ends[:-1]  # steps at which cycles begin after the first
+        self._new_plateau = partial(
+            ReduceLROnPlateau, optimiser, factor=config.plateau_factor, patience=config.plateau_patience
+        )
+        self._plateau = self._new_plateau() if config.schedule == "plateau" else None
 
     def step(self) -> None:
         """After each step of the optimiser."""
+        if self._plateau is not None and self._steps.last_epoch + 1 in self._later:
+            self._plateau = self._new_plateau()
+            self._steps.base_lrs = [group["initial_lr"] for group in self._optimiser.param_groups]
         self._steps.step()
 
     def end_epoch(self, loss: float) -> None:
         """After each epoch that measured ``loss``: validation's where there is one, training's otherwise."""
-        if self._plateau is None:
+        if self._plateau is None or self._steps.last_epoch in self._later:  # of the cycle that has ended
             return
         before = [group["lr"] for group in self._optimiser.param_groups]
         self._plateau.step(loss)
