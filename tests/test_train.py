@@ -430,6 +430,21 @@ def test_a_teacher_named_by_its_recipe_is_trained_first(folders, tmp_path):
         assert load_checkpoint(tmp_path / "out" / "teachers" / folder / "checkpoint.pt").provenance["test_fold"] == 5
 
 
+def test_recipes_that_would_be_trained_in_one_folder_are_named(folders, tmp_path):
+    paths = [tmp_path / name for name in ("a/wide.toml", "b/wide.toml", "wide-1.toml")]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("epochs = 1\n")
+    first, second, with_seed = map(str, paths)
+    manifest = read_manifest(folders)
+    for names, folder in (((first, second), "wide"), ((f"{first}@1", with_seed), "wide-1")):
+        message = f"recipes {names[0]!r} and {names[1]!r} would both be trained in OUT/teachers/{folder}; rename"
+        for changes in ({"teachers": names}, {"init": names[0], "teachers": names[1:]}):
+            with pytest.raises(ValueError, match=re.escape(message)):
+                train_run(quick(**changes), manifest, tmp_path / "out", None, lambda *_: None, device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -75,6 +75,7 @@ def check(config: TrainConfig, manifest: Manifest) -> None:
             f"patience is {config.patience}, and no validation fold says when to stop; give fit a --validation-fold, "
             "or --set patience=0"
         )
+    _check_folders(recipes_before(config))
     check_unheard([name for name in (config.init, *config.teachers) if not is_recipe(name)], config, manifest)
     recordings(config.backgrounds, manifest.labels)  # they can be read
     check_none_are_clips(recordings(config.outliers, manifest.labels), manifest)
@@ -83,6 +84,18 @@ def check(config: TrainConfig, manifest: Manifest) -> None:
 def recipes_before(config: TrainConfig) -> list[str]:
     """What is trained before: teachers and ``init``, where they are recipes; each once."""
     return list(dict.fromkeys(name for name in (config.init, *config.teachers) if is_recipe(name)))
+
+
+def _check_folders(recipes: list[str]) -> None:
+    """Raises ValueError for two that would be trained in one folder."""
+    folders: dict[Path, str] = {}
+    for name in recipes:
+        folder = teacher_folder(name, Path())
+        if (other := folders.setdefault(folder, name)) != name:
+            raise ValueError(
+                f"recipes {other!r} and {name!r} would both be trained in OUT/{folder}; "
+                "rename the file of one, or leave one out"
+            )
 
 
 def is_recipe(name: str) -> bool:
