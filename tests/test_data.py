@@ -324,6 +324,16 @@ def test_several_labels(tmp_path):
     check_refused(path, "is 'rain' in one row and 'car' in another", where=("fold=1", "labels=rain", "labels=car"))
 
 
+def test_spaces_around_a_label_are_not_of_it(tmp_path):
+    """In JSON as in CSV."""
+    labels = ["lo", "lo ", 3, "3"]
+    rows = [{"path": f"{wav(tmp_path / f'{i}.wav')}", "label": label} for i, label in enumerate(labels)]
+    manifest = read_manifest(table(tmp_path / "t.json", json.dumps(rows)), ReadOptions(n_folds=2))
+    assert [clip.label for clip in manifest.clips] == ["lo", "lo", "3", "3"]
+    both = table(tmp_path / "t.json", json.dumps([{"path": "0.wav", "label": "lo; hi"}]))
+    assert read_manifest(both, ReadOptions(separator=";", n_folds=1)).clips[0].labels == ("lo", "hi")
+
+
 def test_labels_out_of_file_names(tmp_path):
     for person in range(3):
         for name in ("Panther", "Lion"):
@@ -404,6 +414,15 @@ def test_the_real_esc50():
         (lambda root: table(root / "t.json", '{"a": 1}'), "holds no list"),
         (lambda root: table(root / "t.jsonl", "{}", "{oops"), "line 2: no JSON"),
         (lambda root: table(root / "t.jsonl", "[1]"), r"line 1: is \[1\]; needs an object"),
+        (
+            lambda root: table(root / "t.jsonl", '{"path": "a.wav", "label": {"a": 1}}'),
+            r"line 1: label is \{'a': 1\}; allowed are text, a number, or a list of them$",
+        ),
+        (
+            lambda root: table(root / "t.json", '[{"path": "a.wav", "label": ["x", null]}]'),
+            r"label is \['x', None\]; all",
+        ),
+        (lambda root: table(root / "t.json", '[{"path": "a.wav", "label": " "}]'), "label is missing"),
         (lambda root: encoded(root / "t.csv", "latin-1"), r"t\.csv is not in UTF-8; save it as UTF-8$"),
         (lambda root: encoded(root / "t.csv", "utf-16"), r"t\.csv is not in UTF-8; save it as UTF-8$"),
         (lambda root: encoded(root / "t.csv", "utf-16-le"), r"t\.csv is not in UTF-8; save it as UTF-8$"),

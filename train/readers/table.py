@@ -166,13 +166,16 @@ def _clip(row: Row, columns: dict[str, str], folders: Sequence[Path]) -> Clip:
 def _labels(row: Row, column: str, separator: str, multi_label: bool) -> tuple[str, ...]:
     """The labels of a row: a list in JSON, text with a separator, or one."""
     value = row.values.get(column)
-    if isinstance(value, list):
-        texts = [str(label).strip() for label in value]
-    elif separator:
-        texts = [label.strip() for label in row.text(column, "").split(separator)]
-    else:
-        texts = [row.text(column, "" if multi_label else None)]
-    return tuple(dict.fromkeys(label for label in texts if label))
+    given = value if isinstance(value, list) else ["" if value is None else value]
+    if any(label is None or isinstance(label, dict | list) for label in given):
+        raise ManifestError(f"{row.place}: {column} is {value!r:.40}; allowed are text, a number, or a list of them")
+    texts = [str(label) for label in given]
+    if separator and not isinstance(value, list):
+        texts = texts[0].split(separator)
+    labels = tuple(dict.fromkeys(filter(None, map(str.strip, texts))))
+    if not labels and not multi_label:
+        raise ManifestError(f"{row.place}: {column} is missing")
+    return labels
 
 
 def _folds(rows: Sequence[Row], columns: dict[str, str]) -> list[int]:
