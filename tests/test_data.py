@@ -617,6 +617,28 @@ def classes(sources, chosen):
     return set().union(*(sources[i] for i in chosen))
 
 
+def test_a_file_under_two_paths_is_one_source(folders, tmp_path, monkeypatch):
+    """By links, or however a table spells it. Where no file has two, it is dealt by its path as given."""
+    monkeypatch.chdir(tmp_path)
+    alone = read_manifest(folders).clips
+    (tmp_path / "kept").mkdir()
+    for number, clip in enumerate(alone):  # to names in another order
+        kept = clip.path.rename(tmp_path / "kept" / f"{-number % 31:02}.wav")
+        clip.path.symlink_to(kept)
+    assert read_manifest(folders).clips == alone
+    for clip in alone:
+        clip.path.with_name(f"{clip.path.stem}-link.wav").symlink_to(clip.path)
+    relative = [clip.path.relative_to(tmp_path) for clip in alone]
+    rows = [f"{path},{c.label}" for c, r in zip(alone, relative, strict=True) for path in (c.path, r, f"data/../{r}")]
+    spelt = table(Path("t.csv"), "path,label", *rows)
+    for data, times in ((folders, 2), (spelt, 3)):
+        folds = defaultdict(list)
+        for clip in read_manifest(data).clips:
+            folds[clip.path.resolve()].append(clip.fold)
+        assert len(folds) == 30
+        assert all(len(own) == times and len(set(own)) == 1 for own in folds.values())
+
+
 def test_sources_that_cannot_be_split_are_named():
     clips = clips_of([(labels, "".join(labels), 1) for labels in (("a", "b"), ("b", "c"), ("a", "c"))])
     with pytest.raises(ManifestError, match=r"hold out a source of class '.' and leave .*; try another --split-seed"):

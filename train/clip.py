@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +33,8 @@ class Clip:
 
     @property
     def origin(self) -> str:
-        """What must stay in one fold: the group, else the file."""
-        return self.group or str(self.path)
+        """What must stay in one fold: the group, else the file, by whatever path or link."""
+        return self.group or os.path.realpath(self.path)
 
     @property
     def name(self) -> str:

@@ -61,14 +61,16 @@ def deal(clips: Sequence[Clip], n_folds: int, seed: int) -> list[Clip]:
     """
     if n_folds == 1:
         return [replace(clip, fold=1) for clip in clips]
-    groups = _groups(clips)
+    sources = _sources(clips)
+    groups = _groups(clips, sources)
     _check_sources(clips, groups)
     for attempt in range(ATTEMPTS):
         dealer = _Dealer(groups, n_folds)
         order = _shuffled(groups, f"{seed}/{attempt}" if attempt else f"{seed}")
         if not (stuck := dealer.serve_last_fold(order, by_size=attempt == 0)):
             dealer.serve_all(order)
-            return _without_holes([replace(clip, fold=dealer.folds[clip.origin]) for clip in clips], n_folds)
+            dealt = [replace(clip, fold=dealer.folds[source]) for clip, source in zip(clips, sources, strict=True)]
+            return _without_holes(dealt, n_folds)
     raise ManifestError(
         f"no fold was found to hold out a source of class {stuck!r} and leave every class one to train on: its sources "
         "are the last ones of other classes; try another --split-seed, add recordings, or do not split with --n-folds 1"
@@ -88,11 +90,17 @@ def _without_holes(clips: Sequence[Clip], n_folds: int) -> list[Clip]:
     return [replace(clip, fold=numbers[clip.fold]) for clip in clips]
 
 
-def _groups(clips: Sequence[Clip]) -> dict[str, Counter[str]]:
+def _sources(clips: Sequence[Clip]) -> list[str]:
+    """The group of each clip, else the first path of its file: folds do not depend on where links lead."""
+    first: dict[str, str] = {}
+    return [first.setdefault(clip.origin, clip.group or str(clip.path)) for clip in clips]
+
+
+def _groups(clips: Sequence[Clip], sources: Sequence[str]) -> dict[str, Counter[str]]:
     """How many clips of each label a group has; those without a label count as one of their own."""
     groups: dict[str, Counter[str]] = defaultdict(Counter)
-    for clip in clips:
-        groups[clip.origin].update(clip.labels or ("",))
+    for clip, source in zip(clips, sources, strict=True):
+        groups[source].update(clip.labels or ("",))
     return groups
 
 
