@@ -18,7 +18,7 @@ import torch
 
 from edge.config import FrontendConfig
 from models import build
-from models.checkpoint import load_checkpoint
+from models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from tests.conftest import ROOT, run_here, run_module
 from train.augment import AugmentConfig
 from train.config import RECIPES, TrainConfig, read_recipe
@@ -32,7 +32,7 @@ from train.losses import class_weights, clip_weights
 from train.manifest import ManifestError, ReadOptions, read_manifest, with_more
 from train.optim import Schedule, make_optimiser
 from train.precision import forward_dtype
-from train.run import recipes_before, teacher_config
+from train.run import check, recipes_before, teacher_config
 from train.run import run as train_run
 
 RATE = 16_000
@@ -348,10 +348,37 @@ def test_what_is_held_out_was_not_heard_before(folders, tmp_path):
         assert not (tmp_path / "out").exists()
     again = quick(epochs=1, init=first, train_folds=(1, 2, 3, 5), test_fold=4)
     train_run(again, manifest, tmp_path / "out", tmp_path / "cache", lambda *_: None, device="cpu")
-    write_tone(folders / "low" / "another.wav", 220)  # another data set, whose folds are others
-    train_run(
-        quick(epochs=1, init=first), read_manifest(folders), tmp_path / "other", None, lambda *_: None, device="cpu"
-    )
+
+
+def test_what_is_held_out_was_not_heard_before_in_folds_that_are_dealt_anew(folders, tmp_path):
+    """By another seed, or for a new recording; clips that are added by the side leave the folds as they are."""
+    data, first, more = read_manifest(folders), tmp_path / "first", tmp_path / "more"
+    origin = {"dataset": "data", "digest": data.digest(), "train_folds": (1, 2, 3, 4), "test_fold": 5}
+    origin |= {"seed": 0, "epochs": 1, "git_revision": "x"}
+    save_checkpoint(first / "checkpoint.pt", Checkpoint("streaming", SMALL, FrontendConfig(), data.labels, origin, {}))
+    data.save(first / "manifest.jsonl")
+    write_tone(more / "low" / "new.wav", 220)
+    grown = shutil.copytree(folders, tmp_path / "grown")
+    write_tone(grown / "low" / "another.wav", 220)
+
+    def checked(manifest, fold=5):
+        for changes in ({"init": f"{first}/checkpoint.pt"}, {"teachers": (f"{first}/checkpoint.pt",)}):
+            check(quick(train_folds=tuple({*range(1, 6)} - {fold}), test_fold=fold, **changes), manifest)
+
+    learnt = r"checkpoint\.pt has learnt from [1-7] of the [67] clips that are held out here; "
+    own = r"give its own folds \(.*first/manifest\.jsonl as DATA, --test-fold 5\), with new recordings as --more, "
+    for manifest in (read_manifest(grown), read_manifest(folders, ReadOptions(seed=7))):
+        with pytest.raises(ValueError, match=learnt + own):
+            checked(manifest)
+    with pytest.raises(
+        ValueError, match=learnt + "it has not heard fold 5: give that as --test-fold, or other weights"
+    ):
+        checked(with_more(data, more, 1), fold=4)
+    for manifest in (data, read_manifest(first / "manifest.jsonl")):
+        checked(with_more(manifest, more, 1))
+    for clip in read_manifest(grown).clips:  # another data set, though it has these names
+        write_tone(clip.path, 300, seconds=0.1)
+    checked(read_manifest(grown))
 
 
 def test_what_a_network_starts_from_has_its_sizes(folders, tmp_path):

@@ -20,17 +20,22 @@ def learnt_from(model: Path | None, origin: Provenance, manifest: Manifest, clip
     What the run wrote beside its checkpoint tells it of the recordings themselves, whatever the data set is called now
     and however it was dealt. Without that, official folds tell it of a data set of the training's name.
     """
-    if trained := trained_on(model, origin):
-        known = defaultdict(list)
-        for clip in trained:
-            known[clip.path.resolve().name].append(clip)
-        return sum(any(_overlap(clip, other) for other in known[clip.path.resolve().name]) for clip in clips)
+    if trained := trained_on(model, origin.dataset, origin.train_folds):
+        return len(heard(trained, clips))
     if manifest.official and manifest.name == origin.dataset:
         return sum(clip.fold in origin.train_folds for clip in clips)
     return None
 
 
-def trained_on(model: Path | None, origin: Provenance) -> list[Clip]:
+def heard(trained: Sequence[Clip], clips: Sequence[Clip]) -> list[Clip]:
+    """Those of ``clips`` that have some of their sound in common with ``trained``."""
+    known = defaultdict(list)
+    for clip in trained:
+        known[clip.path.resolve().name].append(clip)
+    return [clip for clip in clips if any(_overlap(clip, other) for other in known[clip.path.resolve().name])]
+
+
+def trained_on(model: Path | None, dataset: str, train_folds: Sequence[int]) -> list[Clip]:
     """The training clips that the ``manifest.jsonl`` beside ``model`` names, and that are still there."""
     if model is None or not (beside := model.parent / "manifest.jsonl").is_file():
         return []
@@ -38,9 +43,9 @@ def trained_on(model: Path | None, origin: Provenance) -> list[Clip]:
         listing = read_listing(beside, ReadOptions())
     except ManifestError:  # another program's
         return []
-    if listing.name != origin.dataset:
+    if listing.name != dataset:
         return []
-    return [clip for clip in listing.clips if clip.fold in origin.train_folds and clip.path.is_file()]
+    return [clip for clip in listing.clips if clip.fold in train_folds and clip.path.is_file()]
 
 
 def _overlap(clip: Clip, other: Clip) -> bool:
