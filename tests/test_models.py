@@ -314,6 +314,12 @@ def test_checkpoints_survive_and_damage_is_named(tmp_path):
     (tmp_path / "cut.pt").write_bytes((tmp_path / "c.pt").read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"cut\.pt is not a checkpoint"):
         load_checkpoint(tmp_path / "cut.pt")
+    content = bytearray((tmp_path / "c.pt").read_bytes())
+    weights = next(iter(loaded.state.values())).numpy().tobytes()
+    content[content.index(weights) + 3] ^= 0x40  # of an exponent: only the checksum tells
+    (tmp_path / "flipped.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"flipped\.pt is not a checkpoint of edge-listen, or is damaged"):
+        load_checkpoint(tmp_path / "flipped.pt")
     nowhere = checkpoint_of("streaming", model, MEL)
     del nowhere.provenance["dataset"]
     save_checkpoint(tmp_path / "nowhere.pt", nowhere)
