@@ -35,7 +35,8 @@ class Calibration:
     thresholds: dict[str, float]
     unknown: Unknown | None
     error_before: float  # expected calibration error of windows at temperature 1
-    error_after: float  # the same with temperatures learnt on the one half of the clips and measured on the other
+    error_after: float  # the same at the temperature; see ``given``
+    given: bool  # the temperature; else the error is with ones learnt on one half of the clips, measured on the other
 
 
 def calibrate(heard: Heard, temperature: float | None = None) -> Calibration:
@@ -46,8 +47,13 @@ def calibrate(heard: Heard, temperature: float | None = None) -> Calibration:
     truth = np.repeat(heard.targets[read], counts, axis=0)  # [n_windows, n_labels] zeros and ones
     logits = _logits(np.concatenate([heard.results[i].windows for i in read]), multi_label)
     sources = np.repeat([heard.clips[i].origin for i in read], counts)
+    given = temperature is not None
     temperature = temperature or best_temperature(logits, truth, multi_label)
     probs = probabilities(logits / temperature, multi_label)
+    if given:
+        error = calibration(truth, probs, multi_label)[1]
+    else:
+        error = _cross_fitted_error(logits, truth, sources, multi_label)
     return Calibration(
         temperature=temperature,
         thresholds={
@@ -57,7 +63,8 @@ def calibrate(heard: Heard, temperature: float | None = None) -> Calibration:
         },
         unknown=_unknown(heard, read),
         error_before=calibration(truth, probabilities(logits, multi_label), multi_label)[1],
-        error_after=_cross_fitted_error(logits, truth, sources, multi_label),
+        error_after=error,
+        given=given,
     )
 
 

@@ -79,11 +79,12 @@ def _front_end(f: FrontendConfig) -> str:
 def _calibration(fold: int | None, c: Calibration) -> list[str]:
     """The section of what the scores mean."""
     least = sorted(c.thresholds.values())
+    learnt = "" if c.given else ", learnt on one half of the clips and measured on the other"
     lines = [
         f"## Scores, calibrated on fold {fold}",
         "",
-        f"- Temperature {c.temperature:g}: the expected calibration error of windows is {c.error_after:.3f}, learnt on "
-        f"one half of the clips and measured on the other, and {c.error_before:.3f} without.",
+        f"- Temperature {c.temperature:g}{', as given' * c.given}: the expected calibration error of windows is "
+        f"{c.error_after:.3f}{learnt}, and {c.error_before:.3f} without.",
     ]
     if least:
         lines.append(

@@ -9,6 +9,7 @@ from scipy.special import softmax
 from edge.bulk import FileResult
 from edge.classifier import Classifier
 from export.calibration import KNOWN_SHARE, best_temperature, best_threshold, calibrate
+from export.card import _calibration
 from train.evaluate import Heard
 from train.manifest import Clip
 
@@ -79,8 +80,18 @@ def test_calibrated_scores_are_nearer_to_the_truth():
     assert all(0.5 <= t <= 0.9 for t in c.thresholds.values())
 
 
-def test_a_temperature_that_is_given_is_kept():
+def test_a_temperature_that_is_given_is_kept_and_measured():
     assert calibrate(heard()[0], 1.25).temperature == 1.25
+    found = heard(boast=1.0)[0]
+    learnt, wrong = calibrate(found), calibrate(found, 10.0)
+    assert wrong.error_after > 5 * learnt.error_after
+    assert wrong.error_before == learnt.error_before
+    said, learnt_said = ("\n".join(_calibration(5, c)) for c in (wrong, learnt))
+    assert (
+        f"Temperature 10, as given: the expected calibration error of windows is {wrong.error_after:.3f}, and" in said
+    )
+    assert "learnt on one half" not in said
+    assert f"is {learnt.error_after:.3f}, learnt on one half of the clips and measured on the other, and" in learnt_said
 
 
 def test_the_share_that_stays_known():
