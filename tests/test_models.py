@@ -363,3 +363,23 @@ def test_the_mean_of_weights(tmp_path):
     ):
         with pytest.raises(SystemExit, match=message):
             mean.main(arguments)
+
+
+def test_a_mean_holds_out_what_no_weight_has_learnt():
+    frontend, model = small("streaming")
+    held_out = {"train_folds": [1, 2], "test_fold": 3, "digest": "a"}
+    last = checkpoint_of("streaming", model, frontend, **held_out)
+    for changes, message in (
+        ({"test_fold": None}, "weights of test_fold None and of 3 do not mix"),
+        ({"train_folds": [2, 3], "test_fold": 1}, r"weights of train_folds \[2, 3\] and of \[1, 2\] do not mix"),
+        ({"dataset": "noises"}, "weights of dataset noises and of tones do not mix"),
+        ({"digest": "b"}, "weights of other clips or folds of tones do not mix"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            mean.mean([checkpoint_of("streaming", model, frontend, **held_out | changes), last])
+    louder = dataclasses.replace(frontend, log_mean=0.0)
+    with pytest.raises(ValueError, match=r"log_mean=0\.0.* do not mix"):
+        mean.mean([checkpoint_of("streaming", model, louder, **held_out), last])
+    more = {"digest": "b", "other_data": ["more (9 clips) of its classes", "hiss (none of its classes)"]}
+    both = mean.mean([checkpoint_of("streaming", model, frontend, **held_out | more), last])
+    assert both.provenance["other_data"] == more["other_data"]
