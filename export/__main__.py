@@ -173,7 +173,6 @@ def export_checkpoint(
             most_loss=most_loss,
             workers=workers,
             degrade=degrade,
-            same=data is not None,
         )
     except (EdgeError, ManifestError, ParityError, ValueError) as error:
         raise click.ClickException(str(error)) from None
@@ -253,7 +252,7 @@ def beside(checkpoint: Path) -> Path:
     """The manifest that training wrote beside ``checkpoint``. Raises ValueError where there is none."""
     manifest = checkpoint.parent / MANIFEST
     if not manifest.is_file():
-        raise ValueError(f"there is no {MANIFEST} beside {checkpoint}; name the data set with --data")
+        raise ValueError(f"there is no {MANIFEST} beside {checkpoint}; give --data that of its run, or the data set")
     return manifest
 
 

@@ -37,7 +37,8 @@ from export.verify import (
 )
 from models.checkpoint import Checkpoint
 from train.evaluate import Report, hear
-from train.manifest import Clip, ManifestError, read_manifest
+from train.manifest import Clip, Manifest, ManifestError, ReadOptions, read_manifest
+from train.readers import read_listing
 from train.robustness import Robustness, degraded_reports
 
 F32 = NDArray[np.float32]
@@ -85,7 +86,6 @@ def export(
     most_loss: float = MOST_LOSS,
     workers: int | None = None,
     degrade: bool = False,
-    same: bool = False,
 ) -> Exported:
     """Make, calibrate, verify and measure all files in a temporary folder, then move them to ``out``.
 
@@ -93,19 +93,18 @@ def export(
     "compare". ``most_loss``: points of accuracy on the held-out fold that a file may lose against fp32.
     ``temperature`` None is learnt from the held-out fold; where nothing was held out, it is 1.
 
-    ``degrade`` measures the int8 file on degraded recordings as well, for the card. ``same`` refuses ``data`` that is
-    not, to the last clip, what the checkpoint was trained on: other clips would be held out.
+    ``degrade`` measures the int8 file on degraded recordings as well, for the card.
 
     Raises:
         ParityError: when the files do not agree with the checkpoint, or lose accuracy; ``out`` is left as it was.
-        ManifestError, EdgeError: when the data or a clip cannot be read.
+        ManifestError, EdgeError: when the data is not what the checkpoint was trained on, or it or a clip cannot be
+            read.
         ValueError: for ``degrade`` where nothing was held out, ranges to compare where there are too few clips.
     """
     if degrade and checkpoint.provenance["test_fold"] is None:
         raise ValueError("--degrade measures the fold that was held out, and none was; leave --degrade out")
     manifest = read_manifest(data)
-    if same and checkpoint.provenance.get("digest", manifest.digest()) != manifest.digest():
-        raise ManifestError(f"{data} is not the data set that it was trained on; leave --data out")
+    check_same(checkpoint, data, manifest)
     precisions = [precision for precision in SUFFIXES if precision in (*ALWAYS, *precisions)]
     specs = {
         precision: build_spec(
@@ -179,6 +178,21 @@ def _verify(
         if precision != "fp32":
             parities.append(compare(f"{precision} against fp32", probs["fp32"], found, TOLERANCES[precision]))
     return parities
+
+
+def check_same(checkpoint: Checkpoint, data: Path, manifest: Manifest) -> None:
+    """Raises ManifestError where ``data``, read as ``manifest``, is not, to the last clip, what ``checkpoint`` was
+    trained on: other clips would be held out. Of a saved manifest, or folds of the data set's own, files may be gone.
+    """
+    digest = checkpoint.provenance.get("digest")
+    if digest in (None, manifest.digest()):
+        return
+    named = dataclasses.replace(manifest, clips=tuple(read_listing(data, ReadOptions()).clips))
+    if digest != named.digest():
+        raise ManifestError(
+            f"{data} is not the data set that it was trained on, or has other folds; give --data the manifest.jsonl of "
+            "its run"
+        )
 
 
 def readable(clips: Sequence[Clip], frontend: FrontendConfig) -> list[Clip]:

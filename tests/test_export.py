@@ -22,7 +22,7 @@ from edge.config import FrontendConfig
 from edge.errors import ContractError, ProviderError
 from edge.listener import listen
 from edge.sources.file import SoundFile
-from export.artefacts import clip_window, draw, export
+from export.artefacts import check_same, clip_window, draw, export
 from export.card import model_card
 from export.contract import build_spec, golden_signal, write_with_golden
 from export.graphs import SUFFIXES, graphs
@@ -464,16 +464,31 @@ def test_streaming_is_checked_on_clips_shorter_than_a_window(checkpoint, short, 
 
 def test_other_data_is_not_taken_for_that_of_the_training(data, checkpoint, tmp_path):
     """Another recording deals other folds: what would be called held out may have been trained on."""
-    digest = read_manifest(data).digest()
-    checkpoint = dataclasses.replace(checkpoint, provenance=PROVENANCE | {"digest": digest})
-    assert run(checkpoint, data, tmp_path / "out", same=True).reports
+    manifest = read_manifest(data)
+    checkpoint = dataclasses.replace(checkpoint, provenance=PROVENANCE | {"digest": manifest.digest()})
     more = shutil.copytree(data, tmp_path / "data")
     shutil.copy(more / "a" / "0.wav", more / "a" / "new.wav")
-    with pytest.raises(ManifestError, match="data is not the data set that it was trained on; leave --data out"):
-        run(checkpoint, more, tmp_path / "out", same=True)
+    remedy = "give --data the manifest.jsonl of its run"
+    with pytest.raises(ManifestError, match=f"data is not the data set that it was trained on.*{remedy}"):
+        run(checkpoint, more, tmp_path / "out")
     save_checkpoint(tmp_path / "c.pt", checkpoint)
-    options = ("--licence", LICENCE, "--out", tmp_path / "o", "--data", more)
-    assert "leave --data out" in run_here("export", tmp_path / "c.pt", *options, code=1).stderr
+    options = ("--licence", LICENCE, "--out", tmp_path / "o")
+    assert remedy in run_here("export", tmp_path / "c.pt", *options, "--data", more, code=1).stderr
+    swapped = {1: 5, 5: 1}
+    clips = tuple(dataclasses.replace(clip, fold=swapped.get(clip.fold, clip.fold)) for clip in manifest.clips)
+    dataclasses.replace(manifest, clips=clips).save(tmp_path / "manifest.jsonl")
+    assert remedy in run_here("export", tmp_path / "c.pt", *options, code=1).stderr
+
+
+def test_a_manifest_whose_recordings_are_gone_in_part_is_the_same(data, checkpoint, tmp_path):
+    manifest = read_manifest(shutil.copytree(data, tmp_path / "data"))
+    checkpoint = dataclasses.replace(checkpoint, provenance=PROVENANCE | {"digest": manifest.digest()})
+    manifest.save(tmp_path / "manifest.jsonl")
+    check_same(checkpoint, tmp_path / "manifest.jsonl", read_manifest(tmp_path / "manifest.jsonl"))
+    (tmp_path / "data" / "a" / "0.wav").unlink()
+    check_same(checkpoint, tmp_path / "manifest.jsonl", read_manifest(tmp_path / "manifest.jsonl"))
+    with pytest.raises(ManifestError, match="is not the data set"):  # whose folds are dealt anew
+        check_same(checkpoint, tmp_path / "data", read_manifest(tmp_path / "data"))
 
 
 def test_nothing_held_out_is_said_and_not_measured(data, checkpoint, tmp_path):
