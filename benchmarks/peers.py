@@ -147,8 +147,8 @@ def run(settings: Settings, device: str | None) -> tuple[dict[str, Any], list[Ta
     subjects, fresh = open_all(settings)
     subjects.append(LibrosaRecompute(sound_of(settings.input), subjects[0].facts.hop_seconds))
     starts = [partial(measure_fresh, f if n == 0 else replace(f, hops=0)) for n, f in enumerate(fresh)]
+    memory = None if device is None else memory_with_microphone(device)  # first: a wrong name would lose the rest
     document = measure(subjects, settings, [*starts, none], before).document()
-    memory = None if device is None else memory_with_microphone(device)
     return document, targets(document, subjects[2].name, memory)
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -70,6 +71,21 @@ def test_a_json_that_cannot_be_written_is_found_before_the_run(tmp_path, monkeyp
         shown = CliRunner().invoke(peers.main, ["yamnet.tflite", "--json", str(out)])
         assert shown.exit_code == 2
         assert re.search(rf"Error: --json {re.escape(str(out))} cannot be written: ({why}); name another", shown.output)
+
+
+def test_a_microphone_that_does_not_open_is_found_before_the_run(monkeypatch):
+    def away(device):
+        raise EdgeError(f"{device!r} cannot be listened to", remedy="see edge-listen --list-devices")
+
+    monkeypatch.setattr(
+        peers, "open_all", lambda settings: ([SimpleNamespace(facts=SimpleNamespace(hop_seconds=0.48))], [])
+    )
+    monkeypatch.setattr(peers, "LibrosaRecompute", lambda sound, hop: None)
+    monkeypatch.setattr(peers, "memory_with_microphone", away)
+    monkeypatch.setattr(peers, "measure", lambda *arguments: pytest.fail("measured"))
+    shown = CliRunner().invoke(peers.main, ["yamnet.tflite", "--device", "nope"])
+    assert shown.exit_code == 1
+    assert "Error: 'nope' cannot be listened to (see edge-listen --list-devices)" in shown.output
 
 
 def test_the_committed_run_is_of_the_bundled_model():
