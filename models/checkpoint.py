@@ -15,9 +15,14 @@ from torch import nn
 
 from edge.config import FrontendConfig
 from edge.files import replacing
+from edge.settings import settings_of
 from models.registry import build
 
-ORIGIN = ("dataset", "train_folds", "test_fold", "seed", "epochs", "git_revision")  # what provenance has at least
+HEADER = {"architecture": str, "config": dict, "frontend": dict, "labels": list, "provenance": dict}
+ORIGIN = {  # what provenance has at least
+    "dataset": str, "train_folds": list, "test_fold": int | None, "seed": int, "epochs": int, "git_revision": str,
+}  # fmt: skip
+UNBUILT = (IndexError, RuntimeError, TypeError, ZeroDivisionError)  # of sizes that torch cannot make a network of
 
 
 @dataclass(frozen=True)
@@ -32,13 +37,22 @@ class Checkpoint:
     state: dict[str, torch.Tensor]  # weights and buffers
 
     def model(self) -> nn.Module:
-        """The network in evaluation mode, with its weights. Raises ValueError where they do not fit."""
-        model = build(self.architecture, **self.config)
+        """The network in evaluation mode, with its weights.
+
+        Raises ValueError where they do not fit, or there is no network of its configuration, front end and labels.
+        """
+        try:
+            model = build(self.architecture, **self.config)
+        except UNBUILT as error:
+            raise ValueError(f"{self.architecture} cannot be built with its configuration: {_why(error)}") from None
+        sizes = {"n_mels": self.frontend.n_mels, "channels": self.frontend.channels, "n_labels": len(self.labels)}
+        for name, size in sizes.items():
+            if (built := getattr(model.config, name)) != size:
+                raise ValueError(f"{name} of the network is {built}; of its front end and labels: {size}")
         try:
             model.load_state_dict(self.state)
         except RuntimeError as error:
-            why = " ".join(str(error).split())
-            raise ValueError(f"the weights do not fit the architecture {self.architecture}: {why:.200}") from None
+            raise ValueError(f"the weights do not fit the architecture {self.architecture}: {_why(error)}") from None
         return model.eval()
 
 
@@ -64,19 +78,42 @@ def load_checkpoint(path: Path) -> Checkpoint:
     data = load_tensors(path)
     try:
         header = json.loads(data["header"])
-        if missing := [name for name in ORIGIN if name not in header["provenance"]]:
-            raise ValueError(f"its provenance lacks {', '.join(missing)}")
+        _require_types(header, HEADER, "")
+        _require_origin(header["provenance"])
+        for name, kind, values in (("labels", str, header["labels"]), ("state", torch.Tensor, data["state"].values())):
+            if odd := [value for value in values if not isinstance(value, kind)]:
+                raise ValueError(f"{name} has {odd[0]!r:.40}")
         return Checkpoint(
             architecture=header["architecture"],
             config=header["config"],
-            frontend=FrontendConfig(**header["frontend"]),
+            frontend=settings_of(FrontendConfig, header["frontend"], "frontend"),
             labels=tuple(header["labels"]),
             provenance=header["provenance"],
             state=data["state"],
         )
     except Exception as error:  # whatever else torch has saved
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} is not a checkpoint of edge-listen: {why:.200}; give another") from None
+        raise ValueError(f"{path} is not a checkpoint of edge-listen: {_why(error)}; give another") from None
+
+
+def _require_origin(origin: dict[str, Any]) -> None:
+    """Raises ValueError for what a provenance lacks, or contradicts."""
+    if missing := [name for name in ORIGIN if name not in origin]:
+        raise ValueError(f"its provenance lacks {', '.join(missing)}")
+    _require_types(origin, ORIGIN, "provenance.")
+    folds, held_out = origin["train_folds"], origin["test_fold"]
+    if not folds or not all(isinstance(fold, int) for fold in folds) or held_out in folds:
+        raise ValueError(f"provenance.train_folds is {folds!r:.40}, test_fold {held_out}; one or more, and another")
+
+
+def _require_types(table: dict[str, Any], types: dict[str, Any], place: str) -> None:
+    for name, kind in types.items():
+        if not isinstance(table[name], kind):
+            raise ValueError(f"{place}{name} is {table[name]!r:.40}")
+
+
+def _why(error: Exception) -> str:
+    """In one line that is not too long."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def load_tensors(path: Path) -> Any:

@@ -330,6 +330,33 @@ def test_checkpoints_survive_and_damage_is_named(tmp_path):
         loaded.model()
 
 
+HEADERS = {
+    "architecture": [["streaming"]],
+    "config": [[1], {"dropout": "much"}, {"column_width": 10**12}, {"n_mels": 40}],
+    "frontend": [[1], {"n_mels": "64"}, {"n_mels": 40}],
+    "labels": [[1, 2, 3], ["low", "high"], "low"],
+    "provenance": [[1], *({"train_folds": f} for f in (None, [], ["1"], [1, 5])), {"test_fold": "5"}, {"epochs": "1"}],
+}
+
+
+@pytest.mark.parametrize("part", ["state", *HEADERS])
+def test_a_header_of_other_types_is_a_value_error(part, tmp_path):
+    """And no other, so that every command has one line for it."""
+    _, model = small("streaming")
+    whole = checkpoint_of("streaming", model, MEL, test_fold=5)
+    save_checkpoint(tmp_path / "c.pt", whole)
+    load_checkpoint(tmp_path / "c.pt").model()
+    data = torch.load(tmp_path / "c.pt", weights_only=True)
+    header = json.loads(data["header"])
+    for wrong in HEADERS.get(part, ["text", [1], {"trunk": "text"}]):
+        value = header[part] | wrong if isinstance(wrong, dict) and part in header else wrong
+        changed = {"state": value} if part == "state" else {"header": json.dumps(header | {part: value})}
+        torch.save(data | changed, tmp_path / "wrong.pt")
+        with pytest.raises(ValueError) as caught:
+            load_checkpoint(tmp_path / "wrong.pt").model()
+        assert "\n" not in str(caught.value), wrong
+
+
 def test_checkpoints_from_before_there_were_channels_are_read(tmp_path):
     _, model = small("streaming")
     save_checkpoint(tmp_path / "new.pt", checkpoint_of("streaming", model, MEL))
