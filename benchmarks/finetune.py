@@ -14,14 +14,16 @@ import random
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from edge.errors import EdgeError
 from train.config import read_recipe
 from train.evaluate import evaluate
 from train.initial import start_from
 from train.loop import fit
-from train.manifest import Clip, Manifest
+from train.manifest import Clip, Manifest, ManifestError
 
 TRAIN, TEST = 5, 30  # clips of each digit
 
@@ -39,7 +41,7 @@ def draw(root: Path) -> Manifest:
     return Manifest("FSDD", tuple(sorted(by_digit)), tuple(clips))
 
 
-def main(root: Path) -> None:
+def compare(root: Path) -> None:
     """Train both, and print what they recognise."""
     manifest = draw(root)
     config = replace(read_recipe("finetune"), train_folds=(1,), test_fold=2)
@@ -51,7 +53,15 @@ def main(root: Path) -> None:
             print(f"| {title} | {evaluate(path, manifest.in_folds([2])).accuracy:.1%} |", flush=True)
 
 
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
+def main(arguments: Sequence[str]) -> None:
+    """What goes wrong is one line."""
+    if len(arguments) != 1:
         sys.exit(__doc__)
-    main(Path(sys.argv[1]))
+    try:
+        compare(Path(arguments[0]))
+    except (EdgeError, ManifestError, OSError, ValueError) as error:
+        sys.exit(f"Error: {error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -8,6 +8,7 @@ Takes checkpoints of the architectures "attention" and "bilstm"; runs from the c
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -17,6 +18,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a script finds its own folder alone
 
 from edge.audio import padded
+from edge.errors import EdgeError
 from edge.features import make_frontend
 from edge.sources.file import SoundFile
 from models.checkpoint import Checkpoint, load_checkpoint
@@ -57,8 +59,17 @@ def draw(frames: np.ndarray, weights: np.ndarray, title: str, path: Path) -> Non
     plt.close(figure)
 
 
-if __name__ == "__main__":
-    if len(sys.argv) != 4:
+def main(arguments: Sequence[str]) -> None:
+    """Draw it; what goes wrong is one line."""
+    if len(arguments) != 3:
         sys.exit(__doc__)
-    *drawn, heard = attention_map(load_checkpoint(Path(sys.argv[1])), Path(sys.argv[2]))
-    draw(*drawn, f"{Path(sys.argv[2]).name}: {heard}", Path(sys.argv[3]))
+    checkpoint, recording, picture = map(Path, arguments)
+    try:
+        *drawn, heard = attention_map(load_checkpoint(checkpoint), recording)
+        draw(*drawn, f"{recording.name}: {heard}", picture)
+    except (EdgeError, OSError, ValueError) as error:
+        sys.exit(f"Error: {error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

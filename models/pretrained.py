@@ -7,6 +7,7 @@ it rounds off is far below what the first step of training changes.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,15 @@ def keep(checkpoint: Path, path: Path = BUNDLED) -> None:
     save_checkpoint(path, replace(whole, state=halves))
 
 
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
+def main(arguments: Sequence[str]) -> None:
+    """What goes wrong is one line."""
+    if len(arguments) != 1:
         sys.exit("usage: python -m models.pretrained CHECKPOINT")
-    keep(Path(sys.argv[1]))
+    try:
+        keep(Path(arguments[0]))
+    except (OSError, ValueError) as error:
+        sys.exit(f"Error: {error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

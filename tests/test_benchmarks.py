@@ -10,7 +10,7 @@ import soundfile
 import torch
 from click.testing import CliRunner
 
-from benchmarks import among, recipes
+from benchmarks import among, finetune, recipes
 from benchmarks.architectures import COLUMNS, table, trained
 from edge.bulk import FileResult
 from edge.config import FrontendConfig
@@ -59,6 +59,16 @@ def test_only_the_classes_that_are_asked_for_compete(tmp_path, monkeypatch):
     assert row == {"fold": 1, "accuracy": 1.0, "window_accuracy": pytest.approx(2 / 3), "clips": 2}
     with pytest.raises(ManifestError, match=r"has no fold-N/fold\.int8\.onnx; give the --out of train crossval"):
         among.folds_of(tmp_path)
+
+
+def test_mistakes_are_one_line_before_anything_is_heard(tmp_path, monkeypatch):
+    monkeypatch.setattr(among, "read_manifest", lambda *_: pytest.fail("read"))
+    place = tmp_path / "none" / "x.json"
+    done = CliRunner().invoke(among.main, [str(tmp_path), str(tmp_path), "--json", str(place)])
+    assert done.exit_code == 2
+    assert f"Error: --json {place} cannot be written: No such file or directory; name another file" in done.stderr
+    with pytest.raises(SystemExit, match=r"Error: .*none/fsdd\.csv"):
+        finetune.main([str(tmp_path / "none")])
 
 
 @pytest.fixture

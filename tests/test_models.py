@@ -17,7 +17,7 @@ from export.contract import build_spec, write_with_golden
 from export.graphs import graphs
 from export.to_onnx import probabilities
 from export.verify import TOLERANCES
-from models import architectures, build, mean
+from models import architectures, build, mean, pretrained
 from models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from models.cost import count_macs
 from train.config import RECIPES, read_recipe
@@ -208,6 +208,20 @@ def test_an_attention_map_is_drawn(name, rows, columns, tone_wav, tmp_path):
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_what_cannot_be_drawn_is_one_line(tone_wav, tmp_path):
+    from attention_map import main
+
+    frontend, model = small("bilstm")
+    save_checkpoint(tmp_path / "c.pt", checkpoint_of("bilstm", model, frontend))
+    for arguments, message in (
+        (("none.pt", tone_wav, "map.png"), "Error: .*none.pt"),
+        (("c.pt", tmp_path / "none.wav", "map.png"), "Error: .*none.wav"),
+        (("c.pt", tone_wav, "map.nothing"), "Error: .*nothing"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            main([str(tmp_path / argument) for argument in arguments])
+
+
 def test_a_network_without_attention_has_no_map(tone_wav):
     from attention_map import attention_map
 
@@ -390,6 +404,8 @@ def test_the_mean_of_weights(tmp_path):
     ):
         with pytest.raises(SystemExit, match=message):
             mean.main(arguments)
+    with pytest.raises(SystemExit, match=r"Error: .*none\.pt"):
+        pretrained.main([str(tmp_path / "none.pt")])
 
 
 def test_a_mean_holds_out_what_no_weight_has_learnt():
