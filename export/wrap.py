@@ -173,7 +173,7 @@ def main(model: str, contract: str, out: str, name: str | None = None) -> None:
 def read_contract(path: Path) -> Contract:
     """The contract in a TOML or JSON file. Raises ContractError, which names the field."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors of Windows begin with a byte-order mark
         data = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
         if not isinstance(data, dict):
             raise ContractError("it is not an object", remedy="")

@@ -412,6 +412,11 @@ def test_an_undisturbed_and_a_throttled_run_say_so(document):
     )
 
 
+def test_a_configuration_file_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "bench.toml").write_text("rounds = 10\n", encoding="utf-8-sig")
+    assert main.make_context("edge-bench", ["--config", str(tmp_path / "bench.toml")]).params["rounds"] == 10
+
+
 def test_a_configuration_file_and_the_environment_are_read(tmp_path):
     (tmp_path / "bench.toml").write_text('rounds = 10\nseconds = 0\nhops = 10\nmodel = ["tiny"]\n')
     done = run("--config", tmp_path / "bench.toml", "--output", "json")

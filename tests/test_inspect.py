@@ -9,6 +9,7 @@ import jsonschema
 import pytest
 
 from edge.classifier import Classifier
+from edge.cli.inspect import as_table
 from edge.config import DIGEST, FrontendConfig, Golden, ModelSpec, Provenance, Unknown, digest_of
 from edge.errors import ContractError
 from edge.models import BUNDLED
@@ -34,6 +35,15 @@ def test_the_bundled_model_for_people(classifier):
     assert "16000 Hz mono, 64 mel bands" in shown["hears"]
     assert all(label in " ".join(lines) for label in classifier.labels)
     assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize(
+    ("macs", "shown"), [(196_000, "0.196 million"), (88_400_000, "88.4 million"), (27_960_000_000, "28000 million")]
+)
+def test_the_cost_is_told_in_three_digits(classifier, macs, shown):
+    spec = classifier.spec
+    spec = dataclasses.replace(spec, provenance=dataclasses.replace(spec.provenance, macs=macs))
+    assert f"{shown} multiply-accumulates a window" in as_table(classifier.path, spec, verified=True)
 
 
 @pytest.mark.parametrize("path", [BUNDLED, FP32], ids=["int8", "fp32"])

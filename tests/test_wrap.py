@@ -20,7 +20,7 @@ from edge.errors import ContractError
 from edge.features import make_frontend
 from export.macs import count_macs
 from export.to_onnx import to_onnx
-from export.wrap import wrap
+from export.wrap import read_contract, wrap
 from models import build
 from models.cost import count_macs as count_of_torch
 from tests import wrap_mutants
@@ -377,6 +377,14 @@ def test_the_contract_of_the_documentation(tmp_path, demo):
     shown = run_module("edge.cli.inspect", model).stdout
     assert "by others" in shown
     assert "reproduced here" in shown
+
+
+@pytest.mark.parametrize(("name", "dumps"), [("c.toml", tomli_w.dumps), ("c.json", json.dumps)])
+def test_a_contract_may_begin_with_a_byte_order_mark(tmp_path, name, dumps):
+    (tmp_path / name).write_text(dumps(CONTRACT), encoding="utf-8")
+    plain = read_contract(tmp_path / name)
+    (tmp_path / name).write_text(dumps(CONTRACT), encoding="utf-8-sig")
+    assert read_contract(tmp_path / name) == plain
 
 
 def test_the_command_ends_in_one_line(tmp_path):

@@ -61,7 +61,8 @@ def as_table(path: Path, spec: ModelSpec, *, verified: bool) -> str:
     )
     folds = ", ".join(map(str, origin.train_folds))
     trained = f"folds {folds}; {origin.epochs} epochs, seed {origin.seed}, revision {origin.git_revision}"
-    cost = f"{origin.macs / 1e6:.0f} million multiply-accumulates a window" if origin.macs else "cost not counted"
+    millions = float(f"{origin.macs / 1e6:.3g}")
+    cost = f"{millions:g} million multiply-accumulates a window" if origin.macs else "cost not counted"
     measured = "nothing was held out" if origin.test_fold is None else f"fold {origin.test_fold} was held out"
     measured += "" if origin.accuracy is None else f": {origin.accuracy:.2%} of its clips"
     if origin.architecture == THIRD_PARTY:
