@@ -86,6 +86,23 @@ def test_prometheus_scrapes_the_port_that_the_listener_serves():
     assert "EDGE_LISTEN_METRICS=0.0.0.0:9464" in (COMPOSE.parent / "Dockerfile").read_text()
 
 
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ("", "no answer on port 9464: "),
+        ("127.0.0.1:1", "no answer on port 1: "),
+        ("abc", "EDGE_LISTEN_METRICS is 'abc'; allowed: [ADDRESS:]PORT, such as 0.0.0.0:9464"),
+        ("99999", "EDGE_LISTEN_METRICS is '99999'; allowed: "),
+    ],
+)
+def test_a_health_check_that_cannot_ask_ends_with_one_line(told, said):
+    command = [sys.executable, "-IS", str(COMPOSE.parent / "healthy.py")]
+    done = subprocess.run(command, capture_output=True, text=True, env={"EDGE_LISTEN_METRICS": told})
+    assert done.returncode == 1
+    assert done.stderr.startswith(said)
+    assert len(done.stderr.splitlines()) == 1
+
+
 def option_names():
     return {name for option in main.params for name in option.opts}
 
