@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from models import build
-from models.checkpoint import ORIGIN, Checkpoint, save_checkpoint
+from models.checkpoint import Checkpoint, save_checkpoint
 from tests.conftest import run_here
 from train import figures
 from train.config import TrainConfig
@@ -133,7 +133,9 @@ def test_attention_is_drawn_where_there_is_one(run, architecture, maps):
     model = build(architecture, **sizes, n_labels=3)
     config = dataclasses.asdict(model.config)
     frontend = TrainConfig().frontend
-    checkpoint = Checkpoint(architecture, config, frontend, LABELS, dict.fromkeys(ORIGIN), model.state_dict())
+    folds = {"train_folds": [1, 2], "test_fold": 3}
+    origin = {"dataset": "tones & co", "seed": 0, "epochs": 1, "git_revision": "none"} | folds
+    checkpoint = Checkpoint(architecture, config, frontend, LABELS, origin, model.state_dict())
     save_checkpoint(run / "checkpoint.pt", checkpoint)
     page = page_of(run)
     assert page.count('alt="attention') == maps  # one for each class whose clip can be read
