@@ -3,8 +3,9 @@ PYTHON ?= python3
 DATA ?= ../shared/data/esc50
 NEGATIVES ?= ../shared/data/negatives
 OPEN = --recipe open --outliers $(NEGATIVES) --backgrounds $(NEGATIVES)
-# Speech and music of Debian's packages; then steady noise as well; other sounds are no background.
+# Speech and music of Debian's packages; then all that there is; other sounds are no background.
 FOLDERS = $(foreach kind,$(1),--outliers runs/others/$(kind) --backgrounds runs/others/$(kind))
+OPEN_TO_ALL = --more runs/more $(OPEN) $(call FOLDERS,speech music noise) --outliers runs/others/sounds
 MADE_BY = --licence CC-BY-NC-3.0 --made-by "make model DATA=ESC-50 NEGATIVES=negatives"
 JOBS ?= 3
 VENV := .venv
@@ -75,15 +76,14 @@ model: $(VENV)/.train  ## train the bundled models again, a day of a processor: 
 	$(BIN)/python -m train fit $(DATA) $(OPEN) --init runs/open-1/checkpoint.pt --epochs 180 --seed 1 --out runs/open-2
 	$(BIN)/python -m train fit $(DATA) $(OPEN) $(call FOLDERS,speech music) --init runs/open-1/checkpoint.pt --epochs 120 --seed 2 --out runs/open-3
 	$(BIN)/python -m models.mean runs/open-3/mean.pt runs/open-1/checkpoint.pt runs/open-2/checkpoint.pt runs/open-3/checkpoint.pt
-	$(BIN)/python -m train fit $(DATA) --more runs/more $(OPEN) $(call FOLDERS,speech music noise) --outliers runs/others/sounds --init runs/open-3/mean.pt --epochs 90 --seed 4 --out runs/open
+	$(BIN)/python -m train fit $(DATA) $(OPEN_TO_ALL) --init runs/open-3/mean.pt --epochs 90 --seed 4 --out runs/open
 	$(BIN)/python -m models.mean runs/open/mean.pt runs/open-3/mean.pt runs/open/checkpoint.pt
 	$(BIN)/python -m export runs/open/mean.pt --name edge-listen --out edge/assets --degrade $(MADE_BY)
 	$(BIN)/python -m models.pretrained runs/open/mean.pt
 	$(BIN)/python -m train fit $(DATA) --recipe tiny --out runs/tiny
-	$(BIN)/python -m train fit $(DATA) $(OPEN) $(call FOLDERS,speech music noise) --init runs/tiny/checkpoint.pt --epochs 90 --out runs/tiny-1
-	$(BIN)/python -m train fit $(DATA) $(OPEN) $(call FOLDERS,speech music noise) --init runs/tiny-1/checkpoint.pt --set 'teachers=["runs/open-3/mean.pt"]' --epochs 80 --seed 1 --out runs/tiny-2
-	$(BIN)/python -m models.mean runs/tiny-2/mean.pt runs/tiny-1/checkpoint.pt runs/tiny-2/checkpoint.pt
-	$(BIN)/python -m export runs/tiny-2/mean.pt --name edge-listen-tiny --out edge/assets --ranges compare --degrade $(MADE_BY)
+	$(BIN)/python -m train fit $(DATA) $(OPEN_TO_ALL) --init runs/tiny/checkpoint.pt --epochs 135 --out runs/tiny-1
+	$(BIN)/python -m train fit $(DATA) $(OPEN_TO_ALL) --init runs/tiny-1/checkpoint.pt --set cycles=2 --epochs 180 --seed 1 --out runs/tiny-2
+	$(BIN)/python -m export runs/tiny-2/checkpoint.pt --name edge-listen-tiny --out edge/assets --ranges compare --degrade $(MADE_BY)
 
 bench: $(VENV)/.runtime  ## what a decision costs on this machine
 	$(BIN)/edge-bench
