@@ -1,6 +1,7 @@
 """The bundled recording: synthesised by our code alone, and honestly recognised."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -12,6 +13,8 @@ import soundfile
 from tests.conftest import ROOT
 from tests.scoring import named, read_truth
 
+LINE = re.compile(r"^(\d\d:\d\d\.\d)  (\w+) +[█·]+ +(\d+)%$", re.MULTILINE)
+
 
 def test_most_events_are_named(demo):
     done = subprocess.run(
@@ -22,6 +25,17 @@ def test_most_events_are_named(demo):
     found = named([json.loads(line) for line in done.stdout.splitlines()], truth)
     assert len(truth) >= 6
     assert len(found) >= 0.75 * len(truth), found
+
+
+def test_the_readme_shows_what_is_printed(demo):
+    """Scores may differ from processor to processor."""
+    done = subprocess.run(
+        [sys.executable, "-m", "edge.cli.listen", "--input", str(demo), "--output", "text"],
+        capture_output=True, text=True, cwd=ROOT, check=True,
+    )  # fmt: skip
+    printed, shown = (LINE.findall(text) for text in (done.stdout, (ROOT / "README.md").read_text()))
+    assert [line[:2] for line in shown] == [line[:2] for line in printed]
+    assert [int(line[2]) for line in shown] == pytest.approx([int(line[2]) for line in printed], abs=3)
 
 
 def test_the_script_makes_the_bundled_scene(demo, tmp_path):
