@@ -181,7 +181,10 @@ def test_a_trial_whose_source_ends_begins_anew_with_another(tmp_path, tiny):
 
 def test_one_that_disagrees_is_rejected_and_the_old_model_keeps_listening(tmp_path, tiny, minute):
     versions = Versions(tmp_path, fallback=BUNDLED_NAMES["tiny"])
-    offered(versions, BUNDLED, 1, ShadowRules(seconds=5, min_windows=10, max_disagreement=0.0, max_latency_ms=1e6))
+    rules = ShadowRules(
+        seconds=45, min_windows=90, max_disagreement=0.0, max_latency_ms=1e6
+    )  # somewhere they do differ
+    offered(versions, BUNDLED, 1, rules)
     records = listened(tiny, Paced(minute), trials_of(versions, tiny), settled(versions))
     assert "disagrees" in versions.state().rejection(1).reason
     assert versions.current() == BUNDLED_NAMES["tiny"]
