@@ -50,7 +50,7 @@ def test_other_microphones(reports):
 @needs_esc50
 def test_the_tiny_model():
     report = evaluate(BUNDLED_NAMES["tiny"], read_manifest(ESC50).in_folds([5]))
-    assert report.accuracy >= 0.72  # it also knows what is none of its classes, for two points of these
+    assert report.accuracy >= 0.76  # it also knows what is none of its classes
     card = BUNDLED_NAMES["tiny"].with_name("edge-listen-tiny.md").read_text()
     assert f"| int8 | {report.accuracy:.2%} of 400" in card
 
