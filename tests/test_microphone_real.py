@@ -174,8 +174,9 @@ def test_a_microphone_that_is_missing_ends_with_one_line():
             [*COMMAND, "--device", "pulsemic"], capture_output=True, text=True, env=microphone.env, cwd=ROOT, timeout=60
         )
     assert done.returncode == 4, done.stderr
-    error = json.loads(done.stdout.splitlines()[-1])
+    error, health = map(json.loads, done.stdout.splitlines()[-2:])
     assert (error["type"], error["code"]) == ("error", 4)
+    assert (health["type"], health["state"]) == ("health", "lost")
     assert done.stderr.splitlines()[-1] == f"error: {error['message']} ({error['remedy']})"
 
 
