@@ -15,8 +15,9 @@ from pathlib import Path
 import click
 import numpy as np
 
+from benchmarks.output import require_writable
 from edge.errors import EdgeError
-from edge.files import require_file, write_text
+from edge.files import write_text
 from train.cli.data import data_options
 from train.evaluate import Report, hear
 from train.manifest import Manifest, ManifestError, ReadOptions, read_manifest
@@ -28,11 +29,8 @@ from train.manifest import Manifest, ManifestError, ReadOptions, read_manifest
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Also write the result here.")
 def main(data: Path, crossval: Path, options: ReadOptions, path: Path | None) -> None:
     """The accuracy of the files in CROSSVAL among the classes of DATA alone, fold by fold."""
-    try:
-        if path:
-            require_file(path)  # before all folds are heard
-    except OSError as error:
-        raise click.UsageError(f"--json {path} cannot be written: {error.strerror}; name another file") from None
+    if path:
+        require_writable(path)
     try:
         manifest = read_manifest(data, options)
         folds = [row(manifest, crossval / f"fold-{fold}" / "fold.int8.onnx", fold) for fold in folds_of(crossval)]

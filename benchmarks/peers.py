@@ -24,6 +24,7 @@ os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", NUMBA_NUM_THREA
 import click
 import numpy as np
 
+from benchmarks.output import require_writable
 from edge.bench.fresh import Started, measure_fresh
 from edge.bench.machine import conditions
 from edge.bench.render import markdown, table
@@ -36,7 +37,7 @@ from edge.classifier import Classifier
 from edge.cli.bench import THEIRS
 from edge.cli.number import Finite
 from edge.errors import EdgeError
-from edge.files import require_file, write_json
+from edge.files import write_json
 from edge.models import BUNDLED
 
 ROOT = Path(__file__).parent.parent
@@ -150,14 +151,6 @@ def run(settings: Settings, device: str | None) -> tuple[dict[str, Any], list[Ta
     memory = None if device is None else memory_with_microphone(device)  # first: a wrong name would lose the rest
     document = measure(subjects, settings, [*starts, none], before).document()
     return document, targets(document, subjects[2].name, memory)
-
-
-def require_writable(out: Path) -> None:
-    """Raises click.UsageError where ``out`` could not be written: to be found out before minutes of measuring."""
-    try:
-        require_file(out)
-    except OSError as error:
-        raise click.UsageError(f"--json {out} cannot be written: {error.strerror}; name another file") from None
 
 
 def none() -> Started | None:
