@@ -22,6 +22,7 @@ from edge.bench.rounds import measure_rounds
 from edge.bench.sound import synthetic_sound
 from edge.bench.subjects import OurModel
 from edge.classifier import Classifier
+from edge.cli.number import AT_ONCE
 from edge.errors import EdgeError
 from edge.files import write_text
 from export.artefacts import export
@@ -56,7 +57,7 @@ COLUMNS = (
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/architectures"), show_default=True)
 @click.option("--only", multiple=True, type=click.Choice(architectures()), help="Repeatable. [default: all]")
 @click.option("--rounds", type=click.IntRange(1), default=50, show_default=True, help="Of the timing.")
-@click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Of training.")
+@click.option("--threads", type=AT_ONCE, default=1, show_default=True, help="Of training.")
 def main(data: Path, epochs: int, out: Path, only: tuple[str, ...], rounds: int, threads: int) -> None:
     """Train, export and time the architectures on the ESC-10 classes of DATA; write OUT/architectures.{md,json}."""
     torch.set_num_threads(threads)

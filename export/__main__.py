@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from edge.cli.number import Finite
+from edge.cli.number import AT_ONCE, Finite
 from edge.config import CONTROL
 from edge.errors import EdgeError
 from export.artefacts import COMPARE, Exported, export
@@ -119,7 +119,7 @@ def stem(_: click.Context, __: click.Parameter, value: str | None) -> str | None
     help="Make OUT a model package: model.int8.onnx, model.onnx, README.md, labels.csv, report.csv.",
 )
 @click.option("--made-by", help="Command that the card names. [default: this one]")
-@click.option("--workers", type=click.IntRange(1, 256), help="Processes that measure the files. [default: one a core]")
+@click.option("--workers", type=AT_ONCE, help="Processes that measure the files. [default: one a core]")
 def export_checkpoint(
     checkpoint: Path,
     data: Path | None,

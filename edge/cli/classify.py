@@ -26,6 +26,7 @@ from edge.cli.common import (
     verbose_option,
     version_option,
 )
+from edge.cli.number import AT_ONCE
 from edge.errors import InputError
 
 log = logging.getLogger("edge.classify")
@@ -48,7 +49,7 @@ Row = dict[str, Any]
     click.option("--windows", is_flag=True, help="Each window as well, not only the whole file."),
     hop_option,
     click.option("--top-k", type=click.IntRange(1), default=3, show_default=True, help="Classes shown."),
-    click.option("--workers", type=click.IntRange(1, 256), show_default="one for each core", help="Processes."),
+    click.option("--workers", type=AT_ONCE, show_default="one for each core", help="Processes."),
     verbose_option,
     version_option,
 )

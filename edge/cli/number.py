@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+AT_ONCE = click.IntRange(1, 256)  # processes or threads: more than any machine that this runs on has cores
+
 
 class Finite(click.FloatRange):
     """A number within bounds that is finite: NaN, which is in no order, click takes to be within them."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edge.cli.number import AT_ONCE
 from edge.errors import EdgeError
 from train.cli.data import data_options
 from train.cli.pictures import check_picture
@@ -28,7 +29,7 @@ MOST = 10  # names of one finding; --json has all. Unreadable files are all name
 @click.option(
     "--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write an overview: .png, .svg or .pdf."
 )
-@click.option("--workers", type=click.IntRange(1, 256), help="Processes.  [default: one a core]")
+@click.option("--workers", type=AT_ONCE, help="Processes.  [default: one a core]")
 def command(data: Path, options: ReadOptions, as_json: bool, picture: Path | None, workers: int | None) -> None:
     """Classes, folds, durations, rates, silence, clipping, duplicates and unreadable files of DATA.
 

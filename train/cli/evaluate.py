@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
+from edge.cli.number import AT_ONCE
 from edge.config import ModelSpec
 from edge.errors import EdgeError
 from train.cli.data import reading_options
@@ -46,7 +47,7 @@ ESC50 = Path(__file__).parents[3] / "shared" / "data" / "esc50"
     type=click.Path(dir_okay=False, path_type=Path),
     help="PNG of the confusion matrix; FILE-reliability.png beside it.",
 )
-@click.option("--workers", type=click.IntRange(1, 256), help="Processes. [default: one a core]")
+@click.option("--workers", type=AT_ONCE, help="Processes. [default: one a core]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def command(data: Path, options: ReadOptions, picture: Path | None, as_json: bool, **settings: Any) -> None:
     """Accuracy of a model on DATA, through the runtime that listens.

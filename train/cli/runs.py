@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from edge.cli.number import AT_ONCE
 from edge.errors import EdgeError
 from train.bounds import MAX_SEED
 from train.config import RECIPES, TrainConfig, read_recipe
@@ -42,7 +43,7 @@ OPTIONS = [
         help="Folder of recordings that are none of the classes, to learn what is unknown (outlier_share). Repeatable.",
     ),
     click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if any."),
-    click.option("--threads", type=click.IntRange(1, 256), help="Of torch, for each process. [default: its own]"),
+    click.option("--threads", type=AT_ONCE, help="Of torch, for each process. [default: its own]"),
     click.option("--cache", type=click.Path(file_okay=False, path_type=Path), default=CACHE, show_default=True),
     click.option("--no-cache", is_flag=True, help="Decode the clips again whenever they are needed."),
 ]
