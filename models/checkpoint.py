@@ -22,6 +22,7 @@ HEADER = {"architecture": str, "config": dict, "frontend": dict, "labels": list,
 ORIGIN = {  # what provenance has at least
     "dataset": str, "train_folds": list, "test_fold": int | None, "seed": int, "epochs": int, "git_revision": str,
 }  # fmt: skip
+MORE = " of its classes"  # how clips that were only trained on end, in the list of other data
 UNBUILT = (IndexError, RuntimeError, TypeError, ZeroDivisionError)  # of sizes that torch cannot make a network of
 
 

@@ -15,10 +15,9 @@ from typing import Any
 
 import torch
 
-from models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from models.checkpoint import MORE, Checkpoint, load_checkpoint, save_checkpoint
 
 FOLDS = ("dataset", "train_folds", "test_fold")
-MORE = " of its classes"  # how the name of --more's clips ends among the other data
 
 
 def mean(checkpoints: Sequence[Checkpoint]) -> Checkpoint:

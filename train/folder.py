@@ -17,7 +17,7 @@ from torch import nn
 from edge.config import CONTROL
 from edge.files import write_text
 from edge.names import encodable
-from models.checkpoint import Checkpoint, load_checkpoint, load_tensors, save_checkpoint
+from models.checkpoint import MORE, Checkpoint, load_checkpoint, load_tensors, save_checkpoint
 from train.config import TrainConfig
 from train.fingerprints import check_same_sound, write_fingerprints
 from train.manifest import Manifest
@@ -129,7 +129,7 @@ def other_data(config: TrainConfig, manifest: Manifest, before: dict[str, Any]) 
     """What is learnt from beside the data set: in this run, by the weights that it began from, whose provenance is
     ``before``, and by its teachers.
     """
-    found = [f"{name} of its classes" for name in manifest.more]
+    found = [f"{name}{MORE}" for name in manifest.more]
     found += [f"{_named(folder)} (none of its classes)" for folder in config.outliers]
     found += [f"{_named(folder)} (in the background)" for folder in config.backgrounds if folder not in config.outliers]
     teachers = [load_checkpoint(Path(teacher)).provenance for teacher in config.teachers]
