@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from edge.errors import SinkError
 from edge.records import Record
 
 LONGEST_WAIT = 86_400.0  # seconds that a sink may be told to wait; the system cannot wait for any number of them
@@ -21,3 +22,10 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Nothing more will come."""
+
+
+def require_timeout(seconds: float, sink: str) -> None:
+    """Raises SinkError, which begins with ``sink``, for what cannot be waited for."""
+    if not 0 < seconds <= LONGEST_WAIT:
+        remedy = f"use seconds above 0, at most {LONGEST_WAIT:g}"
+        raise SinkError(f"{sink}: timeout is {seconds}", remedy=remedy, retry=False)

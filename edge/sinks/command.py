@@ -14,7 +14,7 @@ from typing import IO
 
 from edge.errors import SinkError
 from edge.records import Record
-from edge.sinks import LONGEST_WAIT
+from edge.sinks import require_timeout
 from edge.sinks.phases import DEFAULT_PHASES, phase_of, require_phases, types_of
 
 # Of the record, in the program's environment, as EDGE_LISTEN_EVENT_LABEL.
@@ -45,9 +45,7 @@ class Command:
             name = config.argv[0] if config.argv else "no program"
             raise SinkError(f"command: {name} cannot be run", remedy="name a program by its path", retry=False)
         require_phases(config.phases, "command")
-        if not 0 < config.timeout <= LONGEST_WAIT:
-            remedy = f"use seconds above 0, at most {LONGEST_WAIT:g}"
-            raise SinkError(f"command: timeout is {config.timeout}", remedy=remedy, retry=False)
+        require_timeout(config.timeout, "command")
 
     def write(self, record: Record) -> None:
         """Run the program, and wait for its end."""

@@ -22,7 +22,7 @@ from edge.extras import need
 from edge.names import slug, slugs
 from edge.records import Record
 from edge.secret import read_secret
-from edge.sinks import LONGEST_WAIT
+from edge.sinks import require_timeout
 
 if TYPE_CHECKING:
     from paho.mqtt import client as paho
@@ -353,11 +353,11 @@ def _is_host(name: str) -> bool:
 
 def _check(config: MqttConfig) -> None:
     require_topic(config.prefix, "mqtt: prefix")
+    require_timeout(config.timeout, "mqtt")
     allowed = {
         "host": (_is_host(config.host), "use a name or an address"),
         "port": (config.port is None or 0 < config.port < 1 << 16, "use 1 to 65535"),
         "keepalive": (0 < config.keepalive < 1 << 16, "use seconds, 1 to 65535"),
-        "timeout": (0 < config.timeout <= LONGEST_WAIT, f"use seconds above 0, at most {LONGEST_WAIT:g}"),
         "key_file": (not config.key_file or config.cert_file, "name its cert_file as well"),
         "username": (
             config.username is not None or not (config.password_env or config.password_file),

@@ -24,7 +24,7 @@ from edge.errors import SinkError
 from edge.extras import need
 from edge.records import Record
 from edge.secret import read_secret
-from edge.sinks import LONGEST_WAIT
+from edge.sinks import LONGEST_WAIT, require_timeout
 from edge.sinks.phases import DEFAULT_PHASES, phase_of, require_phases, types_of
 
 if TYPE_CHECKING:
@@ -218,9 +218,7 @@ def _check(config: WebhookConfig) -> None:
         if not HEADER_VALUE.fullmatch(value):  # which is often a secret
             what = f"webhook: header {name} has a value that cannot be sent"
             raise SinkError(what, remedy="use printable ASCII, without spaces around it", retry=False)
-    if not 0 < config.timeout <= LONGEST_WAIT:
-        remedy = f"use seconds above 0, at most {LONGEST_WAIT:g}"
-        raise SinkError(f"webhook: timeout is {config.timeout}", remedy=remedy, retry=False)
+    require_timeout(config.timeout, "webhook")
     if config.longest_retry_after > LONGEST_WAIT:
         what = f"webhook: longest_retry_after is {config.longest_retry_after}"
         raise SinkError(what, remedy=f"use seconds, at most {LONGEST_WAIT:g}", retry=False)
