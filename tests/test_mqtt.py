@@ -423,10 +423,12 @@ def test_a_topic_that_nothing_can_be_published_below(topic):
     assert not caught.value.retry
 
 
-def test_the_longest_waits_are_waited(broker):
+@needs_mosquitto
+def test_the_longest_waits_are_waited(broker, subscriber):
     sink = Mqtt(config(broker, keepalive=65_535, timeout=LONGEST_WAIT))
     sink.write(event(0))
     sink.close()
+    wait_until(lambda: ids(subscriber.events()) == ["e00000"])
 
 
 def test_without_paho_it_says_what_to_install(monkeypatch):
